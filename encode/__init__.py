@@ -1,0 +1,1 @@
+"""From an image or words to unit vectors."""

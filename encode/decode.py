@@ -1,0 +1,94 @@
+"""From the bytes of a picture to RGB pixels, whatever the picture is and however broken."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image
+
+from schema.errors import BadImage
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"})
+
+MAX_BYTES = 256 * 2**20
+"""The largest file that is read."""
+
+MAX_PIXELS = 64_000_000
+"""The largest picture that is decoded, width times height: a few kilobytes can unpack to any size."""
+
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow warns of large pictures; we refuse them, at a lower limit.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode a picture to RGB, upright, on white where it is transparent; the first frame of an animation.
+
+    Raises BadImage with the reason when the bytes are no picture, are cut short, or unpack to more than
+    `max_pixels` pixels.
+    """
+    if not content:
+        raise BadImage("the file is empty")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            _check_size(image.width, image.height, max_pixels)
+            return _rgb(_upright(image))
+    except BadImage:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"larger than {max_pixels} pixels: {error}") from error
+    except Image.UnidentifiedImageError as error:
+        raise BadImage(f"not a picture that can be read ({', '.join(FORMATS)})") from error
+    # Pillow's decoders raise whatever the code of their format happens to raise on broken input.
+    except Exception as error:
+        raise BadImage(f"the picture is broken: {error or type(error).__name__}") from error
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise BadImage(f"{width}×{height} is {width * height} pixels; {max_pixels} is the limit")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(_EXIF_ORIENTATION, 1))
+    # A picture is no worse for broken EXIF data.
+    except Exception:
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image if type(image) is Image.Image else image.copy()
+    if image.mode[0] in "IF":
+        return _from_deep_grey(image)
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(colours, mask=colours.getchannel("A"))
+        return white
+    return image.convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    """Scale 16-bit, 32-bit or floating-point grey to 8 bits; Pillow would clip it to white."""
+    grey = np.nan_to_num(np.asarray(image).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    white = next((top for top in (1.0, 255.0, 65_535.0) if image.mode != "I;16" and grey.max() <= top), 65_535.0)
+    if image.mode == "I" and white == 1.0:
+        white = 255.0
+    if grey.max() > white:
+        white = float(grey.max())
+    return Image.fromarray((grey.clip(0, white) * (255.0 / white) + 0.5).astype(np.uint8)).convert("RGB")

@@ -1,0 +1,65 @@
+"""From RGB pictures to the pixels that a network was trained on: resize and crop in one step.
+
+A model's own processor resizes the whole picture and then cuts the middle out. Here only the middle is resized,
+to the same pixels, which also keeps a 20,000×1 picture from becoming 4,480,000×224 on the way.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Pixels = npt.NDArray[Any]
+"""One prepared picture, uint8 of shape (height, width, 3), or a batch of them, (n, height, width, 3)."""
+
+Prepare = Callable[[Image.Image], Pixels]
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """Resize to `shortest` (keeping the aspect) or, without it, to `height`×`width`; crop the middle; normalise.
+
+    The pixels stay uint8: the encoder multiplies them by 1/255, subtracts `mean` and divides by `std` on the device.
+    """
+
+    height: int
+    width: int
+    shortest: int | None
+    resample: Image.Resampling
+    mean: Triple
+    std: Triple
+
+    def __call__(self, image: Image.Image) -> Pixels:
+        """Prepare one RGB picture: uint8, shape (height, width, 3)."""
+        box = self._middle(*image.size) if self.shortest else None
+        return np.asarray(image.resize((self.width, self.height), self.resample, box=box))
+
+    def describe(self) -> str:
+        """Say on one line what is done, for the fingerprint."""
+        size = f"shortest {self.shortest}, crop" if self.shortest else "resize"
+        return (
+            f"{size} {self.height}x{self.width} {self.resample.name.lower()}, "
+            f"mean {_numbers(self.mean)}, std {_numbers(self.std)}"
+        )
+
+    def _middle(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The part of a picture that is left after resizing it to `shortest` and cropping its middle."""
+        assert self.shortest is not None
+        # Processors round the longer side down, and the crop's corner too.
+        scaled_width = self.shortest if width <= height else int(self.shortest * width / height)
+        scaled_height = self.shortest if height <= width else int(self.shortest * height / width)
+        left, top = (scaled_width - self.width) // 2, (scaled_height - self.height) // 2
+        across, down = width / scaled_width, height / scaled_height
+        # Rounding may put an edge a billionth of a pixel outside the picture, which Pillow refuses.
+        right = min((left + self.width) * across, float(width))
+        bottom = min((top + self.height) * down, float(height))
+        return left * across, top * down, right, bottom
+
+
+def _numbers(values: Triple) -> str:
+    return "/".join(f"{value:.4g}" for value in values)

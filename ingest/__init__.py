@@ -1,0 +1,1 @@
+"""From product photos to rows of a Milvus collection."""

@@ -1,0 +1,82 @@
+"""The two ways in which a step of a pipeline runs beside the others: on a thread of its own, or on many."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, Queue
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class _End(Generic[Item]):
+    """The last thing that a background thread hands over: how it ended."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+def in_background(items: Iterable[Item], *, ahead: int) -> Generator[Item]:
+    """Iterate on a thread of its own, at most `ahead` items ahead of the consumer.
+
+    Errors come out where the items do. Closing the generator ends the thread and closes `items`.
+    """
+    queue: Queue[Item | _End[Item]] = Queue(ahead)
+    stopped = threading.Event()
+    thread = threading.Thread(target=_fill, args=(items, queue, stopped), daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := queue.get(), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        stopped.set()
+        while thread.is_alive():
+            _make_room(queue)
+            thread.join(timeout=0.05)
+
+
+def _fill(items: Iterable[Item], queue: Queue[Item | _End[Item]], stopped: threading.Event) -> None:
+    error = None
+    try:
+        for item in items:
+            queue.put(item)
+            if stopped.is_set():
+                break
+    # Whatever it is, it is raised again on the consumer's thread.
+    except BaseException as caught:
+        error = caught
+    finally:
+        if isinstance(items, Generator):
+            items.close()
+        queue.put(_End(error))
+
+
+def _make_room(queue: Queue[Item]) -> None:
+    """Empty a queue that nobody reads any more, so that its producer wakes up and sees that it has to stop."""
+    try:
+        while True:
+            queue.get_nowait()
+    except Empty:
+        return
+
+
+def in_parallel(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int
+) -> Generator[Result]:
+    """Apply a function on `workers` threads, results in the order of the items, at most `ahead` of them waiting."""
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="load") as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

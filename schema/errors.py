@@ -1,0 +1,65 @@
+"""Every error that lookalike raises on purpose.
+
+LookalikeError
+├── BadSettings          a setting that cannot work
+├── BadSource            the folder cannot be read as a catalogue
+├── BadImage             one picture: reported, the run goes on
+├── BadRow               a row that Milvus would refuse, or take and spoil
+├── BadQuery             a question that cannot be answered
+├── BadFilter            a filter that cannot be understood
+├── UnknownProduct       no such product in the collection
+├── EncoderMismatch      the collection was filled by another encoder
+├── EncoderUnavailable   weights or device not to be had
+└── StoreUnavailable     Milvus not reached, or it refused
+    └── DiskFull         no room left for Milvus Lite to write
+
+A message says what failed, with which value, and what to do next.
+"""
+
+
+class LookalikeError(Exception):
+    """The root: catch this to catch everything that lookalike raises on purpose."""
+
+
+class BadSettings(LookalikeError):
+    """A setting that cannot work."""
+
+
+class BadSource(LookalikeError):
+    """The source cannot be read as a catalogue at all."""
+
+
+class BadImage(LookalikeError):
+    """One picture that cannot be used; a line in the report, never the end of a run."""
+
+
+class BadRow(LookalikeError):
+    """A row that Milvus would refuse, or take and spoil: nothing of its batch was sent."""
+
+
+class BadQuery(LookalikeError):
+    """A question that cannot be answered as asked."""
+
+
+class BadFilter(LookalikeError):
+    """A filter that cannot be understood."""
+
+
+class UnknownProduct(LookalikeError):
+    """No picture of this product is in the collection."""
+
+
+class EncoderMismatch(LookalikeError):
+    """The collection holds vectors of another encoder; comparing them would mean nothing."""
+
+
+class EncoderUnavailable(LookalikeError):
+    """The weights or the device of an encoder cannot be had; the message names the ways to get them."""
+
+
+class StoreUnavailable(LookalikeError):
+    """Milvus was not reached, or refused."""
+
+
+class DiskFull(StoreUnavailable):
+    """Milvus Lite has no room left to write safely."""

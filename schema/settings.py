@@ -1,0 +1,94 @@
+"""What can be set, from the command line, the environment or a `.env` file; read once, at the edge."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from dotenv import load_dotenv
+
+from schema.errors import BadSettings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DEFAULT_URI = "./lookalike.db"
+_SERVER_SCHEMES = ("http://", "https://", "tcp://", "unix:")
+# 2.3 servers refuse anything else; the rest of the 255 allowed characters is for the version suffix.
+_COLLECTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+
+
+def read_env_file() -> None:
+    """Add the settings of `./.env` to the environment; what is already set wins."""
+    load_dotenv(Path(".env"))
+
+
+def setting(flag: str, *more: str, **options: Any) -> Callable[[Command], Command]:
+    """Make a command-line option that can also be set as LOOKALIKE_<FLAG>."""
+    envvar = options.pop("envvar", [])
+    own = "LOOKALIKE_" + flag.removeprefix("--").replace("-", "_").upper()
+    return click.option(flag, *more, envvar=[own, *envvar], show_envvar=True, **options)
+
+
+def store_options(command: Command) -> Command:
+    """Add the options that say where the collection is: --uri, --token, --collection."""
+    for add in (
+        setting(
+            "--collection", "-c", default="products", show_default=True, callback=_collection, help="Collection name."
+        ),
+        setting("--token", envvar=["MILVUS_TOKEN"], default="", help="Milvus token, as user:password or an API key."),
+        setting(
+            "--uri",
+            envvar=["MILVUS_URI"],
+            default=DEFAULT_URI,
+            show_default=True,
+            callback=_uri,
+            help="A Milvus Lite folder ending in .db, or a server such as http://localhost:19530.",
+        ),
+    ):
+        command = add(command)
+    return command
+
+
+def is_lite(uri: str) -> bool:
+    """Tell whether `uri` names an embedded Milvus Lite store rather than a server."""
+    return not uri.startswith(_SERVER_SCHEMES)
+
+
+def check_uri(uri: str) -> str:
+    """Return `uri`, or raise BadSettings when neither Milvus Lite nor a server can be meant."""
+    if not is_lite(uri):
+        return uri
+    path = Path(uri)
+    if path.suffix != ".db" or uri.endswith("/"):
+        raise BadSettings(
+            f"--uri {uri!r} is neither a Milvus Lite store (a path ending in .db) nor a server (http://host:19530)"
+        )
+    if not path.parent.is_dir():
+        raise BadSettings(f"--uri {uri!r}: the folder {str(path.parent)!r} does not exist; make it first")
+    if path.exists() and not path.is_dir():
+        raise BadSettings(
+            f"--uri {uri!r} is a file, but Milvus Lite 3 keeps a folder there; move the file away or name another path"
+        )
+    if path.exists() and not os.access(path, os.W_OK):
+        raise BadSettings(f"--uri {uri!r} cannot be written to; Milvus Lite needs that even to search")
+    return uri
+
+
+def check_collection(name: str) -> str:
+    """Return `name`, or raise BadSettings when Milvus would refuse it as a collection name."""
+    if not _COLLECTION_NAME.fullmatch(name):
+        raise BadSettings(
+            f"--collection {name!r} is no collection name: take letters, digits and _, "
+            "not starting with a digit, at most 200"
+        )
+    return name
+
+
+def _uri(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    return check_uri(value)
+
+
+def _collection(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    return check_collection(value)

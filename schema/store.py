@@ -1,0 +1,275 @@
+"""A collection of product images in Milvus; with wire.py the only file that imports pymilvus.
+
+Milvus Lite (embedded, a path ending in .db) and a Milvus server (http://…) answer to the same Store. Where they
+differ, or do harm, the reason stands beside the line that meets it.
+"""
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pymilvus import DataType, MilvusClient
+
+from schema.collection import (
+    FINGERPRINT_PROPERTY,
+    LAYOUT,
+    LAYOUT_PROPERTY,
+    MAX_BYTES,
+    Fingerprint,
+    check_row,
+    first_version,
+    require_same_encoder,
+)
+from schema.errors import BadSettings, StoreUnavailable
+from schema.filters import any_of
+from schema.product import ImageRow, Vector
+from schema.settings import check_collection, check_uri, is_lite
+from schema.wire import Wire
+
+# Every error reaches the caller as an exception; pymilvus would print it with a traceback as well.
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
+
+Fields = Mapping[str, Any]
+"""Columns of a row by name, as far as they were asked for."""
+
+MAX_MESSAGE_BYTES = 16 * 2**20
+MAX_MESSAGE_ROWS = 1_000
+SERVER_WINDOW = 16_384
+LITE_WINDOW = 262_144
+
+# Two threads that write one Milvus Lite collection corrupt its log: one writer at a time in the whole process.
+_LITE_WRITER = threading.RLock()
+
+
+class Store:
+    """An open collection: upsert, delete, search, query. Safe to use from several threads.
+
+    Open an existing one with `Store.open`, or make it with `Store.create`; close it when done, or use `with`.
+    """
+
+    def __init__(self, wire: Wire, name: str, fingerprint: Fingerprint) -> None:
+        self.name = name
+        self.fingerprint = fingerprint
+        self.uri = wire.uri
+        self.exact = is_lite(wire.uri)
+        """Searches compare every row (Milvus Lite) instead of following a graph (HNSW on a server)."""
+        self.window = LITE_WINDOW if self.exact else SERVER_WINDOW
+        """The most rows that one search or query returns."""
+        self._wire = wire
+        self._writing = _LITE_WRITER if self.exact else nullcontext()
+
+    @classmethod
+    def open(cls, uri: str, *, token: str = "", collection: str = "products") -> "Store":
+        """Open a collection that exists. Raises BadSettings when there is none, StoreUnavailable without Milvus."""
+        name = check_collection(collection)
+        if is_lite(check_uri(uri)) and not Path(uri).exists():
+            raise BadSettings(_no_collection(name, uri, []))
+        wire = Wire.connect(uri, token)
+        if not wire.call("has_collection", name):
+            others = _names(wire)
+            wire.close()
+            raise BadSettings(_no_collection(name, uri, others))
+        return cls._opened(wire, name)
+
+    @classmethod
+    def create(
+        cls, uri: str, fingerprint: Fingerprint, *, token: str = "", collection: str = "products"
+    ) -> "Store":
+        """Open a collection for an encoder, making it first when there is none.
+
+        Raises EncoderMismatch when it holds another encoder's vectors.
+        """
+        name = check_collection(collection)
+        wire = Wire.connect(check_uri(uri), token)
+        with _LITE_WRITER if is_lite(uri) else nullcontext():
+            if not wire.call("has_collection", name):
+                _make(wire, first_version(name), name, fingerprint)
+        store = cls._opened(wire, name)
+        require_same_encoder(name, store.fingerprint, fingerprint)
+        return store
+
+    @classmethod
+    def _opened(cls, wire: Wire, name: str) -> "Store":
+        properties = wire.call("describe_collection", name).get("properties", {})
+        if properties.get(LAYOUT_PROPERTY) != str(LAYOUT):
+            raise BadSettings(
+                f"the collection {name!r} at {wire.uri} was not made by this version of lookalike "
+                f"(layout {properties.get(LAYOUT_PROPERTY)}, not {LAYOUT}); name another one with --collection"
+            )
+        wire.call("load_collection", name)
+        return cls(wire, name, Fingerprint.from_json(properties[FINGERPRINT_PROPERTY]))
+
+    def upsert(self, rows: Iterable[ImageRow]) -> int:
+        """Write rows, replacing those with the same image_id; return how many were written.
+
+        Of several rows with one key the last wins. All rows are checked before the first is sent (BadRow).
+        """
+        latest = {row.image_id: row for row in rows}
+        sizes = [check_row(row, self.fingerprint.dim) for row in latest.values()]
+        for message in _messages(latest.values(), sizes):
+            with self._writing:
+                self._wire.check_room()
+                self._wire.call("upsert", self.name, data=message)
+        return len(latest)
+
+    def delete(self, image_ids: Sequence[str]) -> None:
+        """Remove rows by key; keys that are not there do no harm."""
+        for start in range(0, len(image_ids), MAX_MESSAGE_ROWS):
+            chosen = any_of("image_id", image_ids[start : start + MAX_MESSAGE_ROWS])
+            with self._writing:
+                self._wire.check_room()
+                self._wire.call("delete", self.name, filter=chosen)
+
+    def flush(self) -> None:
+        """Move what was written into its final form: Milvus Lite searches it some thirty times faster."""
+        with self._writing:
+            self._wire.check_room()
+            self._wire.call("flush", self.name)
+
+    def search(self, vector: Vector, limit: int, *, where: str = "", fields: Sequence[str] = ()) -> list[Fields]:
+        """Return the rows nearest to `vector` (shape (dim,)), best first, each with its cosine as `score`.
+
+        At most `window` rows; on a server an approximation (HNSW), on Milvus Lite exact.
+        """
+        found = self._wire.call(
+            "search",
+            self.name,
+            data=[vector],
+            anns_field="embedding",
+            limit=min(limit, self.window),
+            filter=where,
+            output_fields=["image_id", *fields],
+            search_params={} if self.exact else {"params": {"ef": max(1_024, min(limit, self.window))}},
+            # Reads what this client wrote, at the price of Bounded.
+            consistency_level="Session",
+        )
+        return [{**hit["entity"], "score": float(hit["distance"])} for hit in found[0]]
+
+    def count(self, where: str = "") -> int:
+        """Count the rows that match, all of them without `where`."""
+        found = self._wire.call(
+            "query", self.name, filter=where, output_fields=["count(*)"], consistency_level="Strong"
+        )
+        return int(found[0]["count(*)"])
+
+    def rows(self, *, where: str = "", fields: Sequence[str]) -> Iterator[Fields]:
+        """Read every row that matches, in no order, past the window of a single query.
+
+        The keys are hashes, so their prefixes cut the collection into even pages. (Milvus's own iterator can miss
+        rows that were just written: seen on 2.3.)
+        """
+        pages, digits = self.count(where) / (self.window / 2), 0
+        while 16**digits < pages:
+            digits += 1
+        for page in range(16**digits):
+            yield from self._page(f"{page:0{digits}x}" if digits else "", where, fields)
+
+    def _page(self, prefix: str, where: str, fields: Sequence[str]) -> Iterator[Fields]:
+        # "g" comes after every hexadecimal digit.
+        inside = f'image_id >= "{prefix}" and image_id < "{prefix}g"'
+        found = self._wire.call(
+            "query",
+            self.name,
+            filter=f"{inside} and ({where})" if where else inside,
+            output_fields=["image_id", *fields],
+            limit=self.window,
+            consistency_level="Strong",
+        )
+        if len(found) < self.window:
+            yield from found
+        else:
+            for digit in "0123456789abcdef":
+                yield from self._page(prefix + digit, where, fields)
+
+    def close(self) -> None:
+        """Let go of Milvus."""
+        self._wire.close()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _make(wire: Wire, version: str, alias: str, fingerprint: Fingerprint) -> None:
+    """Make the collection; the alias comes last, so that a half-made one is never seen."""
+    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("image_id", DataType.VARCHAR, is_primary=True, max_length=MAX_BYTES["image_id"])
+    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=fingerprint.dim)
+    for name, length in MAX_BYTES.items():
+        if name != "image_id":
+            schema.add_field(name, DataType.VARCHAR, max_length=length)
+    for name in ("image_size", "image_mtime"):
+        schema.add_field(name, DataType.INT64)
+    schema.add_field("metadata", DataType.JSON)
+    if wire.call("has_collection", version):
+        wire.call("drop_collection", version)
+    wire.call(
+        "create_collection",
+        version,
+        schema=schema,
+        # Milvus Lite drops descriptions and keeps properties.
+        properties={FINGERPRINT_PROPERTY: fingerprint.to_json(), LAYOUT_PROPERTY: str(LAYOUT)},
+    )
+    # A 2.3 server takes no further index once the collection is loaded, so the load comes after both.
+    wire.call("create_index", version, _vector_index(exact=is_lite(wire.uri)))
+    _index_product_ids(wire, version)
+    wire.call("load_collection", version)
+    wire.call("create_alias", version, alias)
+
+
+def _vector_index(*, exact: bool) -> Any:
+    index = MilvusClient.prepare_index_params()
+    if exact:
+        index.add_index("embedding", index_type="FLAT", metric_type="COSINE")
+    else:
+        # Milvus Lite reads the numbers inside `params`, a server those beside it: both are sent by both.
+        graph = {"M": 24, "efConstruction": 200}
+        index.add_index("embedding", index_type="HNSW", metric_type="COSINE", params=graph, **graph)
+    return index
+
+
+def _index_product_ids(wire: Wire, version: str) -> None:
+    """Index product_id by the kind this Milvus has: INVERTED since 2.4, Trie before."""
+    for kind in ("INVERTED", "Trie"):
+        index = MilvusClient.prepare_index_params()
+        index.add_index("product_id", index_type=kind)
+        try:
+            wire.call("create_index", version, index)
+            return
+        except StoreUnavailable as error:
+            if "index type" not in str(error):
+                raise
+
+
+def _messages(rows: Iterable[ImageRow], sizes: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
+    """Cut rows into messages well below what a server takes (64 MB)."""
+    message: list[dict[str, Any]] = []
+    total = 0
+    for row, size in zip(rows, sizes, strict=True):
+        if message and (total + size > MAX_MESSAGE_BYTES or len(message) == MAX_MESSAGE_ROWS):
+            yield message
+            message, total = [], 0
+        message.append(asdict(row))
+        total += size
+    if message:
+        yield message
+
+
+def _names(wire: Wire) -> list[str]:
+    """The collections that a user could have meant: aliases of versions."""
+    return sorted(name.rsplit("__v", 1)[0] for name in wire.call("list_collections") if "__v" in name)
+
+
+def _no_collection(name: str, uri: str, others: Sequence[str]) -> str:
+    there = f"; there is {', '.join(others)} (--collection)" if others else ""
+    return f"no collection {name!r} at {uri}{there}. Fill one first: lookalike ingest SOURCE --collection {name}"

@@ -1,0 +1,123 @@
+"""The wire to Milvus: every call goes through here, is retried if that can help, and fails in our words."""
+
+import atexit
+import importlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import grpc
+from pymilvus import MilvusClient
+from pymilvus.exceptions import MilvusException
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from schema.errors import DiskFull, StoreUnavailable
+from schema.settings import is_lite
+
+GIVE_UP_AFTER = 120.0
+"""Seconds for which a call to a server that is away is tried again."""
+
+LITE_RESERVE = 320 * 2**20
+"""Bytes that must be free before Milvus Lite writes: its memtable (128 MB) once as data, once as log, and a batch.
+
+A disk that fills up in the middle of its flush costs rows that were already acknowledged.
+"""
+
+_CONNECT_TIMEOUT = 10.0
+# Milvus Lite answers in its own time (a flush can take a minute); a server that takes longer is stuck.
+_CALL_TIMEOUT = {"lite": 600.0, "server": 60.0}
+_RETRIED_STATUS = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED}
+# Of a server that is starting, recovering or busy: not ready, unavailable, memory, request and rate limit,
+# collection not (fully) loaded yet.
+_RETRIED_CODES = {1, 2, 3, 4, 8, 101, 103}
+
+
+class Wire:
+    """A connection to Milvus Lite or to a server."""
+
+    def __init__(self, client: MilvusClient, uri: str, *, reserve: int = LITE_RESERVE) -> None:
+        self.uri = uri
+        self.reserve = reserve
+        self._client = client
+        self._lite = is_lite(uri)
+
+    @classmethod
+    def connect(cls, uri: str, token: str) -> "Wire":
+        """Reach Milvus, or raise StoreUnavailable at once: nothing is under way that would be worth waiting for."""
+        try:
+            return cls(MilvusClient(uri, token=token, timeout=_CONNECT_TIMEOUT), uri)
+        except (MilvusException, grpc.RpcError, OSError) as error:
+            raise StoreUnavailable(_unreachable(uri, error)) from error
+
+    def call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method of MilvusClient. Raises StoreUnavailable, or DiskFull where nothing more may be written."""
+        options["timeout"] = _CALL_TIMEOUT["lite" if self._lite else "server"]
+        attempts = Retrying(
+            retry=retry_if_exception(self._may_pass),
+            wait=wait_random_exponential(multiplier=0.2, max=10),
+            stop=stop_after_delay(GIVE_UP_AFTER),
+            reraise=True,
+        )
+        try:
+            return attempts(getattr(self._client, method), *arguments, **options)
+        except (MilvusException, grpc.RpcError) as error:
+            if self._lite and "[Errno 28]" in str(error):
+                raise self._full(error) from error
+            if self._may_pass(error):
+                raise StoreUnavailable(_unreachable(self.uri, error)) from error
+            raise StoreUnavailable(f"Milvus at {self.uri} refused {method}: {_reason(error)}") from error
+
+    def check_room(self) -> None:
+        """Raise DiskFull while Milvus Lite can still be closed without losing anything."""
+        if self._lite and shutil.disk_usage(self.uri).free < self.reserve:
+            raise DiskFull(
+                f"less than {self.reserve // 2**20} MB are free where {self.uri} is; Milvus Lite needs that to write "
+                "safely. Everything acknowledged is kept: free some space and run the same command again"
+            )
+
+    def close(self) -> None:
+        """Close the connection; Milvus Lite gives its folder free for other processes."""
+        self._client.close()
+        if self._lite:
+            _lite_servers().release_server(self.uri)
+
+    def _may_pass(self, error: BaseException) -> bool:
+        if self._lite:
+            return False
+        if isinstance(error, grpc.RpcError):
+            return error.code() in _RETRIED_STATUS
+        return isinstance(error, MilvusException) and (
+            error.code in _RETRIED_CODES or error.code in _RETRIED_STATUS
+        )
+
+    def _full(self, error: BaseException) -> DiskFull:
+        """Leave Milvus Lite as a killed process would: a clean close would now delete its log with acknowledged rows."""
+        servers = _lite_servers()
+        atexit.unregister(servers.release_all)
+        servers._servers.pop(str(Path(self.uri).absolute()), None)
+        self._lite = False
+        return DiskFull(
+            f"the disk of {self.uri} is full ({_reason(error)}). Everything acknowledged is in its log: "
+            "end this process, free some space and run the same command again"
+        )
+
+
+def _lite_servers() -> Any:
+    return importlib.import_module("milvus_lite.server_manager").server_manager_instance
+
+
+def _unreachable(uri: str, error: BaseException) -> str:
+    if is_lite(uri):
+        return (
+            f"Milvus Lite could not open {uri}: another process has it open, or the folder is damaged. "
+            f"Let the other one end, or run a Milvus server and set MILVUS_URI ({_reason(error)})"
+        )
+    return (
+        f"Milvus at {uri} does not answer ({_reason(error)}). Is it running, is the address right, "
+        "and MILVUS_TOKEN if it asks for one? Without a server, take --uri ./lookalike.db"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    text = error.message if isinstance(error, MilvusException) else getattr(error, "details", lambda: None)() or error
+    return " ".join(str(text).split())[:300]
