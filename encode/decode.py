@@ -72,7 +72,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and not image.has_transparency_data:
-        return image if type(image) is Image.Image else image.copy()
+        return image
     if image.mode[0] in "IF":
         return _from_deep_grey(image)
     if image.has_transparency_data:

@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import os
 import sys
 from collections.abc import Mapping
 
@@ -10,6 +11,10 @@ import torch
 from schema.errors import EncoderUnavailable
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+_MOST_LANES = 8
+"""Each lane holds the activations of a batch."""
 
 
 def placement(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
@@ -35,11 +40,23 @@ def weights_hash(parameters: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def keep_freed_memory() -> None:
-    """Have glibc keep what networks free between layers instead of faulting it in again: up to ten times faster.
+def own_process(device: torch.device) -> int:
+    """Tune this process for encoding many pictures; return how many batches should be in the network at once.
 
-    It changes the whole process, so a command calls it, never a library.
+    A command calls it, never a library: it changes the whole process. On a CPU several batches on one thread each
+    leave no core waiting for another, also while decoding takes its share; a GPU takes one batch after the other.
     """
+    _keep_freed_memory()
+    if device.type != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    lanes = min(cores, _MOST_LANES)
+    torch.set_num_threads(cores // lanes)
+    return lanes
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what networks free between layers instead of faulting it in again: up to ten times faster."""
     if not sys.platform.startswith("linux"):
         return
     try:

@@ -76,7 +76,8 @@ class TorchEncoder:
     def encode_images(self, batch: Pixels) -> Vectors:
         """Encode prepared pictures, stacked: (n, …) to float32 (n, dim) of unit length."""
         with torch.inference_mode():
-            pixels = torch.from_numpy(batch).to(self.device, non_blocking=True)
+            # Copied only when Pillow's own memory comes along, which torch must not write to.
+            pixels = torch.from_numpy(np.require(batch, requirements="W")).to(self.device)
             if pixels.dtype == torch.uint8:
                 # A view of (n, height, width, 3) is channels-last already, which convolutions are fastest at.
                 pixels = pixels.permute(0, 3, 1, 2) * self._factor + self._offset

@@ -1,6 +1,6 @@
 """The whole way of a catalogue into a collection: source → load → encode → upsert → report."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -19,10 +19,11 @@ from schema.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How much is under way at once."""
+    """How much is under way at once: pictures in a batch, threads that load, batches in the network."""
 
     batch_size: int = 32
     workers: int = 2
+    lanes: int = 1
     max_pixels: int = MAX_PIXELS
 
 
@@ -35,32 +36,35 @@ def ingest(
     between them is bounded, so that memory does not grow with the catalogue. Rows are keyed: a second run over the
     same pictures changes nothing. When it is interrupted, all that `report` counts as stored is kept.
     """
-    ahead = 2 * pace.batch_size
+    report.start()
     loading = partial(load, encoder, max_pixels=pace.max_pixels)
-    loaded = in_parallel(loading, pictures, workers=pace.workers, ahead=ahead)
-    batches = in_background(_batches(_accepted(loaded, report), pace.batch_size), ahead=2)
-    encoded = in_background((_encode(encoder, batch, report) for batch in batches), ahead=4)
-    with closing(encoded):
+    loaded = in_parallel(loading, pictures, workers=pace.workers, ahead=2 * pace.batch_size)
+    accepted = _accepted(loaded, report)
+    batches = in_background(_batches(accepted, pace.batch_size), ahead=pace.lanes)
+    encoded = in_parallel(partial(_encode, encoder, report), batches, workers=pace.lanes, ahead=2 * pace.lanes)
+    with closing(batches), closing(encoded):
         for rows in encoded:
             store.upsert(rows)
             report.store(len(rows))
     store.flush()
 
 
-def _accepted(loaded: Iterable[LoadedImage | Rejection], report: Report) -> Iterator[LoadedImage]:
-    for item in loaded:
-        if isinstance(item, Rejection):
-            report.reject(item)
-        else:
-            yield item
+def _accepted(loaded: Generator[LoadedImage | Rejection], report: Report) -> Generator[LoadedImage]:
+    with closing(loaded):
+        for item in loaded:
+            if isinstance(item, Rejection):
+                report.reject(item)
+            else:
+                yield item
 
 
-def _batches(items: Iterator[LoadedImage], size: int) -> Iterator[list[LoadedImage]]:
-    while batch := list(islice(items, size)):
-        yield batch
+def _batches(items: Generator[LoadedImage], size: int) -> Generator[list[LoadedImage]]:
+    with closing(items):
+        while batch := list(islice(items, size)):
+            yield batch
 
 
-def _encode(encoder: Encoder, batch: list[LoadedImage], report: Report) -> list[ImageRow]:
+def _encode(encoder: Encoder, report: Report, batch: list[LoadedImage]) -> list[ImageRow]:
     """Run the network over a batch; a picture whose vector is not finite (half precision overflows) is rejected."""
     vectors = encoder.encode_images(np.stack([item.pixels for item in batch]))
     rows = []

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -33,15 +34,23 @@ class Summary:
 
 
 class Report:
-    """Counts pictures from several threads and writes rejections to a JSONL file as they come."""
+    """Counts pictures from several threads and writes rejections to a JSONL file as they come.
 
-    def __init__(self, path: Path | None = None) -> None:
+    `on_progress` is told how many pictures are through, stored or rejected.
+    """
+
+    def __init__(self, path: Path | None = None, on_progress: Callable[[int], object] = lambda done: None) -> None:
         self.stored = 0
         self.rejected = 0
         self.first_rejections: list[Rejection] = []
+        self._on_progress = on_progress
         self._started = time.monotonic()
         self._lock = threading.Lock()
         self._file = None if path is None else _open(path)
+
+    def start(self) -> None:
+        """Start the clock: loading a network is not part of the pace of a run."""
+        self._started = time.monotonic()
 
     def reject(self, rejection: Rejection) -> None:
         """Note a picture that cannot be stored."""
@@ -52,16 +61,13 @@ class Report:
             if self._file is not None:
                 line = json.dumps({"event": "rejected", **asdict(rejection)})
                 self._file.write(line + "\n")
+            self._on_progress(self.stored + self.rejected)
 
     def store(self, count: int) -> None:
         """Note pictures that Milvus has acknowledged."""
         with self._lock:
             self.stored += count
-
-    @property
-    def done(self) -> int:
-        """How many pictures are through, stored or rejected."""
-        return self.stored + self.rejected
+            self._on_progress(self.stored + self.rejected)
 
     def summary(self) -> Summary:
         """Sum up the run so far."""

@@ -40,6 +40,7 @@ class FolderSource:
             raise BadSource(f"SOURCE {str(root)!r} is a file; give the folder that the pictures are in")
         self.root = root.resolve()
         self.name = name or str(self.root)
+        self.description = rule.description
         self._rule = rule
 
     def images(self) -> Iterator[ProductImage | Rejection]:

@@ -89,7 +89,9 @@ def check_row(row: ImageRow, dim: int) -> int:
     """
     vector = row.embedding
     if vector.shape != (dim,) or vector.dtype != np.float32:
-        raise BadRow(f"{row.image}: the vector is {vector.dtype} of shape {vector.shape}, not float32 of shape ({dim},)")
+        raise BadRow(
+            f"{row.image}: the vector is {vector.dtype} of shape {vector.shape}, not float32 of shape ({dim},)"
+        )
     if not np.isfinite(vector).all():
         raise BadRow(f"{row.image}: the vector holds NaN or infinity")
     texts = {name: getattr(row, name) for name in MAX_BYTES}

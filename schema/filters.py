@@ -59,7 +59,9 @@ class Condition:
             raise BadFilter(f"{self.column} {self.operator}: {len(self.values)} values are too many ({MAX_VALUES})")
         for value in (self.column, *self.values):
             if not _can_be_sent(value):
-                raise BadFilter(f"{self.column!r} {self.operator} {value!r}: Milvus takes neither infinity nor broken text")
+                raise BadFilter(
+                    f"{self.column!r} {self.operator} {value!r}: Milvus takes neither infinity nor broken text"
+                )
         if sum(len(str(value)) for value in self.values) > MAX_CHARACTERS:
             raise BadFilter(f"{self.column} {self.operator}: the values are longer than {MAX_CHARACTERS} characters")
 
@@ -153,7 +155,7 @@ def _unquoted(word: str) -> str:
     try:
         return str(json.loads(word, strict=False))
     except ValueError as error:
-        raise BadFilter(f"{word} is not a quoted text: {error}; write a quote in it as \\\"") from None
+        raise BadFilter(f'{word} is not a quoted text: {error}; write a quote in it as \\"') from None
 
 
 def _number(word: str) -> int | float:

@@ -51,6 +51,20 @@ def store_options(command: Command) -> Command:
     return command
 
 
+def encoder_options(command: Command) -> Command:
+    """Add the options that say where the network runs: --device, --dtype."""
+    command = setting(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "float16", "bfloat16"]),
+        default="auto",
+        show_default=True,
+        help="Precision of the network; auto is half precision on a CUDA device only.",
+    )(command)
+    return setting(
+        "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps, …: where the network runs."
+    )(command)
+
+
 def is_lite(uri: str) -> bool:
     """Tell whether `uri` names an embedded Milvus Lite store rather than a server."""
     return not uri.startswith(_SERVER_SCHEMES)

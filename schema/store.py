@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from pymilvus import DataType, MilvusClient
 
@@ -37,6 +37,9 @@ logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
 
 Fields = Mapping[str, Any]
 """Columns of a row by name, as far as they were asked for."""
+
+Consistency = Literal["Strong", "Session"]
+"""Strong sees everything that anyone has written; Session what this client has, at a fortieth of the latency."""
 
 MAX_MESSAGE_BYTES = 16 * 2**20
 MAX_MESSAGE_ROWS = 1_000
@@ -78,9 +81,7 @@ class Store:
         return cls._opened(wire, name)
 
     @classmethod
-    def create(
-        cls, uri: str, fingerprint: Fingerprint, *, token: str = "", collection: str = "products"
-    ) -> "Store":
+    def create(cls, uri: str, fingerprint: Fingerprint, *, token: str = "", collection: str = "products") -> "Store":
         """Open a collection for an encoder, making it first when there is none.
 
         Raises EncoderMismatch when it holds another encoder's vectors.
@@ -146,17 +147,30 @@ class Store:
             filter=where,
             output_fields=["image_id", *fields],
             search_params={} if self.exact else {"params": {"ef": max(1_024, min(limit, self.window))}},
-            # Reads what this client wrote, at the price of Bounded.
             consistency_level="Session",
         )
         return [{**hit["entity"], "score": float(hit["distance"])} for hit in found[0]]
 
-    def count(self, where: str = "") -> int:
+    def count(self, where: str = "", *, consistency: Consistency = "Strong") -> int:
         """Count the rows that match, all of them without `where`."""
         found = self._wire.call(
-            "query", self.name, filter=where, output_fields=["count(*)"], consistency_level="Strong"
+            "query", self.name, filter=where, output_fields=["count(*)"], consistency_level=consistency
         )
         return int(found[0]["count(*)"])
+
+    def fetch(
+        self, *, where: str, fields: Sequence[str], limit: int, consistency: Consistency = "Session"
+    ) -> list[Fields]:
+        """Read up to `limit` of the rows that match, in no order."""
+        found: list[Fields] = self._wire.call(
+            "query",
+            self.name,
+            filter=where,
+            output_fields=["image_id", *fields],
+            limit=min(limit, self.window),
+            consistency_level=consistency,
+        )
+        return found
 
     def rows(self, *, where: str = "", fields: Sequence[str]) -> Iterator[Fields]:
         """Read every row that matches, in no order, past the window of a single query.
@@ -173,14 +187,8 @@ class Store:
     def _page(self, prefix: str, where: str, fields: Sequence[str]) -> Iterator[Fields]:
         # "g" comes after every hexadecimal digit.
         inside = f'image_id >= "{prefix}" and image_id < "{prefix}g"'
-        found = self._wire.call(
-            "query",
-            self.name,
-            filter=f"{inside} and ({where})" if where else inside,
-            output_fields=["image_id", *fields],
-            limit=self.window,
-            consistency_level="Strong",
-        )
+        where = f"{inside} and ({where})" if where else inside
+        found = self.fetch(where=where, fields=fields, limit=self.window, consistency="Strong")
         if len(found) < self.window:
             yield from found
         else:

@@ -86,9 +86,7 @@ class Wire:
             return False
         if isinstance(error, grpc.RpcError):
             return error.code() in _RETRIED_STATUS
-        return isinstance(error, MilvusException) and (
-            error.code in _RETRIED_CODES or error.code in _RETRIED_STATUS
-        )
+        return isinstance(error, MilvusException) and (error.code in _RETRIED_CODES or error.code in _RETRIED_STATUS)
 
     def _full(self, error: BaseException) -> DiskFull:
         """Leave Milvus Lite as a killed process would: a clean close would now delete its log with acknowledged rows."""

@@ -1,0 +1,42 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install demo test lint bench clean
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: .venv/installed ## Make .venv and install lookalike into it
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("lookalike needs Python 3.11 or later, this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: install ## Draw a catalogue, ingest it, ask it three questions
+	rm -rf demo && mkdir demo
+	$(BIN)/lookalike sample demo
+	$(BIN)/lookalike ingest demo/photos --layout '{category}/{product_id}/{image}' --uri demo/lookalike.db
+	@echo; echo "1. A photo that is not in the catalogue"
+	$(BIN)/lookalike search demo/queries/red-plain-mug.jpg --uri demo/lookalike.db --limit 5 --sheet demo/answers.png
+	@echo; echo "2. The same, among bags only"
+	$(BIN)/lookalike search demo/queries/red-plain-mug.jpg --where 'category = bag' --uri demo/lookalike.db --limit 5
+	@echo; echo "3. More like this product"
+	$(BIN)/lookalike search --product blue-checked-shirt --uri demo/lookalike.db --limit 5
+
+test: install ## Run the tests
+	$(BIN)/pytest
+
+lint: install ## Check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install ## Measure the ingest pipeline against the loop that everyone writes
+	$(BIN)/python benchmarks/ingest.py
+
+clean: ## Remove what was made, .venv too
+	rm -rf .venv demo build *.egg-info

@@ -1,0 +1,61 @@
+"""The command `lookalike`: one group; a verb, and all that it needs, is imported when it is called."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from schema.errors import BadFilter, BadImage, BadQuery, BadSettings, BadSource, LookalikeError, UnknownProduct
+from schema.settings import read_env_file
+
+__version__ = "0.1.0"
+
+VERBS = {
+    "ingest": "ingest.cli",
+    "search": "search.cli",
+    "info": "search.cli",
+    "sample": "ingest.cli",
+    "encoders": "encode.cli",
+}
+
+_ASKED_WRONGLY = (BadSettings, BadSource, BadQuery, BadFilter, BadImage, UnknownProduct)
+
+
+class Verbs(click.Group):
+    """Finds a verb's command in its own module, and turns our errors into messages and exit statuses."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs in the order in which a newcomer meets them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the verb's module."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = getattr(importlib.import_module(VERBS[cmd_name]), cmd_name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb. Exit status 2 when it was asked wrongly, 1 when something it needs has failed."""
+        try:
+            return super().invoke(ctx)
+        except LookalikeError as error:
+            click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+            click.echo(str(error), err=True)
+            ctx.exit(2 if isinstance(error, _ASKED_WRONGLY) else 1)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="lookalike")
+def main() -> None:
+    """Find similar products by picture.
+
+    Fill a collection with `lookalike ingest FOLDER`, ask it with `lookalike search PICTURE`.
+    Settings also come from the environment and from `.env`.
+    """
+    read_env_file()
+
+
+if __name__ == "__main__":
+    sys.exit(main(prog_name="lookalike"))

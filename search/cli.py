@@ -1,0 +1,135 @@
+"""`lookalike search` and `lookalike info`: a question in, product ids out."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from schema.errors import BadQuery, BadSettings
+from schema.filters import parse
+from schema.output import format_option, print_table
+from schema.settings import encoder_options, store_options
+from search.query import Query
+
+if TYPE_CHECKING:
+    from encode.encoder import Encoder
+    from schema.product import Hit
+    from search.finder import Answer
+
+
+@click.command()
+@click.argument("image", required=False)
+@click.option("--text", metavar="WORDS", help="Words to look for; needs an encoder with words, such as clip.")
+@click.option("--product", metavar="ID", help="A product of the collection; it is left out of the answer.")
+@click.option(
+    "--where", metavar="CONDITION", multiple=True, help="Such as 'category = Apple' or 'price < 50'; may be repeated."
+)
+@click.option("--limit", default=10, show_default=True, help="How many products.")
+@click.option("--min-score", type=float, help="Leave out products below this cosine, -1 to 1.")
+@store_options
+@encoder_options
+@click.option("--encoder", help="Another name or directory of the collection's encoder.")
+@click.option("--sheet", type=click.Path(path_type=Path), help="Draw question and answers to this picture.")
+@format_option("table", "json", "ids")
+def search(image: str | None, where: tuple[str, ...], output: str, sheet: Path | None, **options: Any) -> None:
+    """Find the products most like the picture IMAGE (- for standard input), words, a product, or a mix."""
+    query = Query(
+        image=None if image is None else _read(image),
+        text=options["text"],
+        product_id=options["product"],
+        where=parse(where),
+        limit=options["limit"],
+        min_score=options["min_score"],
+    )
+    answer = _ask(query, options)
+    if sheet is not None:
+        _write_sheet(sheet, query, answer.hits)
+    if output == "json":
+        click.echo(json.dumps({"hits": [asdict(hit) for hit in answer.hits], "took_ms": answer.took_ms}))
+    elif output == "ids":
+        for hit in answer.hits:
+            click.echo(hit.product_id)
+    else:
+        _print_hits(answer)
+        if sheet is not None:
+            click.echo(f"sheet: {sheet}")
+
+
+@click.command()
+@store_options
+@format_option("table", "json")
+def info(uri: str, token: str, collection: str, output: str) -> None:
+    """Show what a collection holds: its encoder, pictures, products and columns."""
+    from schema.store import Store
+    from search.catalogue import describe
+
+    with Store.open(uri, token=token, collection=collection) as store:
+        catalogue = describe(store)
+        encoder = asdict(store.fingerprint)
+    if output == "json":
+        click.echo(json.dumps({"collection": collection, "uri": uri, "encoder": encoder, **asdict(catalogue)}))
+        return
+    click.echo(f"{collection} at {uri}: {catalogue.images} images of {catalogue.products} products")
+    click.echo(f"encoder {encoder['encoder']}, {encoder['dim']}-d, {encoder['pooling']}, weights {encoder['weights']}")
+    click.echo(f"  {encoder['preprocessing']}")
+    for source, count in catalogue.sources.items():
+        click.echo(f"source {source}: {count} images")
+    print_table(
+        ["column", "type", "images"],
+        [[name, kind, count] for name, kinds in catalogue.columns.items() for kind, count in kinds.items()],
+    )
+
+
+def _ask(query: Query, options: dict[str, Any]) -> "Answer":
+    from schema.store import Store
+    from search.finder import Finder
+
+    with Store.open(options["uri"], token=options["token"], collection=options["collection"]) as store:
+
+        def load() -> "Encoder":
+            from encode.models import load_encoder
+
+            name = options["encoder"] or store.fingerprint.encoder
+            return load_encoder(name, device=options["device"], dtype=options["dtype"])
+
+        return Finder(store, load).find(query)
+
+
+def _read(image: str) -> bytes:
+    if image == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(image).read_bytes()
+    except OSError as error:
+        raise BadQuery(f"the picture {image!r} cannot be read: {error.strerror}") from error
+
+
+def _write_sheet(path: Path, query: Query, hits: "list[Hit]") -> None:
+    from search.sheet import Question, draw_sheet
+
+    words = " + ".join(part for part in (query.text, query.product_id) if part) or "your picture"
+    try:
+        draw_sheet(Question(query.image, words), hits).save(path)
+    except (OSError, ValueError) as error:
+        raise BadSettings(f"--sheet {str(path)!r} cannot be written: {error}") from error
+
+
+def _print_hits(answer: "Answer") -> None:
+    columns = sorted({name for hit in answer.hits for name in hit.metadata})
+    print_table(
+        ["", "product_id", "score", *columns, "image"],
+        [
+            [place, hit.product_id, hit.score, *(hit.metadata.get(name, "") for name in columns), _shown(hit.image)]
+            for place, hit in enumerate(answer.hits, 1)
+        ],
+    )
+    click.echo(f"{len(answer.hits)} products in {answer.took_ms:.1f} ms")
+
+
+def _shown(image: str) -> str:
+    """A path below the current folder is easier to read, and to copy, without that folder."""
+    here = f"{Path.cwd()}/"
+    return image.removeprefix(here)
