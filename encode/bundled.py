@@ -11,7 +11,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 
 from encode.device import placement, weights_hash
-from encode.encoder import TorchEncoder
+from encode.network import TorchEncoder
 from encode.preprocess import Preprocessing, Triple
 from schema.collection import Fingerprint
 

@@ -4,7 +4,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from schema.errors import BadImage
 
@@ -48,7 +48,7 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise BadImage(f"larger than {max_pixels} pixels: {error}") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise BadImage(f"not a picture that can be read ({', '.join(FORMATS)})") from error
     # Pillow's decoders raise whatever the code of their format happens to raise on broken input.
     except Exception as error:
@@ -65,7 +65,7 @@ def _upright(image: Image.Image) -> Image.Image:
     try:
         turn = _UPRIGHT.get(image.getexif().get(_EXIF_ORIENTATION, 1))
     # A picture is no worse for broken EXIF data.
-    except Exception:
+    except Exception:  # noqa: BLE001
         turn = None
     return image if turn is None else image.transpose(turn)
 

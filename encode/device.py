@@ -82,6 +82,7 @@ def _named_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise EncoderUnavailable(
-            f"device {name!r} cannot be used here ({reason}); take --device auto, or cpu, or install a torch built for it"
+            f"device {name!r} cannot be used here ({reason}); take --device auto or cpu, "
+            "or install a torch that is built for it"
         ) from error
     return device

@@ -36,7 +36,7 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> Pixels:
         """Prepare one RGB picture: uint8, shape (height, width, 3)."""
-        box = self._middle(*image.size) if self.shortest else None
+        box = self._middle(self.shortest, *image.size) if self.shortest else None
         return np.asarray(image.resize((self.width, self.height), self.resample, box=box))
 
     def describe(self) -> str:
@@ -47,12 +47,11 @@ class Preprocessing:
             f"mean {_numbers(self.mean)}, std {_numbers(self.std)}"
         )
 
-    def _middle(self, width: int, height: int) -> tuple[float, float, float, float]:
+    def _middle(self, shortest: int, width: int, height: int) -> tuple[float, float, float, float]:
         """The part of a picture that is left after resizing it to `shortest` and cropping its middle."""
-        assert self.shortest is not None
         # Processors round the longer side down, and the crop's corner too.
-        scaled_width = self.shortest if width <= height else int(self.shortest * width / height)
-        scaled_height = self.shortest if height <= width else int(self.shortest * height / width)
+        scaled_width = shortest if width <= height else int(shortest * width / height)
+        scaled_height = shortest if height <= width else int(shortest * height / width)
         left, top = (scaled_width - self.width) // 2, (scaled_height - self.height) // 2
         across, down = width / scaled_width, height / scaled_height
         # Rounding may put an edge a billionth of a pixel outside the picture, which Pillow refuses.

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from encode.device import placement, weights_hash
-from encode.encoder import TorchEncoder, TorchTextEncoder
+from encode.network import TorchEncoder, TorchTextEncoder
 from encode.preprocess import Pixels, Prepare, Preprocessing, Triple
 from schema.collection import Fingerprint
 from schema.errors import BadQuery, EncoderUnavailable
@@ -23,15 +23,16 @@ _NO_CHANGE: tuple[Triple, Triple] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def load_pretrained(name: str, checkpoint: str, device: str, dtype: str) -> TorchEncoder:
-    """Load a checkpoint by hub id or directory; `name` is what the fingerprint calls it.
+    """Load a checkpoint by hub id or directory; `name` is what the fingerprint calls it, a directory by its full path.
 
     A model with a text tower (CLIP, SigLIP, …) encodes by its projections, a vision transformer by its class token,
     a convolutional or hierarchical network by its pooled output. Raises EncoderUnavailable.
     """
     place, precision = placement(device, dtype)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers types only some
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     where = _local(checkpoint)
+    name = where if Path(where).is_dir() else name
     model = _load(AutoModel, name, where, dtype=torch.float32).eval().requires_grad_(False)
     processor = _load(AutoImageProcessor, name, where, backend="pil")
     prepare, scale, described = _preprocessing(processor)

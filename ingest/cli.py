@@ -1,4 +1,4 @@
-"""`lookalike ingest` and `lookalike sample`: options in, summary out. Heavy modules are imported when they are needed."""
+"""`lookalike ingest` and `lookalike sample`: options in, summary out."""
 
 import json
 import os
@@ -66,9 +66,9 @@ def ingest(source: Path, layout: str | None, encoder: str, output: str, **option
     folder = FolderSource(source, Layout(layout) if layout else FolderRule(), options["source_name"])
     _state_layout(folder, layout)
     target = Target(options["uri"], options["token"], options["collection"])
-    with _progress(folder, shown=not options["no_progress"]) as on_progress:
-        with Report(options["report_file"], on_progress) as report:
-            interrupted = _run(folder, _loader(encoder, options), target, report)
+    progress = _progress(folder, shown=not options["no_progress"])
+    with progress as on_progress, Report(options["report_file"], on_progress) as report:
+        interrupted = _run(folder, _loader(encoder, options), target, report)
     _print_summary(report, target, encoder, output)
     if interrupted:
         click.echo("Interrupted. All that is counted as stored is kept; run it again to go on.", err=True)

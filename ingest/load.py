@@ -42,7 +42,7 @@ def _read(path: str) -> tuple[bytes, int]:
     """Read a file and its mtime in nanoseconds. Raises BadImage; never waits on a pipe or device."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(handle, "rb") as file:
+        with os.fdopen(handle, "rb") as file:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 raise BadImage("not a regular file")

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 from encode.decode import SUFFIXES
@@ -60,7 +60,7 @@ class FolderSource:
         return None
 
     def _pictures(self) -> Iterator[str | Rejection]:
-        return _walk(str(self.root), (_inode(os.stat(self.root)),))
+        return _walk(str(self.root), (_inode(self.root.stat()),))
 
     def _image(self, path: str) -> ProductImage | Rejection:
         relative = Path(path).relative_to(self.root).as_posix()
@@ -106,7 +106,7 @@ def _enter(entry: os.DirEntry[str], inode: Inode, ancestors: tuple[Inode, ...]) 
 
 
 def _suffix(entry: os.DirEntry[str]) -> str:
-    return os.path.splitext(entry.name)[1].lower()
+    return PurePath(entry.name).suffix.lower()
 
 
 def _inode(status: os.stat_result) -> Inode:

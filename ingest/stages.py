@@ -47,7 +47,7 @@ def _fill(items: Iterable[Item], queue: Queue[Item | _End[Item]], stopped: threa
             if stopped.is_set():
                 break
     # Whatever it is, it is raised again on the consumer's thread.
-    except BaseException as caught:
+    except BaseException as caught:  # noqa: BLE001
         error = caught
     finally:
         if isinstance(items, Generator):

@@ -94,7 +94,7 @@ def any_of(column: str, values: Iterable[str]) -> str:
 def literal(value: Scalar) -> str:
     """Write a value as Milvus reads it, so that nothing in it can end the literal.
 
-    Milvus Lite knows no `\\uXXXX` and a server no surrogate pair: all but what must be escaped stays as it is.
+    Milvus Lite knows no escapes by number and a server no surrogate pairs: what need not be escaped stays as it is.
     """
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -45,6 +45,7 @@ MAX_MESSAGE_BYTES = 16 * 2**20
 MAX_MESSAGE_ROWS = 1_000
 SERVER_WINDOW = 16_384
 LITE_WINDOW = 262_144
+_KEYS = 16**8
 
 # Two threads that write one Milvus Lite collection corrupt its log: one writer at a time in the whole process.
 _LITE_WRITER = threading.RLock()
@@ -175,25 +176,25 @@ class Store:
     def rows(self, *, where: str = "", fields: Sequence[str]) -> Iterator[Fields]:
         """Read every row that matches, in no order, past the window of a single query.
 
-        The keys are hashes, so their prefixes cut the collection into even pages. (Milvus's own iterator can miss
+        The keys are hashes, so ranges of them cut the collection into even pages. (Milvus's own iterator can miss
         rows that were just written: seen on 2.3.)
         """
-        pages, digits = self.count(where) / (self.window / 2), 0
-        while 16**digits < pages:
-            digits += 1
-        for page in range(16**digits):
-            yield from self._page(f"{page:0{digits}x}" if digits else "", where, fields)
+        pages = int(self.count(where) / (self.window / 2)) + 1
+        for page in range(pages):
+            yield from self._page(_KEYS * page // pages, _KEYS * (page + 1) // pages, where, fields)
 
-    def _page(self, prefix: str, where: str, fields: Sequence[str]) -> Iterator[Fields]:
+    def _page(self, first: int, end: int, where: str, fields: Sequence[str]) -> Iterator[Fields]:
+        """The rows whose keys start with first, …, end - 1, as eight hexadecimal digits."""
         # "g" comes after every hexadecimal digit.
-        inside = f'image_id >= "{prefix}" and image_id < "{prefix}g"'
-        where = f"{inside} and ({where})" if where else inside
-        found = self.fetch(where=where, fields=fields, limit=self.window, consistency="Strong")
-        if len(found) < self.window:
+        inside = f'image_id >= "{first:08x}" and image_id < "{end - 1:08x}g"'
+        narrowed = f"{inside} and ({where})" if where else inside
+        found = self.fetch(where=narrowed, fields=fields, limit=self.window, consistency="Strong")
+        if len(found) < self.window or end - first == 1:
             yield from found
         else:
-            for digit in "0123456789abcdef":
-                yield from self._page(prefix + digit, where, fields)
+            middle = (first + end) // 2
+            yield from self._page(first, middle, where, fields)
+            yield from self._page(middle, end, where, fields)
 
     def close(self) -> None:
         """Let go of Milvus."""

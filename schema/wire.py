@@ -89,7 +89,7 @@ class Wire:
         return isinstance(error, MilvusException) and (error.code in _RETRIED_CODES or error.code in _RETRIED_STATUS)
 
     def _full(self, error: BaseException) -> DiskFull:
-        """Leave Milvus Lite as a killed process would: a clean close would now delete its log with acknowledged rows."""
+        """Leave Milvus Lite as a killed process would: to close it now would delete its log, and acknowledged rows."""
         servers = _lite_servers()
         atexit.unregister(servers.release_all)
         servers._servers.pop(str(Path(self.uri).absolute()), None)

@@ -35,8 +35,5 @@ def describe(store: Store) -> Catalogue:
 
 
 def _type_name(value: object) -> str:
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int | float):
-        return "number"
-    return {str: "text", list: "list", dict: "object"}.get(type(value), "null")
+    names = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "object"}
+    return names.get(type(value), "null")

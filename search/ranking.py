@@ -23,7 +23,8 @@ def best_by_product(rows: Iterable[Mapping[str, Any]], min_score: float | None) 
 
 def combine(vectors: Iterable[Vector]) -> Vector:
     """Add unit vectors, shape (dim,), and bring the sum back to unit length; they count the same."""
-    total = np.sum(np.stack(list(vectors)), axis=0, dtype=np.float64)
-    length = np.linalg.norm(total)
+    total = np.stack(list(vectors)).sum(axis=0, dtype=np.float64)
+    length = float(np.linalg.norm(total))
     # Opposites cancel out to nothing that could be searched for; any direction is as good as another.
-    return (total / length if length > 1e-12 else np.eye(1, len(total))[0]).astype(np.float32)
+    direction: Vector = (total / length if length > 1e-12 else np.eye(1, total.size)[0]).astype(np.float32)
+    return direction

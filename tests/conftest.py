@@ -1,0 +1,89 @@
+"""Real parts for the tests: Milvus Lite, a Milvus server, the bundled network, a drawn catalogue, a tiny CLIP."""
+
+import importlib.util
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from milvus_server import milvus_server
+
+from encode.encoder import Encoder
+from encode.models import load_encoder
+from ingest.sample import draw_catalogue
+from schema.collection import Fingerprint
+from schema.product import FileState, ImageRow, Metadata, ProductImage, Vector
+from schema.store import Store
+
+DIM = 8
+PLAIN = Fingerprint("test", "none", DIM, "none", "none")
+
+# Milvus answers when it answers: no deadlines. The same examples on every run.
+settings.register_profile(
+    "real", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("real")
+
+NewStore = Callable[..., Store]
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Milvus 2.3.5 that was started for these tests."""
+    if importlib.util.find_spec("milvus") is None:
+        pytest.skip("no Milvus server: the wheel milvus==2.3.5 does not exist for this machine")
+    with milvus_server(tmp_path_factory.mktemp("milvus")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session", params=["lite", "server"])
+def uri(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Milvus Lite and a server, one after the other."""
+    if request.param == "server":
+        return str(request.getfixturevalue("server"))
+    return str(tmp_path_factory.mktemp("lite") / "test.db")
+
+
+@pytest.fixture(scope="module")
+def new_store(uri: str) -> Iterator[NewStore]:
+    """Make collections of their own, closed when the module is done."""
+    opened: list[Store] = []
+
+    def make(fingerprint: Fingerprint = PLAIN) -> Store:
+        opened.append(Store.create(uri, fingerprint, collection=f"t{next(_numbers)}"))
+        return opened[-1]
+
+    yield make
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Encoder:
+    """The default encoder."""
+    return load_encoder()
+
+
+@pytest.fixture(scope="session")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample catalogue, drawn."""
+    folder = tmp_path_factory.mktemp("sample")
+    draw_catalogue(folder)
+    return folder
+
+
+def unit(*values: float) -> Vector:
+    """A unit vector of DIM numbers, the missing ones zero."""
+    vector = np.zeros(DIM, dtype=np.float32)
+    vector[: len(values)] = values
+    normal: Vector = vector / np.linalg.norm(vector)
+    return normal
+
+
+def a_row(reference: str, product_id: str = "p", vector: Vector | None = None, metadata: Metadata | None = None) -> ImageRow:
+    """A row, as far as it matters."""
+    picture = ProductImage("test", product_id, reference, f"/photos/{reference}", metadata or {})
+    return ImageRow.of(picture, FileState("hash", 1, 2), unit(1) if vector is None else vector)
