@@ -170,7 +170,7 @@ def _expression(condition: Condition) -> str:
     # The columns of the collection are text, always there, and know neither numbers nor `exists`.
     values = _texts(condition.values) if column in COLUMNS else condition.values
     if condition.operator == "exists":
-        return f"exists {column}" if column not in COLUMNS else f'{column} != ""'
+        return f"(exists {column})" if column not in COLUMNS else f'{column} != ""'
     if condition.operator in ("=", "in"):
         return _any(f"{column} == {literal(value)}" for value in values)
     if condition.operator in ("!=", "not in"):
@@ -178,14 +178,16 @@ def _expression(condition: Condition) -> str:
     if condition.operator == "contains":
         if column in COLUMNS:
             raise BadFilter(f"{column} contains …: {column} is one text, not a list")
-        return _any(f"json_contains({column}, {literal(_as_element(value))})" for value in values)
+        # One element a list: Milvus Lite takes no negative number in json_contains, a server no mixed list.
+        return _any(f"json_contains_any({column}, [{literal(_as_element(value))}])" for value in values)
     return _any(f"{column} {condition.operator} {literal(value)}" for value in _ordered(condition, values))
 
 
 def _differs(column: str, values: Iterable[Scalar]) -> str:
     differs = " and ".join(f"{column} != {literal(value)}" for value in values)
-    # Without the key, a server keeps the row and Milvus Lite drops it: say what is meant.
-    return f"({differs})" if column in COLUMNS else f"(exists {column} and {differs})"
+    # Without the key, a server keeps the row and Milvus Lite drops it: say what is meant. The inner parentheses are
+    # for 2.3, where `exists` takes the whole rest of an expression.
+    return f"({differs})" if column in COLUMNS else f"((exists {column}) and {differs})"
 
 
 def _ordered(condition: Condition, values: tuple[Scalar, ...]) -> tuple[Scalar, ...]:

@@ -194,8 +194,8 @@ FILL = """
 store = Store.create(sys.argv[1], PLAIN, collection="t")
 store._wire.reserve = int(sys.argv[2])
 try:
-    for n in range(100_000):
-        store.upsert([a_row(f"{n}-{m}.jpg", f"{n}-{m}", metadata={"x": "y" * 2_000}) for m in range(100)])
+    for n in range(1_000):
+        store.upsert([a_row(f"{n}-{m}.jpg", f"{n}-{m}", metadata={"x": os.urandom(1_000).hex()}) for m in range(100)])
         print(n, flush=True)
 finally:
     store.close()
@@ -215,7 +215,7 @@ def test_a_full_disk_loses_nothing_acknowledged(
     assert full.returncode == 1
     assert "DiskFull" in full.stderr
     assert "free some space and run the same command again" in full.stderr
-    assert len(acknowledged) > 1_000
+    assert len(acknowledged) > 500
     subprocess.run(["mount", "-o", "remount,size=512m", small_disk], check=True)
     assert acknowledged <= stored(uri)
 

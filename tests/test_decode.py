@@ -1,0 +1,124 @@
+"""Pictures as they come, and as they must not stop a run."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from encode.decode import decode
+from schema.errors import BadImage
+
+RED, WHITE = (200, 30, 40), (255, 255, 255)
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def flat(mode: str, colour: object, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    return Image.new(mode, size, colour)  # type: ignore[arg-type]
+
+
+def middle(content: bytes) -> tuple[int, int, int]:
+    image = decode(content)
+    assert image.mode == "RGB"
+    red, green, blue = np.asarray(image)[image.height // 2, image.width // 2]
+    return int(red), int(green), int(blue)
+
+
+RGB = flat("RGB", RED)
+ANIMATION = saved(RGB, "GIF", save_all=True, append_images=[flat("RGB", (0, 0, 255))])
+PAGES = saved(RGB, "TIFF", save_all=True, append_images=[flat("RGB", (0, 0, 255))])
+
+
+@pytest.mark.parametrize(
+    ("content", "colour"),
+    [
+        pytest.param(saved(RGB, "JPEG", quality=95), RED, id="jpeg"),
+        pytest.param(saved(RGB, "JPEG", quality=95, progressive=True), RED, id="progressive jpeg"),
+        pytest.param(saved(RGB.convert("CMYK"), "JPEG", quality=95), RED, id="cmyk jpeg"),
+        pytest.param(saved(flat("L", 90), "JPEG"), (90, 90, 90), id="grey jpeg"),
+        pytest.param(saved(RGB, "PNG"), RED, id="png"),
+        pytest.param(saved(flat("RGBA", (*RED, 255)), "PNG"), RED, id="opaque rgba"),
+        pytest.param(saved(flat("RGBA", (*RED, 0)), "PNG"), WHITE, id="clear rgba on white"),
+        pytest.param(saved(flat("RGBA", (0, 0, 0, 128)), "PNG"), (127, 127, 127), id="half clear rgba"),
+        pytest.param(saved(flat("LA", (10, 0)), "PNG"), WHITE, id="clear grey on white"),
+        pytest.param(saved(flat("P", 0), "PNG", transparency=0), WHITE, id="palette, clear"),
+        pytest.param(saved(RGB.quantize(4), "PNG"), RED, id="palette"),
+        pytest.param(saved(RGB, "PNG", transparency=RED), WHITE, id="one colour clear"),
+        pytest.param(saved(flat("1", 1), "PNG"), WHITE, id="black and white"),
+        pytest.param(saved(flat("I;16", 25_700), "PNG"), (100, 100, 100), id="16-bit png"),
+        pytest.param(saved(flat("I;16", 25_700), "TIFF"), (100, 100, 100), id="16-bit tiff"),
+        pytest.param(saved(flat("F", 0.5), "TIFF"), (128, 128, 128), id="float tiff"),
+        pytest.param(saved(RGB.convert("CMYK"), "TIFF"), RED, id="cmyk tiff"),
+        pytest.param(saved(RGB, "WEBP", lossless=True), RED, id="webp"),
+        pytest.param(saved(RGB, "BMP"), RED, id="bmp"),
+        pytest.param(ANIMATION, RED, id="gif: first frame"),
+        pytest.param(PAGES, RED, id="tiff: first page"),
+        pytest.param(saved(flat("RGB", RED, (1, 1)), "PNG"), RED, id="one pixel"),
+        pytest.param(saved(flat("RGB", RED, (20_000, 1)), "PNG"), RED, id="one line"),
+    ],
+)
+def test_every_kind_of_picture_comes_out_in_its_colour(content: bytes, colour: tuple[int, int, int]) -> None:
+    assert middle(content) == pytest.approx(colour, abs=4)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_upright(orientation: int) -> None:
+    upright = Image.new("RGB", (60, 40), WHITE)
+    upright.paste(RED, (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    back = [None, 0, 3, 1, 5, 2, 6, 4][orientation - 1]  # the transposition that the camera undid
+    content = saved(upright if back is None else upright.transpose(Image.Transpose(back)), "PNG", exif=exif)
+
+    assert np.array_equal(np.asarray(decode(content)), np.asarray(upright))
+
+
+def bomb() -> bytes:
+    """A PNG of 30,000×30,000 pixels in a few bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param(b"", "the file is empty", id="empty"),
+        pytest.param(b"hello, I am no picture", "not a picture", id="text"),
+        pytest.param(saved(RGB, "JPEG")[:300], "broken|not a picture", id="truncated jpeg"),
+        pytest.param(saved(Image.effect_noise((99, 99), 50), "PNG")[:-2_000], "broken", id="truncated png"),
+        pytest.param(saved(Image.effect_noise((99, 99), 50), "WEBP")[:500], "broken|not a picture", id="truncated webp"),
+        pytest.param(bomb(), "900000000 pixels|larger than 64000000 pixels", id="bomb"),
+        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture", id="no PostScript is run"),
+    ],
+)
+def test_what_is_no_picture_says_why(content: bytes, reason: str) -> None:
+    with pytest.raises(BadImage, match=reason):
+        decode(content)
+
+
+def test_the_limit_of_pixels_is_named() -> None:
+    with pytest.raises(BadImage, match=r"40×30 is 1200 pixels; 1000 is the limit"):
+        decode(saved(RGB, "PNG"), max_pixels=1_000)
+
+
+@given(st.binary(max_size=200), st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"]), st.integers(0, 400))
+def test_damaged_bytes_raise_nothing_but_badimage(noise: bytes, kind: str, where: int) -> None:
+    content = bytearray(saved(RGB, kind))
+    content[where : where + len(noise)] = noise
+    try:
+        assert decode(bytes(content)).mode == "RGB"
+    except BadImage:
+        pass
