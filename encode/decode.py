@@ -2,6 +2,8 @@
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -38,16 +40,29 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises BadImage with the reason when the bytes are no picture, are cut short, or unpack to more than
     `max_pixels` pixels.
     """
+    with _opened(content, max_pixels) as image:
+        return _rgb(_upright(image))
+
+
+def count_pixels(content: bytes, max_pixels: int = MAX_PIXELS) -> int:
+    """Read from a picture's header how many pixels it unpacks to; raises BadImage as `decode` does."""
+    with _opened(content, max_pixels) as image:
+        return image.width * image.height
+
+
+@contextmanager
+def _opened(content: bytes, max_pixels: int) -> Iterator[Image.Image]:
     if not content:
         raise BadImage("the file is empty")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _check_size(image.width, image.height, max_pixels)
-            return _rgb(_upright(image))
+            if image.width * image.height > max_pixels:
+                raise _too_large(f"{image.width}×{image.height}", max_pixels)
+            yield image
     except BadImage:
         raise
     except Image.DecompressionBombError as error:
-        raise BadImage(f"larger than {max_pixels} pixels: {error}") from error
+        raise _too_large("it", max_pixels) from error
     except UnidentifiedImageError as error:
         raise BadImage(f"not a picture that can be read ({', '.join(FORMATS)})") from error
     # Pillow's decoders raise whatever the code of their format happens to raise on broken input.
@@ -55,9 +70,8 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise BadImage(f"the picture is broken: {error or type(error).__name__}") from error
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise BadImage(f"{width}×{height} is {width * height} pixels; {max_pixels} is the limit")
+def _too_large(size: str, max_pixels: int) -> BadImage:
+    return BadImage(f"{size} has more than {max_pixels} pixels, the limit; make it smaller")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -86,9 +100,11 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _from_deep_grey(image: Image.Image) -> Image.Image:
     """Scale 16-bit, 32-bit or floating-point grey to 8 bits; Pillow would clip it to white."""
     grey = np.nan_to_num(np.asarray(image).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    white = next((top for top in (1.0, 255.0, 65_535.0) if image.mode != "I;16" and grey.max() <= top), 65_535.0)
-    if image.mode == "I" and white == 1.0:
-        white = 255.0
-    if grey.max() > white:
-        white = float(grey.max())
+    brightest = float(grey.max())
+    if image.mode.startswith("I;16"):
+        white = 65_535.0
+    elif image.mode == "F" and brightest <= 2:  # from 0 to 1, and what sharpening adds to it
+        white = 1.0
+    else:
+        white = next((top for top in (255.0, 65_535.0) if brightest <= top), brightest)
     return Image.fromarray((grey.clip(0, white) * (255.0 / white) + 0.5).astype(np.uint8)).convert("RGB")

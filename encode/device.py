@@ -49,10 +49,14 @@ def own_process(device: torch.device) -> int:
     _keep_freed_memory()
     if device.type != "cpu":
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    lanes = min(cores, _MOST_LANES)
-    torch.set_num_threads(cores // lanes)
+    lanes = min(cores(), _MOST_LANES)
+    torch.set_num_threads(cores() // lanes)
     return lanes
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _keep_freed_memory() -> None:
@@ -65,7 +69,7 @@ def _keep_freed_memory() -> None:
         return
     trim_threshold, top_pad, mmap_max = -1, -2, -4
     mallopt(mmap_max, 0)
-    mallopt(trim_threshold, -1)
+    mallopt(trim_threshold, 512 * 2**20)
     mallopt(top_pad, 64 * 2**20)
 
 
@@ -78,6 +82,8 @@ def _best_device() -> torch.device:
 def _named_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise NotImplementedError("it computes nothing")
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]

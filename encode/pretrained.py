@@ -74,8 +74,13 @@ class _TextTower:
 
 
 def _local(checkpoint: str) -> str:
-    path = Path(checkpoint).expanduser()
-    return str(path.resolve()) if path.is_dir() else checkpoint
+    """The full path of a directory; anything else may be the name of a model on the hub."""
+    try:
+        path = Path(checkpoint).expanduser()
+        return str(path.resolve()) if path.is_dir() else checkpoint
+    # Too long for a path, or the home of nobody.
+    except (OSError, RuntimeError, ValueError) as error:
+        raise EncoderUnavailable(f"encoder {checkpoint!r} is no name, hub id or directory ({error})") from error
 
 
 def _load(kind: Any, name: str, where: str, **options: Any) -> Any:

@@ -1,7 +1,6 @@
 """`lookalike ingest` and `lookalike sample`: options in, summary out."""
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from ingest.sources import FolderSource
 
 INTERRUPTED = 130
+NOTHING_STORED = 1
 _EXAMPLE_LAYOUT = "{category}/{product_id}/{image}"
 
 
@@ -68,11 +68,15 @@ def ingest(source: Path, layout: str | None, encoder: str, output: str, **option
     target = Target(options["uri"], options["token"], options["collection"])
     progress = _progress(folder, shown=not options["no_progress"])
     with progress as on_progress, Report(options["report_file"], on_progress) as report:
-        interrupted = _run(folder, _loader(encoder, options), target, report)
+        ending = _run(folder, _loader(encoder, options), target, report)
     _print_summary(report, target, encoder, output)
-    if interrupted:
-        click.echo("Interrupted. All that is counted as stored is kept; run it again to go on.", err=True)
+    if isinstance(ending, KeyboardInterrupt):
+        click.echo("Interrupted. What is counted as stored is kept; run it again for the rest.", err=True)
         sys.exit(INTERRUPTED)
+    if ending is not None:
+        raise ending
+    if report.rejected and not report.stored:
+        sys.exit(NOTHING_STORED)
 
 
 @click.command()
@@ -87,15 +91,21 @@ def sample(folder: Path) -> None:
 
 
 def _state_layout(folder: "FolderSource", layout: str | None) -> None:
+    """Say how paths are read, with an example; a layout that fits no picture ends here, before anything is made."""
+    from ingest.report import Rejection
+
     example = folder.example()
     if example is None:
-        if next(folder.images(), None) is None:
-            raise BadSource(f"SOURCE {str(folder.root)!r} holds no pictures; is the folder the right one, and mounted?")
-        return
+        first = next(folder.images(), None)
+        if isinstance(first, Rejection):
+            raise BadSource(
+                f"SOURCE {str(folder.root)!r} holds no picture that can be taken: {first.image!a}: {first.reason}"
+            )
+        raise BadSource(f"SOURCE {str(folder.root)!r} holds no pictures; is it the right folder, and mounted?")
     path, place = example
     meaning = "".join(f", {name} {value!r}" for name, value in place.metadata.items())
     rule = f"Layout {layout}" if layout else f"No --layout: {folder.description}"
-    click.echo(f"{rule}\n  {path} is product {place.product_id!r}{meaning}", err=True)
+    click.echo(f"{rule}\n  {path!a} is product {place.product_id!r}{meaning}", err=True)
 
 
 def _loader(name: str, options: dict[str, Any]) -> Callable[[], tuple["Encoder", "Pace"]]:
@@ -105,7 +115,7 @@ def _loader(name: str, options: dict[str, Any]) -> Callable[[], tuple["Encoder",
         import torch
 
         from encode.decode import MAX_PIXELS
-        from encode.device import own_process
+        from encode.device import cores, own_process
         from encode.models import load_encoder
         from ingest.pipeline import Pace
 
@@ -113,7 +123,7 @@ def _loader(name: str, options: dict[str, Any]) -> Callable[[], tuple["Encoder",
         device = getattr(encoder, "device", torch.device("cpu"))
         return encoder, Pace(
             batch_size=options["batch_size"] or (16 if device.type == "cpu" else 256),
-            workers=options["num_workers"] or os.cpu_count() or 1,
+            workers=options["num_workers"] or cores(),
             lanes=own_process(device),
             max_pixels=options["max_pixels"] or MAX_PIXELS,
         )
@@ -123,24 +133,22 @@ def _loader(name: str, options: dict[str, Any]) -> Callable[[], tuple["Encoder",
 
 def _run(
     folder: "FolderSource", load: Callable[[], tuple["Encoder", "Pace"]], target: Target, report: "Report"
-) -> bool:
-    """Run the pipeline; tell whether it was interrupted. An error takes the counts with it, and how to go on."""
+) -> KeyboardInterrupt | LookalikeError | None:
+    """Run the pipeline; what ended it early comes back, so that the counts are printed first."""
     from ingest.pipeline import ingest as run
     from schema.store import Store
 
-    encoder, pace = load()
     try:
+        encoder, pace = load()
         with Store.create(target.uri, encoder.fingerprint, token=target.token, collection=target.collection) as store:
-            run(folder.images(), encoder, store, report, pace)
-    except KeyboardInterrupt:
-        return True
-    except LookalikeError as error:
-        if report.stored:
-            error.args = (
-                f"{error}\n{report.stored} pictures are stored and kept; run the same command again to go on",
-            )
-        raise
-    return False
+            try:
+                run(folder.images(), encoder, store, report, pace)
+            except KeyboardInterrupt as error:
+                store.flush()
+                return error
+    except (KeyboardInterrupt, LookalikeError) as error:
+        return error
+    return None
 
 
 @contextmanager
@@ -169,6 +177,8 @@ def _print_summary(report: "Report", target: Target, encoder: str, output: str) 
         click.echo(
             json.dumps({**asdict(summary), "collection": target.collection, "uri": target.uri, "encoder": encoder})
         )
+        return
+    if not summary.stored + summary.rejected:
         return
     for rejection in report.first_rejections:
         click.echo(f"rejected {rejection.image!a}: {rejection.reason}", err=True)

@@ -1,5 +1,6 @@
 """What a picture's place in its folder says of it: the product and its metadata."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,10 +8,27 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from schema.errors import BadSettings
+from schema.filters import COLUMNS
 
 _PART = re.compile(r"\{(?P<name>\w+)(?::(?P<type>\w+))?\}")
-_TYPES: dict[str, Callable[[str], Any]] = {"text": str, "int": int, "float": float}
 _NOT_METADATA = frozenset({"product_id", "image", "_"})
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number) or "_" in text:
+        raise ValueError(text)
+    return number
+
+
+def _integer(text: str) -> int:
+    number = int(text)
+    if not -(2**63) <= number < 2**63 or "_" in text:
+        raise ValueError(text)
+    return number
+
+
+_TYPES: dict[str, Callable[[str], Any]] = {"text": str, "int": _integer, "float": _number}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +43,8 @@ class FolderRule:
     """The rule without a template: the folder is the product, the folders above it are its category."""
 
     description = (
-        "each folder is a product, the folders above it its category; a picture beside them is a product of its own"
+        "a folder is a product by its name, the folders above it are its category, "
+        "a picture directly in SOURCE is a product of its own"
     )
 
     def place(self, path: str) -> Place:
@@ -46,9 +65,9 @@ class Layout:
 
     def __init__(self, template: str) -> None:
         self.description = template
-        names = [match["name"] for match in _PART.finditer(template)]
-        _check(template, names)
-        self._types = {match["name"]: _TYPES[match["type"] or "text"] for match in _PART.finditer(template)}
+        parts = [(match["name"], match["type"] or "text") for match in _PART.finditer(template)]
+        _check(template, parts)
+        self._types = dict(parts)
         self._pattern = re.compile(_pattern(template), re.DOTALL)
 
     def place(self, path: str) -> Place:
@@ -59,25 +78,30 @@ class Layout:
         values: dict[str, Any] = {}
         for name, text in match.groupdict().items():
             try:
-                values[name] = self._types[name](text)
+                values[name] = _TYPES[self._types[name]](text)
             except ValueError:
-                raise ValueError(f"{name} is {text!r}, not {self._types[name].__name__}") from None
+                raise ValueError(f"{name} is {text!r}, not {self._types[name]}") from None
         return Place(match["product_id"], {name: v for name, v in values.items() if name not in _NOT_METADATA})
 
 
-def _check(template: str, names: list[str]) -> None:
-    example = "take for example '{category}/{product_id}/{image}'"
+def _check(template: str, parts: list[tuple[str, str]]) -> None:
+    names = [name for name, _ in parts]
     left = _PART.sub("", template)
-    if "{" in left or "}" in left:
-        raise BadSettings(f"--layout {template!r}: a part is written {{name}} or {{name:int}}; {example}")
-    if "product_id" not in names:
-        raise BadSettings(f"--layout {template!r} has no {{product_id}}; {example}")
     twice = {name for name in names if name != "_" and names.count(name) > 1}
-    if twice:
-        raise BadSettings(f"--layout {template!r} names {', '.join(sorted(twice))} twice; {example}")
-    for match in _PART.finditer(template):
-        if (match["type"] or "text") not in _TYPES:
-            raise BadSettings(f"--layout {template!r}: {match['type']!r} is no type; take {', '.join(_TYPES)}")
+    taken = set(names) & (set(COLUMNS) - {"product_id", "image"})
+    if "{" in left or "}" in left or not all(name.isidentifier() for name in names):
+        problem = "a part is written {name} or {name:int}"
+    elif "product_id" not in names:
+        problem = "there is no {product_id}"
+    elif twice:
+        problem = f"{', '.join(sorted(twice))} is named twice"
+    elif taken:
+        problem = f"{', '.join(sorted(taken))} is a column of the collection already; take another name"
+    elif not {kind for _, kind in parts} <= set(_TYPES):
+        problem = f"a part can be of type {', '.join(_TYPES)}"
+    else:
+        return
+    raise BadSettings(f"--layout {template!r}: {problem}; take for example '{{category}}/{{product_id}}/{{image}}'")
 
 
 def _pattern(template: str) -> str:

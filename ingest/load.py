@@ -2,9 +2,12 @@
 
 import os
 import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from encode.decode import MAX_BYTES, decode
+from encode.decode import MAX_BYTES, count_pixels, decode
 from encode.encoder import Encoder
 from encode.preprocess import Pixels
 from ingest.report import Rejection
@@ -22,8 +25,37 @@ class LoadedImage:
     pixels: Pixels
 
 
-def load(encoder: Encoder, item: ProductImage | Rejection, max_pixels: int) -> LoadedImage | Rejection:
-    """Load one picture; a bad one, or one that its source has given up, comes back as a Rejection."""
+class PixelBudget:
+    """Lets threads decode at the same time as long as their pictures together have at most `most` pixels.
+
+    A larger picture waits until it is alone: memory is bounded by the budget, not by threads times large pictures.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._free = most
+        self._returned = threading.Condition()
+
+    @contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        """Hold `pixels` of the budget, waiting until they are free."""
+        held = min(pixels, self.most)
+        with self._returned:
+            self._returned.wait_for(lambda: self._free >= held)
+            self._free -= held
+        try:
+            yield
+        finally:
+            with self._returned:
+                self._free += held
+                self._returned.notify_all()
+
+
+def load(encoder: Encoder, budget: PixelBudget, item: ProductImage | Rejection) -> LoadedImage | Rejection:
+    """Load one picture; a bad one, or one that its source has given up, comes back as a Rejection.
+
+    A picture may have as many pixels as the budget has in all.
+    """
     if isinstance(item, Rejection):
         return item
     texts = {"product_id": item.product_id, "image": item.image, "source": item.source}
@@ -32,7 +64,8 @@ def load(encoder: Encoder, item: ProductImage | Rejection, max_pixels: int) -> L
         return Rejection(item.image, problem)
     try:
         content, mtime = _read(item.image)
-        pixels = encoder.prepare(decode(content, max_pixels))
+        with budget.take(count_pixels(content, budget.most)):
+            pixels = encoder.prepare(decode(content, budget.most))
     except BadImage as error:
         return Rejection(item.image, str(error))
     return LoadedImage(item, FileState.of(content, mtime), pixels)

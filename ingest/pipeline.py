@@ -10,7 +10,7 @@ import numpy as np
 
 from encode.decode import MAX_PIXELS
 from encode.encoder import Encoder
-from ingest.load import LoadedImage, load
+from ingest.load import LoadedImage, PixelBudget, load
 from ingest.report import Rejection, Report
 from ingest.stages import in_background, in_parallel
 from schema.product import ImageRow, ProductImage
@@ -37,7 +37,7 @@ def ingest(
     same pictures changes nothing. When it is interrupted, all that `report` counts as stored is kept.
     """
     report.start()
-    loading = partial(load, encoder, max_pixels=pace.max_pixels)
+    loading = partial(load, encoder, PixelBudget(pace.max_pixels))
     loaded = in_parallel(loading, pictures, workers=pace.workers, ahead=2 * pace.batch_size)
     accepted = _accepted(loaded, report)
     batches = in_background(_batches(accepted, pace.batch_size), ahead=pace.lanes)

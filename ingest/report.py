@@ -3,7 +3,8 @@
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -46,6 +47,7 @@ class Report:
         self._on_progress = on_progress
         self._started = time.monotonic()
         self._lock = threading.Lock()
+        self._path = path
         self._file = None if path is None else _open(path)
 
     def start(self) -> None:
@@ -58,9 +60,7 @@ class Report:
             self.rejected += 1
             if len(self.first_rejections) < SHOWN:
                 self.first_rejections.append(rejection)
-            if self._file is not None:
-                line = json.dumps({"event": "rejected", **asdict(rejection)})
-                self._file.write(line + "\n")
+            self._write(json.dumps({"event": "rejected", **asdict(rejection)}) + "\n")
             self._on_progress(self.stored + self.rejected)
 
     def store(self, count: int) -> None:
@@ -81,12 +81,24 @@ class Report:
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         if self._file is not None:
-            self._file.close()
+            with _disk_errors(self._path):
+                self._file.close()
+
+    def _write(self, line: str) -> None:
+        if self._file is not None:
+            with _disk_errors(self._path):
+                self._file.write(line)
 
 
 def _open(path: Path) -> TextIO:
-    try:
+    with _disk_errors(path):
         # Line by line, so that a killed run leaves what it found. ASCII: JSON escapes whatever a file name may hold.
         return path.open("w", encoding="ascii", buffering=1)
+
+
+@contextmanager
+def _disk_errors(path: Path | None) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise BadSettings(f"--report {str(path)!r} cannot be written: {error.strerror}") from error

@@ -1,14 +1,17 @@
 """Where pictures come from: a folder, searched recursively."""
 
 import os
+import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Protocol
 
 from encode.decode import SUFFIXES
 from ingest.layout import Place
 from ingest.report import Rejection
-from schema.errors import BadSource
+from schema.collection import misfit
+from schema.errors import BadSettings, BadSource
 from schema.product import ProductImage
 
 _JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir"})
@@ -34,12 +37,16 @@ class FolderSource:
     """
 
     def __init__(self, root: Path, rule: Rule, name: str | None = None) -> None:
-        if not root.exists():
-            raise BadSource(f"SOURCE {str(root)!r} does not exist")
-        if not root.is_dir():
-            raise BadSource(f"SOURCE {str(root)!r} is a file; give the folder that the pictures are in")
+        try:
+            if not stat.S_ISDIR(root.stat().st_mode):
+                raise BadSource(f"SOURCE {str(root)!r} is a file; give the folder that the pictures are in")
+        except OSError as error:
+            raise BadSource(f"SOURCE {str(root)!r} cannot be read: {error.strerror}") from error
         self.root = root.resolve()
-        self.name = name or str(self.root)
+        self.name = str(self.root) if name is None else name
+        problem = misfit({"source": self.name}, {})
+        if problem:
+            raise BadSettings(f"--source-name: {problem}")
         self.description = rule.description
         self._rule = rule
 
@@ -60,7 +67,7 @@ class FolderSource:
         return None
 
     def _pictures(self) -> Iterator[str | Rejection]:
-        return _walk(str(self.root), (_inode(self.root.stat()),))
+        return _walk(str(self.root))
 
     def _image(self, path: str) -> ProductImage | Rejection:
         relative = Path(path).relative_to(self.root).as_posix()
@@ -71,42 +78,67 @@ class FolderSource:
         return ProductImage(self.name, place.product_id, relative, path, place.metadata)
 
 
-def _walk(folder: str, ancestors: tuple[Inode, ...]) -> Iterator[str | Rejection]:
-    """Every picture below a folder; links to folders are followed, unless they lead back to where we come from."""
+def _walk(root: str) -> Iterator[str | Rejection]:
+    """Every picture below a folder, in the order of names.
+
+    Links to folders are followed once: one that leads back to a folder above it, or to where another link has led
+    already, is rejected, so that no tangle of links is endless.
+    """
+    trail = [_Folder(_inode(os.stat(root)), _entries(root))]  # noqa: PTH116  a str, like all that scandir gives
+    linked: set[Inode] = set()
+    while trail:
+        entry = next(trail[-1].entries, None)
+        if entry is None:
+            trail.pop()
+        elif isinstance(entry, Rejection):
+            yield entry
+        elif not _is_folder(entry):
+            yield from _picture(entry)
+        elif entry.name not in _JUNK_FOLDERS:
+            inode = _inode(entry.stat())
+            if inode in linked or any(inode == folder.inode for folder in trail):
+                yield Rejection(entry.path, "the link leads to a folder that is read already")
+                continue
+            if entry.is_symlink():
+                linked.add(inode)
+            trail.append(_Folder(inode, _entries(entry.path)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder that is being read."""
+
+    inode: Inode
+    entries: Iterator[os.DirEntry[str] | Rejection]
+
+
+def _entries(folder: str) -> Iterator[os.DirEntry[str] | Rejection]:
     try:
         with os.scandir(folder) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
+            return iter(sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name))
     except OSError as error:
-        yield Rejection(folder, f"the folder cannot be read: {error.strerror}")
+        return iter([Rejection(folder, f"the folder cannot be read: {error.strerror}")])
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _picture(entry: os.DirEntry[str]) -> Iterator[str | Rejection]:
+    suffix = PurePath(entry.name).suffix.lower()
+    try:
+        entry.stat()
+    except OSError as error:
+        if suffix in SUFFIXES or entry.is_symlink():
+            yield Rejection(entry.path, f"the link leads nowhere: {error.strerror}")
         return
-    for entry in listed:
-        if entry.name.startswith("."):
-            continue
-        try:
-            is_folder, inode = entry.is_dir(), _inode(entry.stat())
-        except OSError as error:
-            if _suffix(entry) in SUFFIXES or entry.is_symlink():
-                yield Rejection(entry.path, f"the link leads nowhere: {error.strerror}")
-        else:
-            if is_folder:
-                yield from _enter(entry, inode, ancestors)
-            elif _suffix(entry) in SUFFIXES:
-                yield entry.path
-            elif _suffix(entry) in _OTHER_PICTURES:
-                yield Rejection(entry.path, f"{_suffix(entry)} pictures cannot be read; save it as JPEG or PNG")
-
-
-def _enter(entry: os.DirEntry[str], inode: Inode, ancestors: tuple[Inode, ...]) -> Iterator[str | Rejection]:
-    if entry.name in _JUNK_FOLDERS:
-        return
-    if inode in ancestors:
-        yield Rejection(entry.path, "the link leads back to a folder above it")
-        return
-    yield from _walk(entry.path, (*ancestors, inode))
-
-
-def _suffix(entry: os.DirEntry[str]) -> str:
-    return PurePath(entry.name).suffix.lower()
+    if suffix in SUFFIXES:
+        yield entry.path
+    elif suffix in _OTHER_PICTURES:
+        yield Rejection(entry.path, f"{suffix} pictures cannot be read; save it as JPEG or PNG")
 
 
 def _inode(status: os.stat_result) -> Inode:

@@ -5,13 +5,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, Queue
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class _End(Generic[Item]):
+class _End:
     """The last thing that a background thread hands over: how it ended."""
 
     def __init__(self, error: BaseException | None) -> None:
@@ -23,7 +23,7 @@ def in_background(items: Iterable[Item], *, ahead: int) -> Generator[Item]:
 
     Errors come out where the items do. Closing the generator ends the thread and closes `items`.
     """
-    queue: Queue[Item | _End[Item]] = Queue(ahead)
+    queue: Queue[Item | _End] = Queue(ahead)
     stopped = threading.Event()
     thread = threading.Thread(target=_fill, args=(items, queue, stopped), daemon=True)
     thread.start()
@@ -39,7 +39,7 @@ def in_background(items: Iterable[Item], *, ahead: int) -> Generator[Item]:
             thread.join(timeout=0.05)
 
 
-def _fill(items: Iterable[Item], queue: Queue[Item | _End[Item]], stopped: threading.Event) -> None:
+def _fill(items: Iterable[Item], queue: Queue[Item | _End], stopped: threading.Event) -> None:
     error = None
     try:
         for item in items:

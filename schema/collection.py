@@ -1,6 +1,7 @@
 """The collection's layout, whose vectors it holds, and its name: an alias of a numbered version."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
@@ -63,11 +64,6 @@ def require_same_encoder(collection: str, theirs: Fingerprint, ours: Fingerprint
         )
 
 
-def first_version(name: str) -> str:
-    """The collection behind a new alias: users see `products`, Milvus keeps `products__v1`."""
-    return f"{name}__v1"
-
-
 def misfit(texts: Mapping[str, str], metadata: Metadata) -> str | None:
     """Say why columns cannot be stored: too long, or not UTF-8 (a file name may be); None when they can."""
     for name, value in texts.items():
@@ -76,6 +72,8 @@ def misfit(texts: Mapping[str, str], metadata: Metadata) -> str | None:
             return f"{name} {value!a} is not valid UTF-8; rename it"
         if size > MAX_BYTES[name]:
             return f"{name} has {size} bytes; {MAX_BYTES[name]} is the limit"
+    if not _is_json(metadata):
+        return "the metadata holds a number that Milvus has no place for: NaN, infinity, or past 64 bits"
     size = _utf8_bytes(json.dumps(metadata, ensure_ascii=False))
     if size is None:
         return "the metadata is not valid UTF-8"
@@ -106,3 +104,13 @@ def _utf8_bytes(text: str) -> int | None:
         return len(text.encode())
     except UnicodeEncodeError:
         return None
+
+
+def _is_json(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_json, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or -(2**63) <= value < 2**63

@@ -28,7 +28,8 @@ MAX_CONDITIONS = 100
 MAX_VALUES = 1_000
 MAX_CHARACTERS = 60_000
 
-_COLUMN = r'(?P<column>"(?:[^"\\]|\\.)*"|.+?)'
+# No blank on either side: a pattern that may give blanks to its neighbours tries every way to share them out.
+_COLUMN = r'(?P<column>"(?:[^"\\]|\\.)*"|\S(?:.*?\S)??)'
 # The first operator counts, so that a value may hold any text: `title = not in stock`.
 _CONDITION = re.compile(
     _COLUMN + r"(?:\s*(?P<symbol>!=|<=|>=|==|=|<|>)\s*|\s+(?P<word>not\s+in|in|contains)\s+)(?P<value>.*)", re.DOTALL
@@ -59,9 +60,7 @@ class Condition:
             raise BadFilter(f"{self.column} {self.operator}: {len(self.values)} values are too many ({MAX_VALUES})")
         for value in (self.column, *self.values):
             if not _can_be_sent(value):
-                raise BadFilter(
-                    f"{self.column!r} {self.operator} {value!r}: Milvus takes neither infinity nor broken text"
-                )
+                raise BadFilter(f"{self.column!r} {self.operator} {value!r}: Milvus has no place for such a value")
         if sum(len(str(value)) for value in self.values) > MAX_CHARACTERS:
             raise BadFilter(f"{self.column} {self.operator}: the values are longer than {MAX_CHARACTERS} characters")
 
@@ -75,7 +74,7 @@ def parse(texts: Iterable[str]) -> Filter:
     A value in double quotes is always text. A bare number or true/false matches the text of the same spelling
     too. Raises BadFilter with the text that was not understood.
     """
-    conditions = tuple(_condition(text.strip()) for text in texts)
+    conditions = tuple(_condition(_not_too_long(text).strip()) for text in texts)
     if len(conditions) > MAX_CONDITIONS:
         raise BadFilter(f"{len(conditions)} conditions are too many; {MAX_CONDITIONS} is the limit")
     return conditions
@@ -104,6 +103,12 @@ def literal(value: Scalar) -> str:
 
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
+
+
+def _not_too_long(text: str) -> str:
+    if len(text) > MAX_CHARACTERS:
+        raise BadFilter(f"a filter of {len(text)} characters is too long; {MAX_CHARACTERS} is the limit")
+    return text
 
 
 def _condition(text: str) -> Condition:
@@ -139,10 +144,10 @@ def _readings(word: str) -> tuple[Scalar, ...]:
 
 
 def _can_be_sent(value: Scalar) -> bool:
-    """UTF-8 has no lone surrogates, and JSON neither infinity nor NaN."""
+    """UTF-8 has no lone surrogates, JSON neither infinity nor NaN, Milvus no integers past 64 bits."""
     if isinstance(value, str):
         return not any("\ud800" <= character <= "\udfff" for character in value)
-    return math.isfinite(value)
+    return math.isfinite(value) if isinstance(value, float) else -(2**63) <= value < 2**63
 
 
 def _is_quoted(word: str) -> bool:
@@ -159,10 +164,11 @@ def _unquoted(word: str) -> str:
 
 
 def _number(word: str) -> int | float:
-    number = float(word) if re.search(r"[.eE]", word) else int(word)
-    if not -(2**63) <= number < 2**63 and isinstance(number, int):
-        return float(number)
-    return number
+    """Past 64 bits, an integer is the float that Milvus would make of it."""
+    if re.search(r"[.eE]", word) or len(word) > 20:
+        return float(word)
+    number = int(word)
+    return number if -(2**63) <= number < 2**63 else float(number)
 
 
 def _expression(condition: Condition) -> str:
@@ -213,4 +219,4 @@ def _any(expressions: Iterable[str]) -> str:
 
 
 def _texts(values: tuple[Scalar, ...]) -> tuple[str, ...]:
-    return tuple(v for v in values if isinstance(v, str)) or tuple(map(literal, values))
+    return tuple(dict.fromkeys(value if isinstance(value, str) else literal(value) for value in values))

@@ -36,6 +36,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def _cell(value: Any) -> str:
-    text = f"{value:.4f}" if isinstance(value, float) else str(value)
-    # A control character in an id or a file name must not reach the terminal.
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    return printable(f"{value:.4f}" if isinstance(value, float) else str(value))
+
+
+def printable(text: str) -> str:
+    """Write control characters as escapes: an id or a file name must neither break a line nor steer a terminal."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

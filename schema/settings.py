@@ -21,7 +21,10 @@ _COLLECTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 
 def read_env_file() -> None:
     """Add the settings of `./.env` to the environment; what is already set wins."""
-    load_dotenv(Path(".env"))
+    try:
+        load_dotenv(Path(".env"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSettings(f"the file .env cannot be read: {error}") from error
 
 
 def setting(flag: str, *more: str, **options: Any) -> Callable[[Command], Command]:
@@ -37,7 +40,13 @@ def store_options(command: Command) -> Command:
         setting(
             "--collection", "-c", default="products", show_default=True, callback=_collection, help="Collection name."
         ),
-        setting("--token", envvar=["MILVUS_TOKEN"], default="", help="Milvus token, as user:password or an API key."),
+        setting(
+            "--token",
+            envvar=["MILVUS_TOKEN"],
+            default="",
+            callback=_token,
+            help="Milvus token, as user:password or an API key.",
+        ),
         setting(
             "--uri",
             envvar=["MILVUS_URI"],
@@ -79,15 +88,23 @@ def check_uri(uri: str) -> str:
         raise BadSettings(
             f"--uri {uri!r} is neither a Milvus Lite store (a path ending in .db) nor a server (http://host:19530)"
         )
-    if not path.parent.is_dir():
-        raise BadSettings(f"--uri {uri!r}: the folder {str(path.parent)!r} does not exist; make it first")
-    if path.exists() and not path.is_dir():
-        raise BadSettings(
-            f"--uri {uri!r} is a file, but Milvus Lite 3 keeps a folder there; move the file away or name another path"
-        )
-    if path.exists() and not os.access(path, os.W_OK):
-        raise BadSettings(f"--uri {uri!r} cannot be written to; Milvus Lite needs that even to search")
+    try:
+        problem = _lite_problem(path)
+    except OSError as error:
+        problem = f"cannot be looked at: {error.strerror}"
+    if problem:
+        raise BadSettings(f"--uri {uri!r} {problem}")
     return uri
+
+
+def _lite_problem(path: Path) -> str | None:
+    if not path.parent.is_dir():
+        return f"is in a folder {str(path.parent)!r} that does not exist; make it first"
+    if not path.exists():
+        return None
+    if not path.is_dir():
+        return "is a file, but Milvus Lite 3 keeps a folder there; move the file away or name another path"
+    return None if os.access(path, os.W_OK) else "cannot be written to; Milvus Lite needs that even to search"
 
 
 def check_collection(name: str) -> str:
@@ -106,3 +123,9 @@ def _uri(_context: click.Context, _parameter: click.Parameter, value: str) -> st
 
 def _collection(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     return check_collection(value)
+
+
+def _token(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not value.isascii():
+        raise BadSettings("--token holds characters that no Milvus token has")
+    return value

@@ -1,39 +1,32 @@
-"""A collection of product images in Milvus; with wire.py the only file that imports pymilvus.
+"""A collection of product images in Milvus: what is written, read and searched.
 
 Milvus Lite (embedded, a path ending in .db) and a Milvus server (http://…) answer to the same Store. Where they
 differ, or do harm, the reason stands beside the line that meets it.
 """
 
-import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from pymilvus import DataType, MilvusClient
-
 from schema.collection import (
     FINGERPRINT_PROPERTY,
     LAYOUT,
     LAYOUT_PROPERTY,
-    MAX_BYTES,
     Fingerprint,
     check_row,
-    first_version,
     require_same_encoder,
 )
-from schema.errors import BadSettings, StoreUnavailable
+from schema.driver import LoadState
+from schema.errors import BadSettings
 from schema.filters import any_of
+from schema.making import made_collections, make_collection
 from schema.product import ImageRow, Vector
 from schema.settings import check_collection, check_uri, is_lite
 from schema.wire import Wire
-
-# Every error reaches the caller as an exception; pymilvus would print it with a traceback as well.
-logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
-logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
 
 Fields = Mapping[str, Any]
 """Columns of a row by name, as far as they were asked for."""
@@ -74,12 +67,10 @@ class Store:
         name = check_collection(collection)
         if is_lite(check_uri(uri)) and not Path(uri).exists():
             raise BadSettings(_no_collection(name, uri, []))
-        wire = Wire.connect(uri, token)
-        if not wire.call("has_collection", name):
-            others = _names(wire)
-            wire.close()
-            raise BadSettings(_no_collection(name, uri, others))
-        return cls._opened(wire, name)
+        with _closed_on_error(Wire.connect(uri, token)) as wire:
+            if not wire.call("has_collection", name):
+                raise BadSettings(_no_collection(name, uri, made_collections(wire)))
+            return cls._opened(wire, name)
 
     @classmethod
     def create(cls, uri: str, fingerprint: Fingerprint, *, token: str = "", collection: str = "products") -> "Store":
@@ -88,13 +79,13 @@ class Store:
         Raises EncoderMismatch when it holds another encoder's vectors.
         """
         name = check_collection(collection)
-        wire = Wire.connect(check_uri(uri), token)
-        with _LITE_WRITER if is_lite(uri) else nullcontext():
-            if not wire.call("has_collection", name):
-                _make(wire, first_version(name), name, fingerprint)
-        store = cls._opened(wire, name)
-        require_same_encoder(name, store.fingerprint, fingerprint)
-        return store
+        with _closed_on_error(Wire.connect(check_uri(uri), token)) as wire:
+            with _LITE_WRITER if is_lite(uri) else nullcontext():
+                if not wire.call("has_collection", name):
+                    make_collection(wire, name, fingerprint)
+            store = cls._opened(wire, name)
+            require_same_encoder(name, store.fingerprint, fingerprint)
+            return store
 
     @classmethod
     def _opened(cls, wire: Wire, name: str) -> "Store":
@@ -104,7 +95,9 @@ class Store:
                 f"the collection {name!r} at {wire.uri} was not made by this version of lookalike "
                 f"(layout {properties.get(LAYOUT_PROPERTY)}, not {LAYOUT}); name another one with --collection"
             )
-        wire.call("load_collection", name)
+        # Milvus Lite forgets with each process what was loaded.
+        if wire.call("get_load_state", name)["state"] != LoadState.Loaded:
+            wire.call("load_collection", name)
         return cls(wire, name, Fingerprint.from_json(properties[FINGERPRINT_PROPERTY]))
 
     def upsert(self, rows: Iterable[ImageRow]) -> int:
@@ -150,7 +143,7 @@ class Store:
             search_params={} if self.exact else {"params": {"ef": max(1_024, min(limit, self.window))}},
             consistency_level="Session",
         )
-        return [{**hit["entity"], "score": float(hit["distance"])} for hit in found[0]]
+        return [{**hit["entity"], "score": _cosine(hit["distance"])} for hit in found[0]]
 
     def count(self, where: str = "", *, consistency: Consistency = "Strong") -> int:
         """Count the rows that match, all of them without `where`."""
@@ -209,57 +202,6 @@ class Store:
         self.close()
 
 
-def _make(wire: Wire, version: str, alias: str, fingerprint: Fingerprint) -> None:
-    """Make the collection; the alias comes last, so that a half-made one is never seen."""
-    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field("image_id", DataType.VARCHAR, is_primary=True, max_length=MAX_BYTES["image_id"])
-    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=fingerprint.dim)
-    for name, length in MAX_BYTES.items():
-        if name != "image_id":
-            schema.add_field(name, DataType.VARCHAR, max_length=length)
-    for name in ("image_size", "image_mtime"):
-        schema.add_field(name, DataType.INT64)
-    schema.add_field("metadata", DataType.JSON)
-    if wire.call("has_collection", version):
-        wire.call("drop_collection", version)
-    wire.call(
-        "create_collection",
-        version,
-        schema=schema,
-        # Milvus Lite drops descriptions and keeps properties.
-        properties={FINGERPRINT_PROPERTY: fingerprint.to_json(), LAYOUT_PROPERTY: str(LAYOUT)},
-    )
-    # A 2.3 server takes no further index once the collection is loaded, so the load comes after both.
-    wire.call("create_index", version, _vector_index(exact=is_lite(wire.uri)))
-    _index_product_ids(wire, version)
-    wire.call("load_collection", version)
-    wire.call("create_alias", version, alias)
-
-
-def _vector_index(*, exact: bool) -> Any:
-    index = MilvusClient.prepare_index_params()
-    if exact:
-        index.add_index("embedding", index_type="FLAT", metric_type="COSINE")
-    else:
-        # Milvus Lite reads the numbers inside `params`, a server those beside it: both are sent by both.
-        graph = {"M": 24, "efConstruction": 200}
-        index.add_index("embedding", index_type="HNSW", metric_type="COSINE", params=graph, **graph)
-    return index
-
-
-def _index_product_ids(wire: Wire, version: str) -> None:
-    """Index product_id by the kind this Milvus has: INVERTED since 2.4, Trie before."""
-    for kind in ("INVERTED", "Trie"):
-        index = MilvusClient.prepare_index_params()
-        index.add_index("product_id", index_type=kind)
-        try:
-            wire.call("create_index", version, index)
-            return
-        except StoreUnavailable as error:
-            if "index type" not in str(error):
-                raise
-
-
 def _messages(rows: Iterable[ImageRow], sizes: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
     """Cut rows into messages well below what a server takes (64 MB)."""
     message: list[dict[str, Any]] = []
@@ -274,9 +216,19 @@ def _messages(rows: Iterable[ImageRow], sizes: Sequence[int]) -> Iterator[list[d
         yield message
 
 
-def _names(wire: Wire) -> list[str]:
-    """The collections that a user could have meant: aliases of versions."""
-    return sorted(name.rsplit("__v", 1)[0] for name in wire.call("list_collections") if "__v" in name)
+def _cosine(distance: float) -> float:
+    """A server's rounding goes past 1 by a hair."""
+    return max(-1.0, min(1.0, float(distance)))
+
+
+@contextmanager
+def _closed_on_error(wire: Wire) -> Iterator[Wire]:
+    """Milvus Lite belongs to one process: a store that could not be opened must not keep it from the next."""
+    try:
+        yield wire
+    except BaseException:
+        wire.close()
+        raise
 
 
 def _no_collection(name: str, uri: str, others: Sequence[str]) -> str:

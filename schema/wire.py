@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from pymilvus import MilvusClient
-from pymilvus.exceptions import MilvusException
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from schema.driver import MilvusClient, MilvusException
 from schema.errors import DiskFull, StoreUnavailable
 from schema.settings import is_lite
 
@@ -40,13 +39,15 @@ class Wire:
         self.reserve = reserve
         self._client = client
         self._lite = is_lite(uri)
+        self._abandoned = False
 
     @classmethod
     def connect(cls, uri: str, token: str) -> "Wire":
         """Reach Milvus, or raise StoreUnavailable at once: nothing is under way that would be worth waiting for."""
         try:
             return cls(MilvusClient(uri, token=token, timeout=_CONNECT_TIMEOUT), uri)
-        except (MilvusException, grpc.RpcError, OSError) as error:
+        # pymilvus takes an address apart with urllib, whose complaint is a ValueError.
+        except (MilvusException, grpc.RpcError, OSError, ValueError) as error:
             raise StoreUnavailable(_unreachable(uri, error)) from error
 
     def call(self, method: str, *arguments: Any, **options: Any) -> Any:
@@ -69,7 +70,9 @@ class Wire:
 
     def check_room(self) -> None:
         """Raise DiskFull while Milvus Lite can still be closed without losing anything."""
-        if self._lite and shutil.disk_usage(self.uri).free < self.reserve:
+        if self._abandoned:
+            raise DiskFull(f"{self.uri} ran out of disk in this process; end it before anything else is written")
+        if self._lite and self._free_bytes() < self.reserve:
             raise DiskFull(
                 f"less than {self.reserve // 2**20} MB are free where {self.uri} is; Milvus Lite needs that to write "
                 "safely. Everything acknowledged is kept: free some space and run the same command again"
@@ -78,22 +81,30 @@ class Wire:
     def close(self) -> None:
         """Close the connection; Milvus Lite gives its folder free for other processes."""
         self._client.close()
-        if self._lite:
+        if self._lite and not self._abandoned:
             _lite_servers().release_server(self.uri)
+
+    def _free_bytes(self) -> int:
+        try:
+            return shutil.disk_usage(self.uri).free
+        except OSError as error:
+            raise StoreUnavailable(f"the store {self.uri} is gone ({error.strerror}); was it deleted?") from error
 
     def _may_pass(self, error: BaseException) -> bool:
         if self._lite:
             return False
         if isinstance(error, grpc.RpcError):
             return error.code() in _RETRIED_STATUS
-        return isinstance(error, MilvusException) and (error.code in _RETRIED_CODES or error.code in _RETRIED_STATUS)
+        # Its subclasses are pymilvus's own complaints about what we gave it; they stay what they are.
+        server_said = isinstance(error, MilvusException) and type(error) is MilvusException
+        return server_said and error.code in _RETRIED_CODES | _RETRIED_STATUS
 
     def _full(self, error: BaseException) -> DiskFull:
         """Leave Milvus Lite as a killed process would: to close it now would delete its log, and acknowledged rows."""
         servers = _lite_servers()
         atexit.unregister(servers.release_all)
         servers._servers.pop(str(Path(self.uri).absolute()), None)
-        self._lite = False
+        self._abandoned = True
         return DiskFull(
             f"the disk of {self.uri} is full ({_reason(error)}). Everything acknowledged is in its log: "
             "end this process, free some space and run the same command again"

@@ -4,13 +4,14 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from encode.decode import MAX_BYTES
 from schema.errors import BadQuery, BadSettings
 from schema.filters import parse
-from schema.output import format_option, print_table
+from schema.output import format_option, print_table, printable
 from schema.settings import encoder_options, store_options
 from search.query import Query
 
@@ -44,18 +45,18 @@ def search(image: str | None, where: tuple[str, ...], output: str, sheet: Path |
         limit=options["limit"],
         min_score=options["min_score"],
     )
-    answer = _ask(query, options)
     if sheet is not None:
-        _write_sheet(sheet, query, answer.hits)
+        _check_sheet(sheet)
+    answer = _ask(query, options)
     if output == "json":
         click.echo(json.dumps({"hits": [asdict(hit) for hit in answer.hits], "took_ms": answer.took_ms}))
     elif output == "ids":
         for hit in answer.hits:
-            click.echo(hit.product_id)
+            click.echo(printable(hit.product_id))
     else:
         _print_hits(answer)
-        if sheet is not None:
-            click.echo(f"sheet: {sheet}")
+    if sheet is not None:
+        _write_sheet(sheet, query, answer.hits)
 
 
 @click.command()
@@ -76,7 +77,7 @@ def info(uri: str, token: str, collection: str, output: str) -> None:
     click.echo(f"encoder {encoder['encoder']}, {encoder['dim']}-d, {encoder['pooling']}, weights {encoder['weights']}")
     click.echo(f"  {encoder['preprocessing']}")
     for source, count in catalogue.sources.items():
-        click.echo(f"source {source}: {count} images")
+        click.echo(f"source {printable(source)}: {count} images")
     print_table(
         ["column", "type", "images"],
         [[name, kind, count] for name, kinds in catalogue.columns.items() for kind, count in kinds.items()],
@@ -100,11 +101,26 @@ def _ask(query: Query, options: dict[str, Any]) -> "Answer":
 
 def _read(image: str) -> bytes:
     if image == "-":
-        return sys.stdin.buffer.read()
+        return _limited(sys.stdin.buffer)
     try:
-        return Path(image).read_bytes()
+        with Path(image).open("rb") as file:
+            return _limited(file)
     except OSError as error:
         raise BadQuery(f"the picture {image!r} cannot be read: {error.strerror}") from error
+
+
+def _limited(file: BinaryIO) -> bytes:
+    content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise BadQuery(f"the picture has more than {MAX_BYTES} bytes, the limit; make it smaller")
+    return content
+
+
+def _check_sheet(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise BadSettings(f"--sheet {str(path)!r}: the folder {str(path.parent)!r} does not exist")
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise BadSettings(f"--sheet {str(path)!r} should end in .png, .jpg or .webp")
 
 
 def _write_sheet(path: Path, query: Query, hits: "list[Hit]") -> None:
@@ -115,6 +131,7 @@ def _write_sheet(path: Path, query: Query, hits: "list[Hit]") -> None:
         draw_sheet(Question(query.image, words), hits).save(path)
     except (OSError, ValueError) as error:
         raise BadSettings(f"--sheet {str(path)!r} cannot be written: {error}") from error
+    click.echo(f"sheet: {path}", err=True)
 
 
 def _print_hits(answer: "Answer") -> None:

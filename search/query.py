@@ -29,6 +29,9 @@ class Query:
             raise BadQuery("nothing is asked: give a picture, --text WORDS, --product ID, or several of them")
         if self.text is not None and not self.text.strip():
             raise BadQuery("--text is empty; give it words, or leave it out")
+        for value in (self.text, self.product_id):
+            if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
+                raise BadQuery(f"{value!a} is not valid UTF-8")
         if not 1 <= self.limit <= MAX_LIMIT:
             raise BadQuery(f"--limit {self.limit} is not between 1 and {MAX_LIMIT}")
         if self.min_score is not None and not (math.isfinite(self.min_score) and -1 <= self.min_score <= 1):

@@ -51,7 +51,7 @@ def _tile(sheet: Image.Image, corner: tuple[int, int], picture: Image.Image) -> 
 
 
 def _caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, note: str) -> None:
-    draw.text((corner[0], corner[1] + 6), textwrap.shorten(title, 26, placeholder="…"), fill=_INK, font=_font(15))
+    draw.text((corner[0], corner[1] + 6), title if len(title) <= 26 else title[:25] + "…", fill=_INK, font=_font(15))
     draw.text((corner[0], corner[1] + 26), note, fill=_FAINT, font=_font(13))
 
 

@@ -83,7 +83,9 @@ def unit(*values: float) -> Vector:
     return normal
 
 
-def a_row(reference: str, product_id: str = "p", vector: Vector | None = None, metadata: Metadata | None = None) -> ImageRow:
+def a_row(
+    reference: str, product_id: str = "p", vector: Vector | None = None, metadata: Metadata | None = None
+) -> ImageRow:
     """A row, as far as it matters."""
     picture = ProductImage("test", product_id, reference, f"/photos/{reference}", metadata or {})
     return ImageRow.of(picture, FileState("hash", 1, 2), unit(1) if vector is None else vector)

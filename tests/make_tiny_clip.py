@@ -67,8 +67,9 @@ def main() -> None:
     """Train and save."""
     torch.manual_seed(0)
     chance = Random(0)
-    words, processor = tokenizer(), CLIPImageProcessorPil(
-        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
+    words, processor = (
+        tokenizer(),
+        CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}),
     )
     clip = model()
     optimiser = torch.optim.AdamW(clip.parameters(), lr=2e-3)

@@ -1,5 +1,6 @@
 """Pictures as they come, and as they must not stop a run."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -56,7 +57,10 @@ PAGES = saved(RGB, "TIFF", save_all=True, append_images=[flat("RGB", (0, 0, 255)
         pytest.param(saved(flat("1", 1), "PNG"), WHITE, id="black and white"),
         pytest.param(saved(flat("I;16", 25_700), "PNG"), (100, 100, 100), id="16-bit png"),
         pytest.param(saved(flat("I;16", 25_700), "TIFF"), (100, 100, 100), id="16-bit tiff"),
+        pytest.param(saved(flat("I;16", 250), "TIFF"), (1, 1, 1), id="dark 16-bit tiff"),
+        pytest.param(saved(flat("I;16B", 250), "TIFF"), (1, 1, 1), id="dark big-endian tiff"),
         pytest.param(saved(flat("F", 0.5), "TIFF"), (128, 128, 128), id="float tiff"),
+        pytest.param(saved(flat("F", 1.02), "TIFF"), WHITE, id="float tiff, a bit over"),
         pytest.param(saved(RGB.convert("CMYK"), "TIFF"), RED, id="cmyk tiff"),
         pytest.param(saved(RGB, "WEBP", lossless=True), RED, id="webp"),
         pytest.param(saved(RGB, "BMP"), RED, id="bmp"),
@@ -99,8 +103,10 @@ def bomb() -> bytes:
         pytest.param(b"hello, I am no picture", "not a picture", id="text"),
         pytest.param(saved(RGB, "JPEG")[:300], "broken|not a picture", id="truncated jpeg"),
         pytest.param(saved(Image.effect_noise((99, 99), 50), "PNG")[:-2_000], "broken", id="truncated png"),
-        pytest.param(saved(Image.effect_noise((99, 99), 50), "WEBP")[:500], "broken|not a picture", id="truncated webp"),
-        pytest.param(bomb(), "900000000 pixels|larger than 64000000 pixels", id="bomb"),
+        pytest.param(
+            saved(Image.effect_noise((99, 99), 50), "WEBP")[:500], "broken|not a picture", id="truncated webp"
+        ),
+        pytest.param(bomb(), "more than 64000000 pixels", id="bomb"),
         pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture", id="no PostScript is run"),
     ],
 )
@@ -110,7 +116,7 @@ def test_what_is_no_picture_says_why(content: bytes, reason: str) -> None:
 
 
 def test_the_limit_of_pixels_is_named() -> None:
-    with pytest.raises(BadImage, match=r"40×30 is 1200 pixels; 1000 is the limit"):
+    with pytest.raises(BadImage, match="40×30 has more than 1000 pixels"):
         decode(saved(RGB, "PNG"), max_pixels=1_000)
 
 
@@ -118,7 +124,5 @@ def test_the_limit_of_pixels_is_named() -> None:
 def test_damaged_bytes_raise_nothing_but_badimage(noise: bytes, kind: str, where: int) -> None:
     content = bytearray(saved(RGB, kind))
     content[where : where + len(noise)] = noise
-    try:
+    with contextlib.suppress(BadImage):
         assert decode(bytes(content)).mode == "RGB"
-    except BadImage:
-        pass

@@ -1,7 +1,6 @@
 """A filter means on Milvus what it says in Python, whatever is in it."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,9 +12,26 @@ from schema.errors import BadFilter
 from schema.filters import Condition, Filter, Scalar, compile_filter, parse
 from schema.store import Store
 
-HOSTILE = ["", " ", '"', "'", "\\", '\\"', '" or "" == "', "a\nb\tc\r", "%", "a%", "_", "{}", "é", "e\u0301", "日本", "😀"]
+HOSTILE = [
+    "",
+    " ",
+    '"',
+    "'",
+    "\\",
+    '\\"',
+    '" or "" == "',
+    "a\nb\tc\r",
+    "%",
+    "a%",
+    "_",
+    "{}",
+    "é",
+    "e\u0301",
+    "日本",
+    "😀",
+]
 HOSTILE += ["true", "5", "5.0", "null", "x" * 10_000, "\\u0041", "]", "metadata", "\x01", "#", "$meta"]
-COLUMNS = ["text", "number", "tags", "pri\"ce", "a b", "back\\slash", "l'été", "x.y", "[0]"]
+COLUMNS = ["text", "number", "tags", 'pri"ce', "a b", "back\\slash", "l'été", "x.y", "[0]"]
 
 
 ROWS: list[dict[str, Any]] = [
@@ -28,14 +44,16 @@ ROWS: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def store(new_store: NewStore) -> Iterator[Store]:
+def store(new_store: NewStore) -> Store:
     store = new_store()
     store.upsert([a_row(str(n), f"p{n}", metadata=metadata) for n, metadata in enumerate(ROWS)])
-    yield store
+    return store
 
 
 def matching(store: Store, where: Filter) -> set[str]:
-    return {str(row["product_id"]) for row in store.fetch(where=compile_filter(where), fields=["product_id"], limit=999)}
+    return {
+        str(row["product_id"]) for row in store.fetch(where=compile_filter(where), fields=["product_id"], limit=999)
+    }
 
 
 def same(one: Any, other: Scalar) -> bool:
@@ -60,7 +78,9 @@ def holds(metadata: dict[str, Any], condition: Condition) -> bool:
         return not any(same(value, wanted) for wanted in condition.values)
     if condition.operator == "contains":
         return isinstance(value, list) and any(same(v, wanted) for v in value for wanted in condition.values)
-    return any(kind(value) == kind(wanted) and ordered(value, condition.operator, wanted) for wanted in condition.values)
+    return any(
+        kind(value) == kind(wanted) and ordered(value, condition.operator, wanted) for wanted in condition.values
+    )
 
 
 def ordered(one: Any, operator: str, other: Any) -> bool:
@@ -73,7 +93,9 @@ def ordered(one: Any, operator: str, other: Any) -> bool:
 def conditions(draw: st.DrawFn) -> Condition:
     column = draw(st.sampled_from(COLUMNS))
     operator = draw(st.sampled_from(["=", "!=", "in", "not in", "contains", "exists", "<", "<=", ">", ">="]))
-    texts = st.sampled_from(HOSTILE) | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+    texts = st.sampled_from(HOSTILE) | st.text(
+        st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20
+    )
     numbers = st.sampled_from([-3, 0, 1, 5, 5.0, 5.5, 2**53 + 1, 1e300]) | st.integers(-9, 9)
     one = draw(st.sampled_from([texts, numbers]))
     count = 0 if operator == "exists" else draw(st.integers(1, 3)) if operator.endswith("in") else 1
@@ -148,5 +170,5 @@ def test_the_refusal_shows_what_to_write() -> None:
 
 
 def test_infinity_cannot_be_asked_for() -> None:
-    with pytest.raises(BadFilter, match="infinity"):
+    with pytest.raises(BadFilter, match="no place"):
         Condition("price", "<", (math.inf,))

@@ -17,6 +17,7 @@ from encode.models import load_encoder
 from encode.pixels import PixelEncoder
 from encode.preprocess import Pixels
 from ingest.layout import FolderRule, Layout
+from ingest.load import PixelBudget
 from ingest.pipeline import Pace, ingest
 from ingest.report import Rejection, Report
 from ingest.sources import FolderSource
@@ -127,7 +128,7 @@ def test_each_bad_picture_is_one_line_and_the_run_goes_on(new_store: NewStore, m
         "phone.heic": "save it as JPEG or PNG",
         "nowhere.jpg": "leads nowhere",
         "loop.jpg": "leads nowhere",
-        "back": "leads back",
+        "back": "read already",
         "pipe.jpg": "not a regular file",
         "not utf8.jpg": "not valid UTF-8",
     }
@@ -146,7 +147,41 @@ def test_links_to_folders_elsewhere_are_followed(tmp_path: Path) -> None:
     assert [item.reference for item in found if isinstance(item, ProductImage)] == ["linked/x.jpg"]
 
 
-@pytest.mark.parametrize("folder", ["nothing", "file.jpg"])
+def test_a_tangle_of_links_ends(tmp_path: Path) -> None:
+    for n in range(30):
+        (tmp_path / str(n)).mkdir()
+        for name in ("one", "two"):
+            (tmp_path / str(n) / name).symlink_to(tmp_path / str(n + 1), target_is_directory=True)
+    picture(tmp_path / "30" / "x.jpg")
+
+    found = list(FolderSource(tmp_path / "0", FolderRule()).images())
+
+    assert sum(isinstance(item, ProductImage) for item in found) == 1
+    assert sum(isinstance(item, Rejection) for item in found) == 30
+
+
+def test_folders_may_be_deep(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*"d" * 1_200)
+    deep.mkdir(parents=True)
+    picture(deep / "x.jpg")
+    assert FolderSource(tmp_path, FolderRule()).count() == 1
+
+
+def test_large_pictures_wait_for_each_other() -> None:
+    budget, together = PixelBudget(100), []
+
+    def decode(pixels: int) -> None:
+        with budget.take(pixels):
+            together.append(pixels)
+            time.sleep(0.002)
+            assert sum(together) <= 100 or len(together) == 1
+            together.remove(pixels)
+
+    list(in_parallel(decode, [60, 50, 30, 500, 10, 90] * 5, workers=8, ahead=30))
+    assert not together
+
+
+@pytest.mark.parametrize("folder", ["nothing", "file.jpg", "x" * 300])
 def test_a_source_that_is_no_folder(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file.jpg").touch()
     with pytest.raises(BadSource, match=folder):
@@ -159,10 +194,10 @@ def test_a_source_that_is_no_folder(tmp_path: Path, folder: str) -> None:
         ("{category}/{product_id}/{image}", "mug/m1/1.jpg", "m1", {"category": "mug"}),
         ("{product_id}.jpg", "m1.jpg", "m1", {}),
         ("{product_id}_{view}.{_}", "m_1_front.jpg", "m", {"view": "1_front"}),
-        ("{brand}/{price:float}/{stock:int}/{product_id}/{_}", "Acme/9.50/3/m1/x.jpg", "m1", {"brand": "Acme", "price": 9.5, "stock": 3}),
+        ("{price:float}/{n:int}/{product_id}/{_}", "9.50/3/m1/x.jpg", "m1", {"price": 9.5, "n": 3}),
         ("shop/{product_id}/{image}", "shop/a.b (c)/1.jpg", "a.b (c)", {}),
     ],
-)  # fmt: skip
+)
 def test_layouts(template: str, path: str, product_id: str, metadata: dict[str, object]) -> None:
     place = Layout(template).place(path)
     assert (place.product_id, place.metadata) == (product_id, metadata)
@@ -171,11 +206,26 @@ def test_layouts(template: str, path: str, product_id: str, metadata: dict[str, 
 def test_a_path_that_does_not_fit_its_layout_says_so() -> None:
     with pytest.raises(ValueError, match=r"does not fit the layout \{category\}"):
         LAYOUT.place("m1/1.jpg")
-    with pytest.raises(ValueError, match="price is 'cheap', not float"):
-        Layout("{price:float}/{product_id}").place("cheap/m1.jpg")
+    for price in ("cheap", "nan", "inf", "1_000"):
+        with pytest.raises(ValueError, match=f"price is '{price}', not float"):
+            Layout("{price:float}/{product_id}").place(f"{price}/m1.jpg")
+    with pytest.raises(ValueError, match=r"stock is '9{23}', not int"):
+        Layout("{stock:int}/{product_id}").place(f"{'9' * 23}/m1.jpg")
 
 
-@pytest.mark.parametrize("template", ["{image}", "{category}/{image}", "{product_id", "{product_id}/{product_id}", "{product_id:date}", ""])  # fmt: skip
+@pytest.mark.parametrize(
+    "template",
+    [
+        "",
+        "{image}",
+        "{category}/{image}",
+        "{product_id",
+        "{product_id}/{product_id}",
+        "{product_id:date}",
+        "{1}/{product_id}",
+        "{source}/{product_id}",
+    ],
+)
 def test_layouts_that_cannot_work(template: str) -> None:
     with pytest.raises(BadSettings, match="--layout"):
         Layout(template)
@@ -279,5 +329,3 @@ def test_a_background_stage_that_is_closed_ends_its_thread_and_its_source() -> N
     assert next(stage) == 1
     stage.close()
     assert closed.wait(1)
-
-

@@ -5,13 +5,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import DIM, PLAIN, NewStore, a_row, unit
 
+from schema.driver import MilvusClient
 from schema.errors import BadRow, BadSettings, EncoderMismatch, StoreUnavailable
+from schema.filters import any_of
 from schema.product import ImageRow
 from schema.store import Store
 
@@ -80,8 +83,6 @@ def test_ids_may_hold_anything(new_store: NewStore, name: str) -> None:
     store = new_store()
     store.upsert([a_row(f"{name}.jpg", name), a_row("other.jpg", "other")])
 
-    from schema.filters import any_of
-
     assert store.count(any_of("product_id", [name])) == 1
     store.delete([row["image_id"] for row in store.rows(where=any_of("product_id", [name]), fields=["product_id"])])
     assert [row["product_id"] for row in store.rows(fields=["product_id"])] == ["other"]
@@ -131,6 +132,40 @@ def test_what_is_not_there_is_said_with_what_is(uri: str, new_store: NewStore, t
     with pytest.raises(BadSettings, match="no collection"):
         Store.open(str(tmp_path / "nothing.db"))
     assert not (tmp_path / "nothing.db").exists()
+
+
+def test_two_that_make_the_same_collection_at_once_share_it(uri: str) -> None:
+    def make(n: int) -> Store:
+        store = Store.create(uri, PLAIN, collection="together")
+        store.upsert([a_row(f"{n}.jpg")])
+        return store
+
+    with ThreadPoolExecutor(3) as pool:
+        stores = list(pool.map(make, range(3)))
+
+    assert [store.count() for store in stores] == [3, 3, 3]
+    for store in stores:
+        store.close()
+
+
+def test_a_collection_of_somebody_else_is_left_alone(uri: str) -> None:
+    client = MilvusClient(uri)
+    client.create_collection("somebodys", dimension=4)
+    client.create_collection("t__v1", dimension=4)
+
+    with pytest.raises(BadSettings, match="not made by this version of lookalike"):
+        Store.create(uri, PLAIN, collection="somebodys")
+    Store.create(uri, PLAIN, collection="t").close()
+
+    assert {"somebodys", "t__v1"} <= set(MilvusClient(uri).list_collections())
+
+
+def test_a_store_that_could_not_be_opened_is_free_for_others(tmp_path: Path) -> None:
+    uri = tmp_path / "x.db"
+    Store.create(str(uri), PLAIN, collection="t").close()
+    with pytest.raises(EncoderMismatch):
+        Store.create(str(uri), dataclasses.replace(PLAIN, dim=9), collection="t")
+    assert script('Store.open(sys.argv[1], collection="t")', uri).stderr == ""
 
 
 @pytest.mark.parametrize("name", ["", "1abc", "a-b", "a b", "é", "a" * 201, "../x"])

@@ -1,0 +1,73 @@
+"""Making a collection: its columns, its indexes, and last the alias by which users know it.
+
+Every maker builds under a name of its own and only then asks for the alias: of two at once one gets it, the other
+drops what it has made. Nothing is ever dropped that this call has not made.
+"""
+
+import secrets
+from typing import Any
+
+from schema.collection import FINGERPRINT_PROPERTY, LAYOUT, LAYOUT_PROPERTY, MAX_BYTES, Fingerprint
+from schema.driver import DataType, MilvusClient
+from schema.errors import StoreUnavailable
+from schema.settings import is_lite
+from schema.wire import Wire
+
+
+def make_collection(wire: Wire, alias: str, fingerprint: Fingerprint) -> None:
+    """Make the first version of a collection, unless somebody else has made it meanwhile."""
+    version = f"{alias}__v1_{secrets.token_hex(4)}"
+    try:
+        _make_version(wire, version, fingerprint)
+        wire.call("create_alias", version, alias)
+    except StoreUnavailable:
+        wire.call("drop_collection", version)
+        if not wire.call("has_collection", alias):
+            raise
+
+
+def made_collections(wire: Wire) -> list[str]:
+    """The names of the collections that were made here."""
+    versions = [name for name in wire.call("list_collections") if "__v" in name]
+    return sorted({alias for version in versions for alias in wire.call("list_aliases", version)["aliases"]})
+
+
+def _make_version(wire: Wire, version: str, fingerprint: Fingerprint) -> None:
+    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("image_id", DataType.VARCHAR, is_primary=True, max_length=MAX_BYTES["image_id"])
+    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=fingerprint.dim)
+    for name, length in MAX_BYTES.items():
+        if name != "image_id":
+            schema.add_field(name, DataType.VARCHAR, max_length=length)
+    for name in ("image_size", "image_mtime"):
+        schema.add_field(name, DataType.INT64)
+    schema.add_field("metadata", DataType.JSON)
+    # Milvus Lite drops descriptions and keeps properties.
+    properties = {FINGERPRINT_PROPERTY: fingerprint.to_json(), LAYOUT_PROPERTY: str(LAYOUT)}
+    wire.call("create_collection", version, schema=schema, properties=properties)
+    # A 2.3 server takes no further index once the collection is loaded, so the load comes after both.
+    wire.call("create_index", version, _vector_index(exact=is_lite(wire.uri)))
+    _index_product_ids(wire, version)
+    wire.call("load_collection", version)
+
+
+def _vector_index(*, exact: bool) -> Any:
+    index = MilvusClient.prepare_index_params()
+    if exact:
+        index.add_index("embedding", index_type="FLAT", metric_type="COSINE")
+    else:
+        index.add_index("embedding", index_type="HNSW", metric_type="COSINE", params={"M": 24, "efConstruction": 200})
+    return index
+
+
+def _index_product_ids(wire: Wire, version: str) -> None:
+    """Index product_id by the kind this Milvus has: INVERTED since 2.4, Trie before."""
+    for kind in ("INVERTED", "Trie"):
+        index = MilvusClient.prepare_index_params()
+        index.add_index("product_id", index_type=kind)
+        try:
+            wire.call("create_index", version, index)
+            return
+        except StoreUnavailable as error:
+            if "index type" not in str(error):
+                raise

@@ -1,0 +1,233 @@
+"""The command as people and programs use it: what it prints, how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+LAYOUT = ("--layout", "{category}/{product_id}/{image}")
+ROOT = Path(__file__).parents[1]
+
+
+def lookalike(
+    *arguments: object, cwd: Path, stdin: bytes = b"", **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "lookalike", *map(str, arguments)]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOOKALIKE_", "MILVUS_"))}
+    path = {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, cwd=cwd, input=stdin, capture_output=True, env={**kept, **path, **environment}, timeout=300
+    )
+
+
+def fails(status: int, *arguments: object, cwd: Path, **environment: str) -> str:
+    """Run what must fail, in one line and without a traceback; return the message."""
+    done = lookalike(*arguments, cwd=cwd, **environment)
+    message = done.stderr.decode()
+    assert done.returncode == status, message
+    assert "Traceback" not in message
+    assert not done.stdout
+    return message
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sample catalogue in ./photos and its collection in ./lookalike.db, made by the command."""
+    folder = tmp_path_factory.mktemp("shop")
+    assert lookalike("sample", ".", cwd=folder).returncode == 0
+    done = lookalike("ingest", "photos", *LAYOUT, "--encoder", "pixels", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert b"stored 192, rejected 0" in done.stdout
+    assert b"bag/black-dotted-bag/1.jpg' is product 'black-dotted-bag', category 'bag'" in done.stderr
+    return folder
+
+
+def test_help_is_quick_and_loads_nothing_heavy(tmp_path: Path) -> None:
+    heavy = "import sys, lookalike\ntry: lookalike.main(['--help'])\nexcept SystemExit: pass\n"
+    heavy += "print(*({'torch', 'transformers', 'pymilvus', 'fastapi'} & set(sys.modules)), file=sys.stderr, end='')"
+    done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, cwd=ROOT)
+    assert done.stderr == b""
+    for verb in (b"ingest", b"search", b"info", b"sample", b"encoders"):
+        assert verb in done.stdout
+
+
+def test_search_prints_json_ids_or_a_table(shop: Path) -> None:
+    query = "queries/red-plain-mug.jpg"
+
+    answer = json.loads(lookalike("search", query, "--format", "json", "--limit", 3, cwd=shop).stdout)
+    ids = lookalike("search", query, "--format", "ids", "--limit", 3, cwd=shop).stdout.decode().split()
+    table = lookalike("search", query, "--limit", 3, cwd=shop).stdout.decode()
+
+    assert set(answer) == {"hits", "took_ms"}
+    assert set(answer["hits"][0]) == {"product_id", "score", "image", "metadata"}
+    assert [hit["product_id"] for hit in answer["hits"]] == ids
+    assert len(ids) == 3
+    assert all(word in table for word in (*ids, "mug", "photos/", "score"))
+
+
+def test_search_reads_standard_input_filters_and_draws(shop: Path, tmp_path: Path) -> None:
+    picture = (shop / "queries" / "red-plain-mug.jpg").read_bytes()
+    sheet = tmp_path / "sheet.png"
+
+    where = ("--where", "category in bag, hat", "--where", "category != hat")
+    done = lookalike("search", "-", *where, "--format", "ids", "--sheet", sheet, cwd=shop, stdin=picture)
+
+    ids = done.stdout.decode().split()
+    assert len(ids) == 8
+    assert all(product.endswith("-bag") for product in ids)
+    with Image.open(sheet) as drawn:
+        assert drawn.width > 1_000
+
+
+def test_search_by_product_leaves_it_out(shop: Path) -> None:
+    done = lookalike("search", "--product", "red-plain-mug", "--format", "ids", "--limit", 64, cwd=shop)
+    assert len(done.stdout.decode().split()) == 63
+    assert b"red-plain-mug" not in done.stdout
+
+
+def test_info_counts(shop: Path) -> None:
+    told = json.loads(lookalike("info", "--format", "json", cwd=shop).stdout)
+    assert (told["images"], told["products"]) == (192, 64)
+    assert told["columns"] == {"category": {"text": 192}}
+    assert told["encoder"]["encoder"] == "pixels"
+    assert told["encoder"]["dim"] == 768
+    assert b"192 images of 64 products" in lookalike("info", cwd=shop).stdout
+
+
+def test_encoders_says_what_can_be_used(shop: Path) -> None:
+    told = json.loads(lookalike("encoders", "--format", "json", cwd=shop).stdout)
+    assert {row["name"]: row["words"] for row in told} == {
+        "efficientnet-lite0": False,
+        "clip": True,
+        "resnet50": False,
+        "pixels": False,
+    }
+    assert told[0]["state"] == "installed"
+
+
+def test_settings_come_from_the_environment_and_from_env_files(shop: Path, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"MILVUS_URI={shop}/lookalike.db\nLOOKALIKE_COLLECTION=nothing\n")
+    assert "no collection 'nothing'" in fails(2, "info", cwd=tmp_path)
+    assert lookalike("info", cwd=tmp_path, LOOKALIKE_COLLECTION="products").returncode == 0
+    assert lookalike("info", "-c", "products", cwd=tmp_path).returncode == 0
+
+
+def test_the_summary_is_one_json_object_and_the_report_has_every_rejection(tmp_path: Path) -> None:
+    folder = tmp_path / "photos" / "mug" / "m1"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(folder / "good.png")
+    for n in range(12):
+        (folder / f"bad{n}.jpg").write_text("no picture")
+
+    arguments = ("photos", *LAYOUT, "--encoder", "pixels", "--format", "json", "--report", "report.jsonl")
+    done = lookalike("ingest", *arguments, cwd=tmp_path)
+
+    summary = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert (summary["stored"], summary["rejected"]) == (1, 12)
+    assert {"seconds", "images_per_second", "collection", "uri", "encoder"} <= set(summary)
+    lines = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
+    assert len(lines) == 12
+    assert all(line["reason"].startswith("not a picture") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("ingest", "nothing"), "SOURCE 'nothing' cannot be read: No such file"),
+        (("ingest", "."), "holds no pictures"),
+        (("ingest", "a" * 300), "cannot be read"),
+        (("ingest", "photos", "--layout", "{image}"), "no {product_id}"),
+        (("ingest", "photos", "--layout", "{a}/{b}/{c}/{product_id}"), "does not fit the layout"),
+        (("ingest", "photos", "--report", "no/folder/r.jsonl"), "--report 'no/folder/r.jsonl' cannot be written"),
+        (("ingest", "photos", "--collection", "a-b"), "no collection name"),
+        (("ingest", "photos", "--uri", "store"), "neither a Milvus Lite store"),
+        (("ingest", "photos", "--uri", "no/folder/x.db"), "make it first"),
+        (("ingest", "photos", "--source-name", b"\xff".decode(errors="surrogateescape")), "UTF-8"),
+        (("search",), "nothing is asked"),
+        (("search", "nothing.jpg"), "'nothing.jpg' cannot be read: No such file"),
+        (("search", "photos"), "cannot be read: Is a directory"),
+        (("search", "--product", "x", "--where", "price ~ 5"), "was not understood"),
+        (("search", "--product", "x", "--where", "price < " + "9" * 400), "no place"),
+        (("search", "--product", "x", "--limit", "0"), "--limit 0"),
+        (("search", "--product", "x"), "no collection 'products'"),
+        (("search", "--product", "x", "--sheet", "no/folder/s.png"), "does not exist"),
+        (("search", "--product", "x", "--sheet", "s.doc"), "should end in .png"),
+    ],
+)
+def test_what_is_asked_wrongly_ends_with_status_2_and_says_what(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    if ("photos" in arguments and arguments[0] == "ingest") or arguments[-1] == "photos":
+        (tmp_path / "photos" / "m1").mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "photos" / "m1" / "1.png")
+    told = " ".join(fails(2, *arguments, cwd=tmp_path).split())
+    assert message in told
+    assert not (tmp_path / "lookalike.db").exists()
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "http://127.0.0.1:99999", "http://127.0.0.1:abc"])
+def test_what_fails_outside_ends_with_status_1(shop: Path, uri: str) -> None:
+    assert f"Milvus at {uri} does not answer" in fails(1, "info", cwd=shop, MILVUS_URI=uri)
+
+
+def test_another_encoder_for_the_same_collection_is_refused(shop: Path, tmp_path: Path) -> None:
+    message = fails(1, "ingest", "photos", "--encoder", "efficientnet-lite0", cwd=shop)
+    assert "filled by 'pixels'" in message
+    assert "--collection NEW_NAME" in message
+
+
+def test_when_nothing_could_be_stored_the_status_says_so(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "bad.jpg").write_text("no picture")
+    done = lookalike("ingest", "photos", "--encoder", "pixels", cwd=tmp_path)
+    assert done.returncode == 1
+    assert b"stored 0, rejected 1" in done.stdout
+
+
+def test_ctrl_c_keeps_what_was_stored_and_the_next_run_does_the_rest(shop: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "lookalike",
+        "ingest",
+        shop / "photos",
+        *LAYOUT,
+        "--format",
+        "json",
+        "--batch-size",
+        "4",
+    ]
+    running = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    _wait_for_rows(tmp_path / "lookalike.db")
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+
+    assert running.returncode == 130, err
+    assert b"Interrupted" in err
+    stored = json.loads(out)["stored"]
+    told = json.loads(lookalike("info", "--format", "json", cwd=tmp_path).stdout)
+    assert 0 < stored <= told["images"] < 192
+    assert lookalike("ingest", shop / "photos", *LAYOUT, cwd=tmp_path).returncode == 0
+    assert json.loads(lookalike("info", "--format", "json", cwd=tmp_path).stdout)["images"] == 192
+
+
+def _wait_for_rows(store: Path) -> None:
+    """Until the first rows are in Milvus Lite's log."""
+    for _ in range(600):
+        if any(log.stat().st_size > 20_000 for log in store.rglob("*.arrow")):
+            return
+        time.sleep(0.05)
+    pytest.fail("nothing was written within 30 s")
