@@ -6,6 +6,7 @@ same picture comes out for the same name, on every machine.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 
@@ -105,7 +106,7 @@ def photo(product: Product, view: int) -> Image.Image:
     thing = _thing(product, size)
     side = int(size * chance.uniform(0.72, 0.95))
     turned = thing.resize((side, side), Image.Resampling.LANCZOS).rotate(
-        chance.uniform(-14, 14), Image.Resampling.BICUBIC, expand=True
+        chance.uniform(-14, 14), Image.Resampling.BILINEAR, expand=True
     )
     scene = _background(chance, size)
     corner = tuple((size - turned.width) // 2 + chance.randint(-size // 16, size // 16) for _ in "xy")
@@ -121,6 +122,7 @@ def _asked_for() -> Iterator[Product]:
         yield catalogue[row * len(COLOURS) + row % len(COLOURS)]
 
 
+@lru_cache(maxsize=len(SHAPES) * len(COLOURS))
 def _thing(product: Product, size: int) -> Image.Image:
     """Draw the product itself on nothing: RGBA, size×size."""
     colour = COLOURS[product.colour]

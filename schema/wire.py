@@ -96,8 +96,9 @@ class Wire:
         if isinstance(error, grpc.RpcError):
             return error.code() in _RETRIED_STATUS
         # Its subclasses are pymilvus's own complaints about what we gave it; they stay what they are.
-        server_said = isinstance(error, MilvusException) and type(error) is MilvusException
-        return server_said and error.code in _RETRIED_CODES | _RETRIED_STATUS
+        if not isinstance(error, MilvusException) or type(error) is not MilvusException:
+            return False
+        return error.code in _RETRIED_CODES | _RETRIED_STATUS
 
     def _full(self, error: BaseException) -> DiskFull:
         """Leave Milvus Lite as a killed process would: to close it now would delete its log, and acknowledged rows."""

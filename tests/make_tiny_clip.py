@@ -49,7 +49,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     table.post_processor = processors.TemplateProcessing(
         single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 3)]
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=table, pad_token="<pad>", bos_token="<start>", eos_token="<end>", unk_token="<unknown>"
     )
 

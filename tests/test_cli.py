@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -16,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def lookalike(
-    *arguments: object, cwd: Path, stdin: bytes = b"", **environment: str
+    *arguments: object, cwd: Path, stdin: bytes = b"", **environment: Any
 ) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "lookalike", *map(str, arguments)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOOKALIKE_", "MILVUS_"))}
@@ -26,7 +27,7 @@ def lookalike(
     )
 
 
-def fails(status: int, *arguments: object, cwd: Path, **environment: str) -> str:
+def fails(status: int, *arguments: object, cwd: Path, **environment: Any) -> str:
     """Run what must fail, in one line and without a traceback; return the message."""
     done = lookalike(*arguments, cwd=cwd, **environment)
     message = done.stderr.decode()
@@ -197,7 +198,7 @@ def test_ctrl_c_keeps_what_was_stored_and_the_next_run_does_the_rest(shop: Path,
         "-m",
         "lookalike",
         "ingest",
-        shop / "photos",
+        str(shop / "photos"),
         *LAYOUT,
         "--format",
         "json",

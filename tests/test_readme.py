@@ -1,0 +1,71 @@
+"""Every command of the README works, in its order, and prints what the README says it prints."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+TINY_CLIP = str(ROOT / "tests" / "tiny_clip")
+
+
+def commands() -> list[tuple[str, str]]:
+    """The commands of the console blocks, each with the line that has to be in its output."""
+    lines = [line for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+    following = [*lines[1:], ""]
+    return [
+        (line.removeprefix("$ "), "" if after.startswith("$ ") else after)
+        for line, after in zip(lines, following, strict=True)
+        if line.startswith("$ ")
+    ]
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory, server: str) -> Path:
+    """A folder in which somebody has followed the README from top to bottom."""
+    folder = tmp_path_factory.mktemp("readme")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOOKALIKE_", "MILVUS_"))}
+    environment = {**kept, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for command, expected in commands():
+        if command.startswith("export "):
+            name, value = command.removeprefix("export ").split("=")
+            # The tests' own server, wherever it listens.
+            environment[name] = value.replace("http://localhost:19530", server)
+            continue
+        # There may be no model hub here: the tests' own CLIP stands in for OpenAI's.
+        command = command.replace("--encoder clip", f"--encoder {TINY_CLIP}")
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        assert expected in done.stdout, command
+    return folder
+
+
+def test_the_recipes_work_in_their_order(followed: Path) -> None:
+    assert (followed / "answers.png").exists()
+    assert len(commands()) >= 14
+
+
+def test_the_python_example_works(followed: Path) -> None:
+    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert example
+    done = subprocess.run([sys.executable, "-c", example[1]], cwd=followed, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("red-plain-mug 0.")
+
+
+def test_the_two_commands_are_there() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert f"\n{target}: " in makefile
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
