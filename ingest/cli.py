@@ -71,7 +71,7 @@ def ingest(source: Path, layout: str | None, encoder: str, output: str, **option
         ending = _run(folder, _loader(encoder, options), target, report)
     _print_summary(report, target, encoder, output)
     if isinstance(ending, KeyboardInterrupt):
-        click.echo("Interrupted. What is counted as stored is kept; run it again for the rest.", err=True)
+        click.echo("Interrupted. What is counted as stored is kept; run it again to complete the collection.", err=True)
         sys.exit(INTERRUPTED)
     if ending is not None:
         raise ending
