@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from encode.memory import keep_freed_memory
 from schema.errors import BadFilter, BadImage, BadQuery, BadSettings, BadSource, LookalikeError, UnknownProduct
 from schema.settings import read_env_file
 
@@ -38,6 +39,7 @@ class Verbs(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb. Exit status 2 when it was asked wrongly, 1 when something it needs has failed."""
+        keep_freed_memory()
         try:
             return super().invoke(ctx)
         except LookalikeError as error:

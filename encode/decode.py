@@ -19,6 +19,9 @@ MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 64_000_000
 """The largest picture that is decoded, width times height: a few kilobytes can unpack to any size."""
 
+MOST_PIXELS = 178_956_970
+"""Where Pillow gives up, whatever limit is asked for."""
+
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -40,38 +43,37 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises BadImage with the reason when the bytes are no picture, are cut short, or unpack to more than
     `max_pixels` pixels.
     """
-    with _opened(content, max_pixels) as image:
+    return unpack(open_picture(content, max_pixels))
+
+
+def open_picture(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read a picture's header, which knows its size; raises BadImage as `decode` does."""
+    if not content:
+        raise BadImage("the file is empty")
+    with _broken_is_bad():
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    if image.width * image.height > max_pixels:
+        raise BadImage(f"{image.width}×{image.height} has more than {max_pixels} pixels, the limit; make it smaller")
+    return image
+
+
+def unpack(image: Image.Image) -> Image.Image:
+    """Decode an opened picture; raises BadImage as `decode` does."""
+    with _broken_is_bad():
         return _rgb(_upright(image))
 
 
-def count_pixels(content: bytes, max_pixels: int = MAX_PIXELS) -> int:
-    """Read from a picture's header how many pixels it unpacks to; raises BadImage as `decode` does."""
-    with _opened(content, max_pixels) as image:
-        return image.width * image.height
-
-
 @contextmanager
-def _opened(content: bytes, max_pixels: int) -> Iterator[Image.Image]:
-    if not content:
-        raise BadImage("the file is empty")
+def _broken_is_bad() -> Iterator[None]:
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise _too_large(f"{image.width}×{image.height}", max_pixels)
-            yield image
-    except BadImage:
-        raise
+        yield
     except Image.DecompressionBombError as error:
-        raise _too_large("it", max_pixels) from error
+        raise BadImage(f"it has more than {MOST_PIXELS} pixels, the limit of Pillow; make it smaller") from error
     except UnidentifiedImageError as error:
         raise BadImage(f"not a picture that can be read ({', '.join(FORMATS)})") from error
     # Pillow's decoders raise whatever the code of their format happens to raise on broken input.
     except Exception as error:
         raise BadImage(f"the picture is broken: {error or type(error).__name__}") from error
-
-
-def _too_large(size: str, max_pixels: int) -> BadImage:
-    return BadImage(f"{size} has more than {max_pixels} pixels, the limit; make it smaller")
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -1,9 +1,7 @@
 """Where a network runs and in which precision."""
 
-import ctypes
 import hashlib
 import os
-import sys
 from collections.abc import Mapping
 
 import torch
@@ -46,7 +44,6 @@ def own_process(device: torch.device) -> int:
     A command calls it, never a library: it changes the whole process. On a CPU several batches on one thread each
     leave no core waiting for another, also while decoding takes its share; a GPU takes one batch after the other.
     """
-    _keep_freed_memory()
     if device.type != "cpu":
         return 1
     lanes = min(cores(), _MOST_LANES)
@@ -57,22 +54,6 @@ def own_process(device: torch.device) -> int:
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep what networks free between layers instead of faulting it in again: up to ten times faster."""
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another C library, musl for one, has its own ways
-        return
-    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 512 * 2**20)
-    mallopt(top_pad, 64 * 2**20)
-    # The heaps of other threads would still be given back: with one arena for all, lanes are half as fast again.
-    mallopt(arena_max, 1)
 
 
 def _best_device() -> torch.device:

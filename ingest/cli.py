@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from encode.decode import MOST_PIXELS
 from encode.models import DEFAULT
 from schema.errors import BadSource, LookalikeError
 from schema.output import format_option
@@ -50,7 +51,7 @@ class Target:
 @setting("--num-workers", type=click.IntRange(1, 256), help="Threads that read and decode.  [default: the cores]")
 @encoder_options
 @setting("--source-name", metavar="NAME", help="Whose rows these are.  [default: the folder's full path]")
-@setting("--max-pixels", type=click.IntRange(1), help="Larger pictures are rejected.  [default: 64000000]")
+@setting("--max-pixels", type=click.IntRange(1, MOST_PIXELS), help="Larger pictures are rejected.  [default: 64000000]")
 @setting("--report", "report_file", type=click.Path(path_type=Path), help="JSONL file: one line a rejected picture.")
 @format_option("table", "json")
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from encode.decode import MAX_BYTES, count_pixels, decode
+from encode.decode import MAX_BYTES, open_picture, unpack
 from encode.encoder import Encoder
 from encode.preprocess import Pixels
 from ingest.report import Rejection
@@ -64,8 +64,9 @@ def load(encoder: Encoder, budget: PixelBudget, item: ProductImage | Rejection) 
         return Rejection(item.image, problem)
     try:
         content, mtime = _read(item.image)
-        with budget.take(count_pixels(content, budget.most)):
-            pixels = encoder.prepare(decode(content, budget.most))
+        image = open_picture(content, budget.most)
+        with budget.take(image.width * image.height):
+            pixels = encoder.prepare(unpack(image))
     except BadImage as error:
         return Rejection(item.image, str(error))
     return LoadedImage(item, FileState.of(content, mtime), pixels)
