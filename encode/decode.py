@@ -50,7 +50,7 @@ def open_picture(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a picture's header, which knows its size; raises BadImage as `decode` does."""
     if not content:
         raise BadImage("the file is empty")
-    with _broken_is_bad():
+    with _broken_is_bad(max_pixels):
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     if image.width * image.height > max_pixels:
         raise BadImage(f"{image.width}×{image.height} has more than {max_pixels} pixels, the limit; make it smaller")
@@ -64,11 +64,12 @@ def unpack(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _broken_is_bad() -> Iterator[None]:
+def _broken_is_bad(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
     try:
         yield
     except Image.DecompressionBombError as error:
-        raise BadImage(f"it has more than {MOST_PIXELS} pixels, the limit of Pillow; make it smaller") from error
+        limit = min(max_pixels, MOST_PIXELS)
+        raise BadImage(f"it has more than {limit} pixels, the limit; make it smaller") from error
     except UnidentifiedImageError as error:
         raise BadImage(f"not a picture that can be read ({', '.join(FORMATS)})") from error
     # Pillow's decoders raise whatever the code of their format happens to raise on broken input.
