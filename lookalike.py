@@ -6,8 +6,17 @@ from typing import Any
 
 import click
 
-from encode.memory import keep_freed_memory
-from schema.errors import BadFilter, BadImage, BadQuery, BadSettings, BadSource, LookalikeError, UnknownProduct
+from encode.machine import keep_freed_memory
+from schema.errors import (
+    BadFilter,
+    BadImage,
+    BadQuery,
+    BadSettings,
+    BadSource,
+    HeldBack,
+    LookalikeError,
+    UnknownProduct,
+)
 from schema.settings import read_env_file
 
 __version__ = "0.1.0"
@@ -38,14 +47,20 @@ class Verbs(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb. Exit status 2 when it was asked wrongly, 1 when something it needs has failed."""
+        """Run the verb. Exit status 2 when it was asked wrongly, 3 past a limit, 1 when something has failed."""
         keep_freed_memory()
         try:
             return super().invoke(ctx)
         except LookalikeError as error:
             click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
             click.echo(str(error), err=True)
-            ctx.exit(2 if isinstance(error, _ASKED_WRONGLY) else 1)
+            ctx.exit(_status(error))
+
+
+def _status(error: LookalikeError) -> int:
+    if isinstance(error, HeldBack):
+        return 3
+    return 2 if isinstance(error, _ASKED_WRONGLY) else 1
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

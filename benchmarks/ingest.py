@@ -23,7 +23,7 @@ import click
 # This script's own name would hide the package `ingest`.
 sys.path[0] = str(Path(__file__).parents[1])
 
-from encode.memory import keep_freed_memory  # noqa: E402  the path comes first
+from encode.machine import keep_freed_memory  # noqa: E402  the path comes first
 
 CASES = ("pipeline", "forward alone", "loop, batch of 32", "loop, one by one")
 
@@ -84,21 +84,23 @@ def _measure(case: str, encoder: str, files: list[Path]) -> float:
 def _pipeline(name: str, files: list[Path], uri: str) -> Callable[[], None]:
     import torch
 
-    from encode.device import cores, own_process
+    from encode.device import own_process
+    from encode.machine import cores
     from encode.models import load_encoder
-    from ingest.pipeline import Pace, ingest
+    from ingest.model import Engine, Model
+    from ingest.pipeline import Pace, Target, ingest
     from ingest.report import Report
     from schema.product import ProductImage
     from schema.store import Store
 
     encoder = load_encoder(name)
-    pace = Pace(batch_size=16, workers=cores(), lanes=own_process(torch.device("cpu")))
+    model = Model(lambda: Engine(encoder, batch_size=16, lanes=own_process(torch.device("cpu"))))
     store = Store.create(uri, encoder.fingerprint)
-    pictures = [ProductImage("bench", file.parent.name, str(file), str(file), {}) for file in files]
+    pictures = [ProductImage.named("bench", file.parent.name, str(file), str(file), {}) for file in files]
 
     def run() -> None:
         with Report() as report:
-            ingest(pictures, encoder, store, report, pace)
+            ingest(pictures, "bench", model, Target(store, report), Pace(workers=cores()))
         assert report.stored == len(files)
 
     return run
@@ -192,7 +194,7 @@ def _random_clip(folder: Path) -> Path:
 
 
 def _cores() -> int:
-    from encode.device import cores
+    from encode.machine import cores
 
     return cores()
 

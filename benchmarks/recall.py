@@ -28,10 +28,12 @@ def main(photos: Path, queries: Path, layout: str, name: str, uri: str | None) -
     import torch
 
     from encode.decode import decode
-    from encode.device import cores, own_process
+    from encode.device import own_process
+    from encode.machine import cores
     from encode.models import load_encoder
     from ingest.layout import Layout
-    from ingest.pipeline import Pace, ingest
+    from ingest.model import Engine, Model
+    from ingest.pipeline import Pace, Target, ingest
     from ingest.report import Report
     from ingest.sources import FolderSource
     from schema.product import ProductImage
@@ -40,14 +42,15 @@ def main(photos: Path, queries: Path, layout: str, name: str, uri: str | None) -
     from search.query import Query
 
     encoder = load_encoder(name)
-    pace = Pace(batch_size=16, workers=cores(), lanes=own_process(torch.device("cpu")))
+    model = Model(lambda: Engine(encoder, batch_size=16, lanes=own_process(torch.device("cpu"))))
     asked = [item for item in FolderSource(queries, Layout(layout)).images() if isinstance(item, ProductImage)]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         started = time.perf_counter()
         collection = f"recall_{int(time.time())}"
         with Store.create(uri or f"{scratch}/recall.db", encoder.fingerprint, collection=collection) as store:
             with Report() as report:
-                ingest(FolderSource(photos, Layout(layout)).images(), encoder, store, report, pace)
+                source = FolderSource(photos, Layout(layout))
+                ingest(source.images(), source.name, model, Target(store, report), Pace(workers=cores()))
             print(f"ingest: {report.summary()}, {time.perf_counter() - started:.1f} s wall")
             finder = Finder(store, lambda: encoder)
             rows = list(store.rows(fields=["product_id", "embedding"]))

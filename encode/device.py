@@ -1,11 +1,11 @@
 """Where a network runs and in which precision."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 
 import torch
 
+from encode.machine import cores
 from schema.errors import EncoderUnavailable
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -49,11 +49,6 @@ def own_process(device: torch.device) -> int:
     lanes = min(cores(), _MOST_LANES)
     torch.set_num_threads(cores() // lanes)
     return lanes
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _best_device() -> torch.device:

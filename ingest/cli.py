@@ -1,83 +1,77 @@
 """`lookalike ingest` and `lookalike sample`: options in, summary out."""
 
-import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from encode.decode import MOST_PIXELS
-from encode.models import DEFAULT
-from schema.errors import BadSource, LookalikeError
+from encode.decode import MAX_PIXELS, MOST_PIXELS
+from ingest.limits import Share
+from schema.errors import BadSource, Busy, HeldBack, LookalikeError, StoreUnavailable
+from schema.fields import parse_fields
 from schema.output import format_option
 from schema.settings import encoder_options, setting, store_options
 
 if TYPE_CHECKING:
-    from encode.encoder import Encoder
-    from ingest.pipeline import Pace
-    from ingest.report import Report
+    from ingest.alone import Stop
+    from ingest.job import Job, Source
+    from ingest.model import Engine
     from ingest.sources import FolderSource
 
-INTERRUPTED = 130
 NOTHING_STORED = 1
 _EXAMPLE_LAYOUT = "{category}/{product_id}/{image}"
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where the rows go."""
-
-    uri: str
-    token: str
-    collection: str
+_MAY_PASS = (StoreUnavailable, HeldBack, BadSource, Busy)
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @setting(
     "--layout",
     metavar="TEMPLATE",
     help=f"What the path of a picture says, for example '{_EXAMPLE_LAYOUT}'; {{price:float}} is a number.",
 )
-@setting("--encoder", default=DEFAULT, show_default=True, help="An encoder's name, model hub id or directory.")
+@click.option(
+    "--field", "fields", metavar="NAME:TYPE", multiple=True, help="Type of a column: text, int, float, bool or list."
+)
+@setting("--encoder", help="Name, hub id or directory.  [default: the collection's own, or efficientnet-lite0]")
 @store_options
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--prune", is_flag=True, help="Remove the rows of this source that the source has no more.")
+@setting("--max-removals", default="20%", show_default=True, help="Remove nothing when --prune would remove more.")
+@click.option("--prune-unreadable", is_flag=True, help="With --prune: also rows whose picture cannot be read any more.")
+@setting("--max-rejected", metavar="N|N%", help="Exit status 3 when more is rejected; nothing is removed then.")
+@setting("--watch", type=click.IntRange(1), metavar="SECONDS", help="Run again and again, this long after each run.")
 @setting(
     "--batch-size", type=click.IntRange(1, 4096), help="Pictures in a batch.  [default: 16 on a CPU, 256 on a GPU]"
 )
 @setting("--num-workers", type=click.IntRange(1, 256), help="Threads that read and decode.  [default: the cores]")
 @encoder_options
-@setting("--source-name", metavar="NAME", help="Whose rows these are.  [default: the folder's full path]")
+@setting("--source-name", metavar="NAME", help="Whose rows these are.  [default: the full path of SOURCE]")
 @setting("--max-pixels", type=click.IntRange(1, MOST_PIXELS), help="Larger pictures are rejected.  [default: 64000000]")
-@setting("--report", "report_file", type=click.Path(path_type=Path), help="JSONL file: one line a rejected picture.")
+@setting("--report", type=click.Path(path_type=Path), help="JSONL file: one line a rejected or changed picture.")
 @format_option("table", "json")
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
-def ingest(source: Path, layout: str | None, encoder: str, output: str, **options: Any) -> None:
-    """Bring the pictures of the folder SOURCE into a collection.
+def ingest(**options: Any) -> None:
+    """Make a collection equal to SOURCE: a folder of pictures, or a manifest (.csv, .jsonl, .parquet, - for JSONL).
 
-    A bad picture is reported and the run goes on. Running it again changes nothing that is there already.
+    Only what is new or has changed is embedded. A bad picture is reported and the run goes on.
+    Exit status 0 when all is done, 1 when something has failed, 2 when asked wrongly, 3 when a limit was passed.
     """
-    from ingest.layout import FolderRule, Layout
-    from ingest.report import Report
-    from ingest.sources import FolderSource
+    from ingest.alone import Stop
 
-    folder = FolderSource(source, Layout(layout) if layout else FolderRule(), options["source_name"])
-    _state_layout(folder, layout)
-    target = Target(options["uri"], options["token"], options["collection"])
-    progress = _progress(folder, shown=not options["no_progress"])
-    with progress as on_progress, Report(options["report_file"], on_progress) as report:
-        ending = _run(folder, _loader(encoder, options), target, report)
-    _print_summary(report, target, encoder, output)
+    with Stop() as stop:
+        job = _job(options)
+        if options["watch"]:
+            _watch(job, options, stop)
+            return
+        ending = _once(job, options, stop)
     if isinstance(ending, KeyboardInterrupt):
-        click.echo("Interrupted. What is counted as stored is kept; run it again to complete the collection.", err=True)
-        sys.exit(INTERRUPTED)
+        click.echo("Interrupted. What is counted as stored is kept; run it again, and it does the rest.", err=True)
+        sys.exit(128 + stop.asked)
     if ending is not None:
         raise ending
-    if report.rejected and not report.stored:
-        sys.exit(NOTHING_STORED)
 
 
 @click.command()
@@ -91,8 +85,87 @@ def sample(folder: Path) -> None:
     click.echo(f"Next: lookalike ingest {folder / 'photos'} --layout '{_EXAMPLE_LAYOUT}'")
 
 
+def _once(
+    job: "Job", options: dict[str, Any], stop: "Stop", *, again: bool = False
+) -> KeyboardInterrupt | LookalikeError | None:
+    """Run once and print what came of it; what ended it early is given back."""
+    from ingest.job import dry_run, run
+    from ingest.report import Report
+    from ingest.terminal import print_summary, progress_bar
+
+    ending: KeyboardInterrupt | LookalikeError | None = None
+    with progress_bar(job.source.count, shown=not options["no_progress"] and not options["watch"]) as show:
+
+        def on_progress(done: int) -> None:
+            show(done)
+            stop.check()
+
+        with Report(options["report"], on_progress, append=again) as report:
+            try:
+                (dry_run if options["dry_run"] else run)(job, report)
+            except (KeyboardInterrupt, LookalikeError) as error:
+                ending = error
+    where = {"collection": job.place.collection, "uri": job.place.uri, "encoder": job.encoder}
+    summary = report.summary()
+    worth_telling = report.seen if ending else not again
+    if worth_telling or summary.stored or summary.removed:
+        print_summary(report, where, options["output"], planned=options["dry_run"])
+    if ending is None and summary.rejected and summary.rejected == report.seen and not options["watch"]:
+        sys.exit(NOTHING_STORED)
+    return ending
+
+
+def _watch(job: "Job", options: dict[str, Any], stop: "Stop") -> None:
+    """Run until asked to stop; quiet where nothing changes, and patient with what may pass."""
+    again = False
+    while not stop.asked:
+        ending = _once(job, options, stop, again=again)
+        if isinstance(ending, _MAY_PASS):
+            click.echo(f"Error: {ending}\nTrying again in {options['watch']} s.", err=True)
+        elif isinstance(ending, LookalikeError):
+            raise ending
+        again = True
+        stop.wait(options["watch"])
+
+
+def _job(options: dict[str, Any]) -> "Job":
+    from encode.machine import cores
+    from ingest.job import Job, Place
+    from ingest.pipeline import Pace
+    from ingest.prune import Pruning
+
+    most = Share(options["max_removals"])
+    pruning = Pruning(most, options["prune_unreadable"]) if options["prune"] else None
+    return Job(
+        source=_source(options, empty_is_meant=pruning is not None and most.everything),
+        place=Place(options["uri"], options["token"], options["collection"]),
+        encoder=options["encoder"],
+        load=cache(lambda name: _engine(name, options)),
+        pace=Pace(options["num_workers"] or cores(), options["max_pixels"] or MAX_PIXELS),
+        fields=parse_fields(options["fields"]),
+        pruning=pruning,
+        max_rejected=Share(options["max_rejected"]) if options["max_rejected"] else None,
+    )
+
+
+def _source(options: dict[str, Any], *, empty_is_meant: bool) -> "Source":
+    """Open the source and say how it is read; one that holds no picture ends here, before anything is made."""
+    from ingest.layout import FolderRule, Layout
+    from ingest.manifest import ManifestSource, is_manifest
+    from ingest.sources import FolderSource
+
+    path, layout, fields = options["source"], options["layout"], parse_fields(options["fields"])
+    if is_manifest(path):
+        manifest = ManifestSource(path, fields, options["source_name"])
+        click.echo(f"Manifest: {manifest.description}", err=True)
+        return manifest
+    folder = FolderSource(Path(path), Layout(layout) if layout else FolderRule(), options["source_name"], fields)
+    if not empty_is_meant:
+        _state_layout(folder, layout)
+    return folder
+
+
 def _state_layout(folder: "FolderSource", layout: str | None) -> None:
-    """Say how paths are read, with an example; a layout that fits no picture ends here, before anything is made."""
     from ingest.report import Rejection
 
     example = folder.example()
@@ -109,83 +182,14 @@ def _state_layout(folder: "FolderSource", layout: str | None) -> None:
     click.echo(f"{rule}\n  {path!a} is product {place.product_id!r}{meaning}", err=True)
 
 
-def _loader(name: str, options: dict[str, Any]) -> Callable[[], tuple["Encoder", "Pace"]]:
-    """Load the encoder and decide how much is under way at once, by the device it is on."""
+def _engine(name: str, options: dict[str, Any]) -> "Engine":
+    """Load an encoder, and decide by the device it is on how much it works on at once."""
+    import torch
 
-    def load() -> tuple["Encoder", "Pace"]:
-        import torch
+    from encode.device import own_process
+    from encode.models import load_encoder
+    from ingest.model import Engine
 
-        from encode.decode import MAX_PIXELS
-        from encode.device import cores, own_process
-        from encode.models import load_encoder
-        from ingest.pipeline import Pace
-
-        encoder = load_encoder(name, device=options["device"], dtype=options["dtype"])
-        device = getattr(encoder, "device", torch.device("cpu"))
-        return encoder, Pace(
-            batch_size=options["batch_size"] or (16 if device.type == "cpu" else 256),
-            workers=options["num_workers"] or cores(),
-            lanes=own_process(device),
-            max_pixels=options["max_pixels"] or MAX_PIXELS,
-        )
-
-    return load
-
-
-def _run(
-    folder: "FolderSource", load: Callable[[], tuple["Encoder", "Pace"]], target: Target, report: "Report"
-) -> KeyboardInterrupt | LookalikeError | None:
-    """Run the pipeline; what ended it early comes back, so that the counts are printed first."""
-    from ingest.pipeline import ingest as run
-    from schema.store import Store
-
-    try:
-        encoder, pace = load()
-        with Store.create(target.uri, encoder.fingerprint, token=target.token, collection=target.collection) as store:
-            try:
-                run(folder.images(), encoder, store, report, pace)
-            except KeyboardInterrupt as error:
-                store.flush()
-                return error
-    except (KeyboardInterrupt, LookalikeError) as error:
-        return error
-    return None
-
-
-@contextmanager
-def _progress(folder: "FolderSource", *, shown: bool) -> Iterator[Callable[[int], object]]:
-    """A bar on a terminal: pictures done, images/s, time left."""
-    if not (shown and sys.stderr.isatty()):
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("ingest", total=folder.count(), rate="")
-
-        def on_progress(done: int) -> None:
-            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            bar.update(task, completed=done, rate=f"{speed:.1f} images/s" if speed else "")
-
-        yield on_progress
-
-
-def _print_summary(report: "Report", target: Target, encoder: str, output: str) -> None:
-    summary = report.summary()
-    if output == "json":
-        click.echo(
-            json.dumps({**asdict(summary), "collection": target.collection, "uri": target.uri, "encoder": encoder})
-        )
-        return
-    if not summary.stored + summary.rejected:
-        return
-    for rejection in report.first_rejections:
-        click.echo(f"rejected {rejection.image!a}: {rejection.reason}", err=True)
-    if summary.rejected > len(report.first_rejections):
-        click.echo(f"… and {summary.rejected - len(report.first_rejections)} more; --report FILE lists all", err=True)
-    click.echo(
-        f"stored {summary.stored}, rejected {summary.rejected} in {summary.seconds:.1f} s "
-        f"({summary.images_per_second:.1f} images/s) → {target.collection} at {target.uri}"
-    )
+    encoder = load_encoder(name, device=options["device"], dtype=options["dtype"])
+    device = getattr(encoder, "device", torch.device("cpu"))
+    return Engine(encoder, options["batch_size"] or (16 if device.type == "cpu" else 256), own_process(device))

@@ -1,34 +1,15 @@
 """What a picture's place in its folder says of it: the product and its metadata."""
 
-import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from schema.errors import BadSettings
+from schema.fields import NOT_METADATA, TYPES
 from schema.filters import COLUMNS
 
 _PART = re.compile(r"\{(?P<name>\w+)(?::(?P<type>\w+))?\}")
-_NOT_METADATA = frozenset({"product_id", "image", "_"})
-
-
-def _number(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number) or "_" in text:
-        raise ValueError(text)
-    return number
-
-
-def _integer(text: str) -> int:
-    number = int(text)
-    if not -(2**63) <= number < 2**63 or "_" in text:
-        raise ValueError(text)
-    return number
-
-
-_TYPES: dict[str, Callable[[str], Any]] = {"text": str, "int": _integer, "float": _number}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +59,10 @@ class Layout:
         values: dict[str, Any] = {}
         for name, text in match.groupdict().items():
             try:
-                values[name] = _TYPES[self._types[name]](text)
+                values[name] = TYPES[self._types[name]](text)
             except ValueError:
                 raise ValueError(f"{name} is {text!r}, not {self._types[name]}") from None
-        return Place(match["product_id"], {name: v for name, v in values.items() if name not in _NOT_METADATA})
+        return Place(match["product_id"], {name: v for name, v in values.items() if name not in NOT_METADATA})
 
 
 def _check(template: str, parts: list[tuple[str, str]]) -> None:
@@ -97,8 +78,8 @@ def _check(template: str, parts: list[tuple[str, str]]) -> None:
         problem = f"{', '.join(sorted(twice))} is named twice"
     elif taken:
         problem = f"{', '.join(sorted(taken))} is a column of the collection already; take another name"
-    elif not {kind for _, kind in parts} <= set(_TYPES):
-        problem = f"a part can be of type {', '.join(_TYPES)}"
+    elif not {kind for _, kind in parts} <= set(TYPES):
+        problem = f"a part can be of type {', '.join(TYPES)}"
     else:
         return
     raise BadSettings(f"--layout {template!r}: {problem}; take for example '{{category}}/{{product_id}}/{{image}}'")

@@ -1,17 +1,20 @@
-"""One picture from its file to pixels: read, check, decode, prepare. Runs on many threads at once."""
+"""One picture from its file to pixels, as far as it has to go: look, read, compare, decode, prepare.
 
-import os
-import stat
+Runs on many threads at once.
+"""
+
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from encode.decode import MAX_BYTES, open_picture, unpack
-from encode.encoder import Encoder
+from encode.decode import open_picture, unpack
 from encode.preprocess import Pixels
+from ingest.files import glance, is_remote, read
+from ingest.inventory import Inventory, StoredVector
+from ingest.model import Model
+from ingest.plan import Change, Plan
 from ingest.report import Rejection
-from schema.collection import misfit
 from schema.errors import BadImage
 from schema.product import FileState, ProductImage
 
@@ -22,7 +25,18 @@ class LoadedImage:
 
     picture: ProductImage
     file: FileState
+    change: Change
     pixels: Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """A picture whose row is as it should be."""
+
+    picture: ProductImage
+
+
+Loaded = LoadedImage | StoredVector | Unchanged | Rejection
 
 
 class PixelBudget:
@@ -51,37 +65,54 @@ class PixelBudget:
                 self._returned.notify_all()
 
 
-def load(encoder: Encoder, budget: PixelBudget, item: ProductImage | Rejection) -> LoadedImage | Rejection:
-    """Load one picture; a bad one, or one that its source has given up, comes back as a Rejection.
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Loads pictures for a plan; a picture may have as many pixels as the budget has in all."""
 
-    A picture may have as many pixels as the budget has in all.
-    """
-    if isinstance(item, Rejection):
-        return item
-    texts = {"product_id": item.product_id, "image": item.image, "source": item.source}
-    problem = misfit(texts, item.metadata)
-    if problem:
-        return Rejection(item.image, problem)
-    try:
-        content, mtime = _read(item.image)
-        image = open_picture(content, budget.most)
-        with budget.take(image.width * image.height):
-            pixels = encoder.prepare(unpack(image))
-    except BadImage as error:
-        return Rejection(item.image, str(error))
-    return LoadedImage(item, FileState.of(content, mtime), pixels)
+    plan: Plan
+    inventory: Inventory
+    model: Model
+    budget: PixelBudget
+
+    def __call__(self, item: ProductImage | StoredVector | Rejection) -> Loaded:
+        """Find out what a picture needs, and load its pixels if it is a forward pass; a bad one is a Rejection."""
+        if not isinstance(item, ProductImage):
+            return item
+        try:
+            return self._compared(item)
+        except BadImage as error:
+            return Rejection(item.image, str(error), item.image_id)
+
+    def pixels(self, picture: ProductImage, change: Change) -> LoadedImage:
+        """Load the pixels whatever is stored. Raises BadImage."""
+        content, file = read(picture.image)
+        return LoadedImage(picture, file, change, self._prepared(content))
+
+    def _compared(self, picture: ProductImage) -> Loaded:
+        if is_remote(picture.image):
+            step = compare(picture, self.plan)
+            if step is not None:
+                return step
+        content, file = read(picture.image)
+        change = self.plan.after_reading(picture, file)
+        key = picture.image_id if change in (Change.METADATA, Change.TOUCHED) else self.inventory.stored(file.hash)
+        if key is not None:
+            return StoredVector(picture, file, change, key)
+        return LoadedImage(picture, file, change, self._prepared(content))
+
+    def _prepared(self, content: bytes) -> Pixels:
+        image = open_picture(content, self.budget.most)
+        with self.budget.take(image.width * image.height):
+            return self.model.encoder.prepare(unpack(image))
 
 
-def _read(path: str) -> tuple[bytes, int]:
-    """Read a file and its mtime in nanoseconds. Raises BadImage; never waits on a pipe or device."""
-    try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(handle, "rb") as file:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise BadImage("not a regular file")
-            if status.st_size > MAX_BYTES:
-                raise BadImage(f"the file has {status.st_size} bytes; {MAX_BYTES} is the limit")
-            return file.read(), status.st_mtime_ns
-    except OSError as error:
-        raise BadImage(f"the file cannot be read: {error.strerror or error}") from error
+def compare(picture: ProductImage, plan: Plan) -> Unchanged | StoredVector | None:
+    """Look at a picture's size and time; None when it has to be read. Raises BadImage."""
+    known = plan.known.get(picture.image_id)
+    stamp = None if known is None else glance(picture.image)
+    if known is None or stamp is None:
+        return None
+    change = plan.at_a_glance(picture, stamp)
+    if change is Change.METADATA:
+        return StoredVector(picture, FileState(known.image_hash, *stamp), change, picture.image_id)
+    return None if change is None else Unchanged(picture)

@@ -1,76 +1,198 @@
-"""The whole way of a catalogue into a collection: source → load → encode → upsert → report."""
+"""The whole way of a catalogue into a collection: source → plan → load → encode → upsert → report."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
 from encode.decode import MAX_PIXELS
-from encode.encoder import Encoder
-from ingest.load import LoadedImage, PixelBudget, load
-from ingest.report import Rejection, Report
+from ingest.files import is_remote, read
+from ingest.inventory import Inventory, StoredVector
+from ingest.load import Loaded, LoadedImage, Loader, PixelBudget, Unchanged, compare
+from ingest.model import MOST_LANES, Model
+from ingest.plan import Change, Plan
+from ingest.report import Ready, Rejection, Report
 from ingest.stages import in_background, in_parallel
+from schema.collection import misfit
+from schema.errors import BadImage
 from schema.product import ImageRow, ProductImage
 from schema.store import Store
+
+MOST_ROWS = 1_000
+"""How many rows whose vectors are stored already wait to be written together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How much is under way at once: pictures in a batch, threads that load, batches in the network."""
+    """How much is under way at once: threads that load, and pixels that they decode at the same time."""
 
-    batch_size: int = 32
     workers: int = 2
-    lanes: int = 1
     max_pixels: int = MAX_PIXELS
 
 
-def ingest(
-    pictures: Iterable[ProductImage | Rejection], encoder: Encoder, store: Store, report: Report, pace: Pace
-) -> None:
-    """Bring every picture into the collection, or into the report with the reason why not.
+class Target(NamedTuple):
+    """Where rows go, and where it is told what became of them."""
 
-    Reading and decoding (on `pace.workers` threads), the network and Milvus work at the same time; what waits
-    between them is bounded, so that memory does not grow with the catalogue. Rows are keyed: a second run over the
-    same pictures changes nothing. When it is interrupted, all that `report` counts as stored is kept.
+    store: Store
+    report: Report
+
+
+@dataclass(slots=True)
+class Batch:
+    """Pictures on their way into the collection together: those to be encoded, and those whose vector is stored."""
+
+    fresh: list[LoadedImage] = field(default_factory=list)
+    stored: list[StoredVector] = field(default_factory=list)
+    ready: list[Ready] = field(default_factory=list)
+
+
+def ingest(
+    pictures: Iterable[ProductImage | Rejection], source: str | None, model: Model, target: Target, pace: Pace
+) -> Plan:
+    """Make a collection equal to a source, except for what the source has no more: that is in the plan it returns.
+
+    Only what is new or has changed is read, and only other bytes than those of any row are encoded. Reading and
+    decoding (on `pace.workers` threads), the network and Milvus work at the same time; what waits between them is
+    bounded. All that the report counts is acknowledged: a run that was killed is continued by running it again.
+    `source` is the name of the source, None when the pictures are those of all sources.
+    """
+    store, report = target
+    report.start()
+    inventory = Inventory(store, source)
+    plan = Plan(inventory.known)
+    loader = Loader(plan, inventory, model, PixelBudget(pace.max_pixels))
+    steps = _steps(pictures, plan, report)
+    loaded = in_parallel(loader, steps, workers=pace.workers, ahead=8 * pace.workers)
+    batches = in_background(_batches(_work(loaded, inventory, plan, report), model), ahead=2)
+    encoded = in_parallel(partial(_encode, model, plan, report), batches, workers=MOST_LANES, ahead=MOST_LANES)
+    with closing(batches), closing(encoded):
+        for batch in encoded:
+            found, gone = inventory.ready(batch.stored)
+            late = _encode(model, plan, report, Batch(fresh=list(_pixels(gone, loader, plan, report))))
+            ready = [*batch.ready, *found, *late.ready]
+            store.upsert([item.row for item in ready])
+            report.store(ready)
+    if report.stored:
+        store.flush()
+    return plan
+
+
+def survey(pictures: Iterable[ProductImage | Rejection], source: str, store: Store | None, report: Report) -> Plan:
+    """Compare a source with a collection, or with none, and count what `ingest` would do; nothing is written.
+
+    Of the pictures, those are read whose size or time has changed; new ones are not opened.
     """
     report.start()
-    loading = partial(load, encoder, PixelBudget(pace.max_pixels))
-    loaded = in_parallel(loading, pictures, workers=pace.workers, ahead=2 * pace.batch_size)
-    accepted = _accepted(loaded, report)
-    batches = in_background(_batches(accepted, pace.batch_size), ahead=pace.lanes)
-    encoded = in_parallel(partial(_encode, encoder, report), batches, workers=pace.lanes, ahead=2 * pace.lanes)
-    with closing(batches), closing(encoded):
-        for rows in encoded:
-            store.upsert(rows)
-            report.store(len(rows))
-    store.flush()
+    plan = Plan({} if store is None else Inventory(store, source).known)
+    for step in _steps(pictures, plan, report):
+        if isinstance(step, StoredVector):
+            report.count(step.change, step.picture)
+        elif isinstance(step, ProductImage) and step.image_id in plan.known:
+            _survey_changed(step, plan, report)
+        elif isinstance(step, ProductImage):
+            report.count(Change.NEW, step)
+        else:
+            _reject(step, plan, report)
+    return plan
 
 
-def _accepted(loaded: Generator[LoadedImage | Rejection], report: Report) -> Generator[LoadedImage]:
+def _survey_changed(picture: ProductImage, plan: Plan, report: Report) -> None:
+    try:
+        step = compare(picture, plan) if is_remote(picture.image) else None
+        change = Change.UNCHANGED if isinstance(step, Unchanged) else step.change if step else None
+        report.count(change or plan.after_reading(picture, read(picture.image)[1]), picture)
+    except BadImage as error:
+        _reject(Rejection(picture.image, str(error), picture.image_id), plan, report)
+
+
+def _steps(
+    pictures: Iterable[ProductImage | Rejection], plan: Plan, report: Report
+) -> Iterator[ProductImage | StoredVector | Rejection]:
+    """Pass on what has to be done: a picture whose file is as it was, and says the same, ends here."""
+    for item in pictures:
+        step = _step(item, plan)
+        if isinstance(step, Unchanged):
+            report.keep()
+        else:
+            yield step
+
+
+def _step(item: ProductImage | Rejection, plan: Plan) -> ProductImage | StoredVector | Unchanged | Rejection:
+    if isinstance(item, Rejection):
+        return item
+    if not plan.meet(item.image_id):
+        return Rejection(item.image, f"product {item.product_id!r} has this picture already; the first one counts")
+    try:
+        step = None if is_remote(item.image) else compare(item, plan)
+    except BadImage as error:
+        return Rejection(item.image, str(error), item.image_id)
+    if isinstance(step, Unchanged):
+        return step
+    texts = {"product_id": item.product_id, "image": item.image, "source": item.source}
+    problem = misfit(texts, item.metadata)
+    return Rejection(item.image, problem, item.image_id) if problem else step or item
+
+
+def _work(
+    loaded: Generator[Loaded], inventory: Inventory, plan: Plan, report: Report
+) -> Generator[LoadedImage | StoredVector]:
+    """Pass on what has to be written; of pictures with the same bytes only the first is to be encoded."""
     with closing(loaded):
         for item in loaded:
             if isinstance(item, Rejection):
-                report.reject(item)
+                _reject(item, plan, report)
+            elif isinstance(item, Unchanged):
+                report.keep()
+            elif isinstance(item, LoadedImage):
+                key = inventory.claim(item.file.hash, item.picture.image_id)
+                first = key == item.picture.image_id
+                yield item if first else StoredVector(item.picture, item.file, item.change, key)
             else:
                 yield item
 
 
-def _batches(items: Generator[LoadedImage], size: int) -> Generator[list[LoadedImage]]:
+def _batches(items: Generator[LoadedImage | StoredVector], model: Model) -> Generator[Batch]:
+    batch = Batch()
     with closing(items):
-        while batch := list(islice(items, size)):
-            yield batch
+        for item in items:
+            if isinstance(item, LoadedImage):
+                batch.fresh.append(item)
+            else:
+                batch.stored.append(item)
+            if len(batch.stored) == MOST_ROWS or (batch.fresh and len(batch.fresh) == model.engine.batch_size):
+                yield batch
+                batch = Batch()
+    if batch.fresh or batch.stored:
+        yield batch
 
 
-def _encode(encoder: Encoder, report: Report, batch: list[LoadedImage]) -> list[ImageRow]:
+def _encode(model: Model, plan: Plan, report: Report, batch: Batch) -> Batch:
     """Run the network over a batch; a picture whose vector is not finite (half precision overflows) is rejected."""
-    vectors = encoder.encode_images(np.stack([item.pixels for item in batch]))
-    rows = []
-    for item, vector in zip(batch, vectors, strict=True):
+    if not batch.fresh:
+        return batch
+    vectors = model.encode([item.pixels for item in batch.fresh])
+    report.embed(len(vectors))
+    encoded = Batch(stored=batch.stored)
+    for item, vector in zip(batch.fresh, vectors, strict=True):
         if np.isfinite(vector).all():
-            rows.append(ImageRow.of(item.picture, item.file, vector))
+            encoded.ready.append(Ready(item.change, ImageRow.of(item.picture, item.file, vector)))
         else:
-            report.reject(Rejection(item.picture.image, "the encoder gave no finite vector; try --dtype float32"))
-    return rows
+            reason = "the encoder gave no finite vector; try --dtype float32"
+            _reject(Rejection(item.picture.image, reason, item.picture.image_id), plan, report)
+    return encoded
+
+
+def _pixels(items: Iterable[StoredVector], loader: Loader, plan: Plan, report: Report) -> Iterator[LoadedImage]:
+    """Load what was thought to have a vector already; rare: its row was changed or removed meanwhile."""
+    for item in items:
+        try:
+            yield loader.pixels(item.picture, item.change)
+        except BadImage as error:
+            _reject(Rejection(item.picture.image, str(error), item.picture.image_id), plan, report)
+
+
+def _reject(rejection: Rejection, plan: Plan, report: Report) -> None:
+    report.reject(rejection, kept=plan.reject(rejection.image_id, complete=not rejection.incomplete))

@@ -1,17 +1,20 @@
 """Where pictures come from: a folder, searched recursively."""
 
+import json
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Protocol
 
 from encode.decode import SUFFIXES
 from ingest.layout import Place
+from ingest.metadata import Row, metadata_of
 from ingest.report import Rejection
 from schema.collection import misfit
 from schema.errors import BadSettings, BadSource
+from schema.fields import Fields
 from schema.product import ProductImage
 
 _JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir"})
@@ -32,11 +35,12 @@ class Rule(Protocol):
 class FolderSource:
     """The pictures under a folder, in the order of their names.
 
-    `name` says whose rows they are; by default the folder's own path, so that the same folder always is the same
-    source, from wherever it is read.
+    A JSON file of the same name beside a picture adds metadata to what the rule reads from its path; `fields` declares
+    types of its columns. `name` says whose rows they are; by default the folder's own path, so that the same folder
+    always is the same source, from wherever it is read.
     """
 
-    def __init__(self, root: Path, rule: Rule, name: str | None = None) -> None:
+    def __init__(self, root: Path, rule: Rule, name: str | None = None, fields: Fields | None = None) -> None:
         try:
             if not stat.S_ISDIR(root.stat().st_mode):
                 raise BadSource(f"SOURCE {str(root)!r} is a file; give the folder that the pictures are in")
@@ -49,6 +53,7 @@ class FolderSource:
             raise BadSettings(f"--source-name: {problem}")
         self.description = rule.description
         self._rule = rule
+        self._fields = fields or {}
 
     def images(self) -> Iterator[ProductImage | Rejection]:
         """Name every picture, or say why it is none; nothing is opened."""
@@ -60,22 +65,48 @@ class FolderSource:
         return sum(1 for _ in self._pictures())
 
     def example(self) -> tuple[str, Place] | None:
-        """The first picture that the rule can read, relative to the folder, and what it says."""
+        """The first picture that the rule can read, relative to the folder, and what is said of it."""
         for item in self.images():
             if isinstance(item, ProductImage):
-                return item.reference, Place(item.product_id, dict(item.metadata))
+                return self._relative(item.image), Place(item.product_id, dict(item.metadata))
         return None
 
     def _pictures(self) -> Iterator[str | Rejection]:
         return _walk(str(self.root))
 
     def _image(self, path: str) -> ProductImage | Rejection:
-        relative = Path(path).relative_to(self.root).as_posix()
+        relative = self._relative(path)
         try:
             place = self._rule.place(relative)
         except ValueError as error:
             return Rejection(path, str(error))
-        return ProductImage(self.name, place.product_id, relative, path, place.metadata)
+        picture = ProductImage.named(self.name, place.product_id, relative, path, place.metadata)
+        try:
+            beside = _beside(path)
+            said = metadata_of(beside, self._fields) if beside else {}
+        except ValueError as error:
+            return Rejection(path, f"the JSON file beside it: {error}", picture.image_id)
+        return replace(picture, metadata={**place.metadata, **said}) if said else picture
+
+    def _relative(self, path: str) -> str:
+        """Name a picture inside its folder; plain text, since there may be a million of them."""
+        return path[len(str(self.root)) :].replace(os.sep, "/").lstrip("/")
+
+
+def _beside(path: str) -> Row | None:
+    """Read `front.json` beside `front.jpg`; None when there is none. Raises ValueError for a broken one."""
+    try:
+        with open(os.path.splitext(path)[0] + ".json", encoding="utf-8") as file:  # noqa: PTH122, PTH123  as above
+            row = json.load(file)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ValueError(error.strerror) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(row, dict):
+        raise ValueError("it is no JSON object")
+    return row
 
 
 def _walk(root: str) -> Iterator[str | Rejection]:
@@ -117,7 +148,7 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str] | Rejection]:
         with os.scandir(folder) as entries:
             return iter(sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name))
     except OSError as error:
-        return iter([Rejection(folder, f"the folder cannot be read: {error.strerror}")])
+        return iter([Rejection(folder, f"the folder cannot be read: {error.strerror}", incomplete=True)])
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -132,9 +163,10 @@ def _picture(entry: os.DirEntry[str]) -> Iterator[str | Rejection]:
     try:
         entry.stat()
     except OSError as error:
-        if suffix in SUFFIXES or entry.is_symlink():
-            yield Rejection(entry.path, f"the link leads nowhere: {error.strerror}")
-        return
+        # A picture that cannot be read is told when it is tried; any other link may have been to a folder of them.
+        if suffix not in SUFFIXES and entry.is_symlink():
+            yield Rejection(entry.path, f"the link leads nowhere: {error.strerror}", incomplete=True)
+            return
     if suffix in SUFFIXES:
         yield entry.path
     elif suffix in _OTHER_PICTURES:

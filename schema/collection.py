@@ -15,6 +15,7 @@ LAYOUT = 1
 
 FINGERPRINT_PROPERTY = "lookalike.fingerprint"
 LAYOUT_PROPERTY = "lookalike.layout"
+MADE_PROPERTY = "lookalike.made"
 
 # A 2.3 server counts bytes, Milvus Lite characters: what fits as bytes fits both.
 MAX_BYTES = {"image_id": 64, "product_id": 1024, "image": 8192, "source": 8192, "image_hash": 64, "metadata_hash": 64}
@@ -59,8 +60,8 @@ def require_same_encoder(collection: str, theirs: Fingerprint, ours: Fingerprint
     if differences:
         raise EncoderMismatch(
             f"the collection {collection!r} was filled by {theirs.encoder!r}, and {ours.encoder!r} is another encoder "
-            f"({'; '.join(differences)}). Use --encoder {theirs.encoder}, or fill a new collection: "
-            f"lookalike ingest SOURCE --encoder {ours.encoder} --collection NEW_NAME"
+            f"({'; '.join(differences)}). Use --encoder {theirs.encoder}, move the collection to the other one with "
+            f"lookalike reindex --encoder {ours.encoder}, or fill another with --collection NEW_NAME"
         )
 
 

@@ -2,7 +2,7 @@
 
 LookalikeError
 ├── BadSettings          a setting that cannot work
-├── BadSource            the folder cannot be read as a catalogue
+├── BadSource            the folder or manifest cannot be read as a catalogue
 ├── BadImage             one picture: reported, the run goes on
 ├── BadRow               a row that Milvus would refuse, or take and spoil
 ├── BadQuery             a question that cannot be answered
@@ -10,6 +10,8 @@ LookalikeError
 ├── UnknownProduct       no such product in the collection
 ├── EncoderMismatch      the collection was filled by another encoder
 ├── EncoderUnavailable   weights or device not to be had
+├── HeldBack             a limit was passed; nothing was done beyond it
+├── Busy                 another run is writing the same rows
 └── StoreUnavailable     Milvus not reached, or it refused
     └── DiskFull         no room left for Milvus Lite to write
 
@@ -55,6 +57,14 @@ class EncoderMismatch(LookalikeError):
 
 class EncoderUnavailable(LookalikeError):
     """The weights or the device of an encoder cannot be had; the message names the ways to get them."""
+
+
+class HeldBack(LookalikeError):
+    """A limit, such as --max-removals, held a run back."""
+
+
+class Busy(LookalikeError):
+    """Another run is writing the same rows."""
 
 
 class StoreUnavailable(LookalikeError):

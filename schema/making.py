@@ -1,29 +1,41 @@
 """Making a collection: its columns, its indexes, and last the alias by which users know it.
 
+A version is named `products__v3_<8 hex>`; the alias `products` says which one is live.
+
 Every maker builds under a name of its own and only then asks for the alias: of two at once one gets it, the other
 drops what it has made. Nothing is ever dropped that this call has not made.
 """
 
+import hashlib
 import secrets
+from datetime import UTC, datetime
 from typing import Any
 
-from schema.collection import FINGERPRINT_PROPERTY, LAYOUT, LAYOUT_PROPERTY, MAX_BYTES, Fingerprint
+from schema.collection import FINGERPRINT_PROPERTY, LAYOUT, LAYOUT_PROPERTY, MADE_PROPERTY, MAX_BYTES, Fingerprint
 from schema.driver import DataType, MilvusClient
 from schema.errors import StoreUnavailable
+from schema.filters import literal
 from schema.settings import is_lite
 from schema.wire import Wire
+
+_CAST = {"text": "varchar", "int": "double", "float": "double", "bool": "bool"}
 
 
 def make_collection(wire: Wire, alias: str, fingerprint: Fingerprint) -> None:
     """Make the first version of a collection, unless somebody else has made it meanwhile."""
-    version = f"{alias}__v1_{secrets.token_hex(4)}"
+    version = version_name(alias, 1)
     try:
-        _make_version(wire, version, fingerprint)
+        make_version(wire, version, fingerprint)
         wire.call("create_alias", version, alias)
     except StoreUnavailable:
         wire.call("drop_collection", version)
         if not wire.call("has_collection", alias):
             raise
+
+
+def version_name(alias: str, number: int) -> str:
+    """Name a version as no other is named."""
+    return f"{alias}__v{number}_{secrets.token_hex(4)}"
 
 
 def made_collections(wire: Wire) -> list[str]:
@@ -32,7 +44,8 @@ def made_collections(wire: Wire) -> list[str]:
     return sorted({alias for version in versions for alias in wire.call("list_aliases", version)["aliases"]})
 
 
-def _make_version(wire: Wire, version: str, fingerprint: Fingerprint) -> None:
+def make_version(wire: Wire, version: str, fingerprint: Fingerprint) -> None:
+    """Make an empty version, indexed and loaded, that nobody sees until the alias points to it."""
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("image_id", DataType.VARCHAR, is_primary=True, max_length=MAX_BYTES["image_id"])
     schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=fingerprint.dim)
@@ -43,12 +56,35 @@ def _make_version(wire: Wire, version: str, fingerprint: Fingerprint) -> None:
         schema.add_field(name, DataType.INT64)
     schema.add_field("metadata", DataType.JSON)
     # Milvus Lite drops descriptions and keeps properties.
-    properties = {FINGERPRINT_PROPERTY: fingerprint.to_json(), LAYOUT_PROPERTY: str(LAYOUT)}
+    properties = {
+        FINGERPRINT_PROPERTY: fingerprint.to_json(),
+        LAYOUT_PROPERTY: str(LAYOUT),
+        MADE_PROPERTY: datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     wire.call("create_collection", version, schema=schema, properties=properties)
     # A 2.3 server takes no further index once the collection is loaded, so the load comes after both.
     wire.call("create_index", version, _vector_index(exact=is_lite(wire.uri)))
     _index_product_ids(wire, version)
     wire.call("load_collection", version)
+
+
+def index_metadata(wire: Wire, version: str, column: str, kind: str) -> bool:
+    """Index a metadata column by its path in the JSON, where this Milvus can (2.5 and later); tell whether it could."""
+    index = MilvusClient.prepare_index_params()
+    path = f"metadata[{literal(column)}]"
+    index.add_index(
+        "metadata",
+        index_name=f"metadata_{hashlib.blake2b(column.encode(), digest_size=8).hexdigest()}",
+        index_type="INVERTED",
+        params={"json_path": path, "json_cast_type": _CAST[kind]},
+    )
+    try:
+        wire.call("create_index", version, index)
+    except StoreUnavailable as error:
+        if "JSON" in str(error):
+            return False
+        raise
+    return True
 
 
 def _vector_index(*, exact: bool) -> Any:

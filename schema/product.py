@@ -21,23 +21,22 @@ Metadata = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ProductImage:
-    """One picture of one product, as a source names it.
+    """One picture of one product, as a source names it; `image` is where the bytes are, a path or a URI."""
 
-    `reference` is the picture's name inside its source (for a folder the relative path): together with
-    `source` and `product_id` it makes the key. `image` is where the bytes are.
-    """
-
+    image_id: str
     source: str
     product_id: str
-    reference: str
     image: str
     metadata: Metadata
 
-    @property
-    def image_id(self) -> str:
-        """The key: 32 hexadecimal digits, the same for the same source, product and reference."""
-        parts = json.dumps([self.source, self.product_id, self.reference])
-        return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
+    @classmethod
+    def named(cls, source: str, product_id: str, reference: str, image: str, metadata: Metadata) -> "ProductImage":
+        """Make the key from source, product and `reference`, the picture's name inside its source.
+
+        The key is 32 hexadecimal digits, the same for the same three.
+        """
+        parts = json.dumps([source, product_id, reference])
+        return cls(_digest(parts.encode()), source, product_id, image, metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class FileState:
     @classmethod
     def of(cls, content: bytes, mtime: int) -> "FileState":
         """Describe the bytes of a file that was last written at `mtime`."""
-        return cls(hashlib.blake2b(content, digest_size=16).hexdigest(), len(content), mtime)
+        return cls(_digest(content), len(content), mtime)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,5 +97,8 @@ class Hit:
 
 def metadata_hash(metadata: Metadata) -> str:
     """Hash metadata so that the order of its columns does not matter."""
-    text = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return _digest(json.dumps(metadata, sort_keys=True, ensure_ascii=False).encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

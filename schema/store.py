@@ -4,9 +4,8 @@ Milvus Lite (embedded, a path ending in .db) and a Milvus server (http://…) an
 differ, or do harm, the reason stands beside the line that meets it.
 """
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +22,7 @@ from schema.collection import (
 from schema.driver import LoadState
 from schema.errors import BadSettings
 from schema.filters import any_of
-from schema.making import made_collections, make_collection
+from schema.making import index_metadata, made_collections, make_collection
 from schema.product import ImageRow, Vector
 from schema.settings import check_collection, check_uri, is_lite
 from schema.wire import Wire
@@ -40,18 +39,18 @@ SERVER_WINDOW = 16_384
 LITE_WINDOW = 262_144
 _KEYS = 16**8
 
-# Two threads that write one Milvus Lite collection corrupt its log: one writer at a time in the whole process.
-_LITE_WRITER = threading.RLock()
-
 
 class Store:
     """An open collection: upsert, delete, search, query. Safe to use from several threads.
 
-    Open an existing one with `Store.open`, or make it with `Store.create`; close it when done, or use `with`.
+    Open an existing one with `Store.open` or `Store.find`, or make it with `Store.create`; close it when done, or use
+    `with`.
     """
 
-    def __init__(self, wire: Wire, name: str, fingerprint: Fingerprint) -> None:
+    def __init__(self, wire: Wire, name: str, version: str, fingerprint: Fingerprint) -> None:
         self.name = name
+        self.version = version
+        """What the name meant when it was opened: a store stays with it when the name moves on to another version."""
         self.fingerprint = fingerprint
         self.uri = wire.uri
         self.exact = is_lite(wire.uri)
@@ -59,7 +58,6 @@ class Store:
         self.window = LITE_WINDOW if self.exact else SERVER_WINDOW
         """The most rows that one search or query returns."""
         self._wire = wire
-        self._writing = _LITE_WRITER if self.exact else nullcontext()
 
     @classmethod
     def open(cls, uri: str, *, token: str = "", collection: str = "products") -> "Store":
@@ -73,6 +71,18 @@ class Store:
             return cls._opened(wire, name)
 
     @classmethod
+    def find(cls, uri: str, *, token: str = "", collection: str = "products") -> "Store | None":
+        """Open a collection if there is one. Raises StoreUnavailable without Milvus."""
+        name = check_collection(collection)
+        if is_lite(check_uri(uri)) and not Path(uri).exists():
+            return None
+        with _closed_on_error(Wire.connect(uri, token)) as wire:
+            if wire.call("has_collection", name):
+                return cls._opened(wire, name)
+        wire.close()
+        return None
+
+    @classmethod
     def create(cls, uri: str, fingerprint: Fingerprint, *, token: str = "", collection: str = "products") -> "Store":
         """Open a collection for an encoder, making it first when there is none.
 
@@ -80,7 +90,7 @@ class Store:
         """
         name = check_collection(collection)
         with _closed_on_error(Wire.connect(check_uri(uri), token)) as wire:
-            with _LITE_WRITER if is_lite(uri) else nullcontext():
+            with wire.writing:
                 if not wire.call("has_collection", name):
                     make_collection(wire, name, fingerprint)
             store = cls._opened(wire, name)
@@ -89,16 +99,27 @@ class Store:
 
     @classmethod
     def _opened(cls, wire: Wire, name: str) -> "Store":
-        properties = wire.call("describe_collection", name).get("properties", {})
+        described = wire.call("describe_collection", name)
+        properties = described.get("properties", {})
         if properties.get(LAYOUT_PROPERTY) != str(LAYOUT):
             raise BadSettings(
                 f"the collection {name!r} at {wire.uri} was not made by this version of lookalike "
                 f"(layout {properties.get(LAYOUT_PROPERTY)}, not {LAYOUT}); name another one with --collection"
             )
+        version = described["collection_name"]
         # Milvus Lite forgets with each process what was loaded.
-        if wire.call("get_load_state", name)["state"] != LoadState.Loaded:
-            wire.call("load_collection", name)
-        return cls(wire, name, Fingerprint.from_json(properties[FINGERPRINT_PROPERTY]))
+        if wire.call("get_load_state", version)["state"] != LoadState.Loaded:
+            wire.call("load_collection", version)
+        return cls(wire, name, version, Fingerprint.from_json(properties[FINGERPRINT_PROPERTY]))
+
+    def is_live(self) -> bool:
+        """Tell whether the name still means the version that was opened."""
+        return bool(self._wire.call("describe_collection", self.name)["collection_name"] == self.version)
+
+    def index(self, columns: Mapping[str, str]) -> list[str]:
+        """Index metadata columns of a declared type (text, int, float, bool) where this Milvus can; say which."""
+        with self._wire.writing:
+            return [name for name, kind in columns.items() if index_metadata(self._wire, self.version, name, kind)]
 
     def upsert(self, rows: Iterable[ImageRow]) -> int:
         """Write rows, replacing those with the same image_id; return how many were written.
@@ -108,34 +129,40 @@ class Store:
         latest = {row.image_id: row for row in rows}
         sizes = [check_row(row, self.fingerprint.dim) for row in latest.values()]
         for message in _messages(latest.values(), sizes):
-            with self._writing:
+            with self._wire.writing:
                 self._wire.check_room()
-                self._wire.call("upsert", self.name, data=message)
+                self._wire.call("upsert", self.version, data=message)
         return len(latest)
 
     def delete(self, image_ids: Sequence[str]) -> None:
         """Remove rows by key; keys that are not there do no harm."""
         for start in range(0, len(image_ids), MAX_MESSAGE_ROWS):
             chosen = any_of("image_id", image_ids[start : start + MAX_MESSAGE_ROWS])
-            with self._writing:
+            with self._wire.writing:
                 self._wire.check_room()
-                self._wire.call("delete", self.name, filter=chosen)
+                self._wire.call("delete", self.version, filter=chosen)
 
     def flush(self) -> None:
         """Move what was written into its final form: Milvus Lite searches it some thirty times faster."""
-        with self._writing:
+        with self._wire.writing:
             self._wire.check_room()
-            self._wire.call("flush", self.name)
+            self._wire.call("flush", self.version)
 
     def search(self, vector: Vector, limit: int, *, where: str = "", fields: Sequence[str] = ()) -> list[Fields]:
         """Return the rows nearest to `vector` (shape (dim,)), best first, each with its cosine as `score`.
 
         At most `window` rows; on a server an approximation (HNSW), on Milvus Lite exact.
         """
+        return self.search_many([vector], limit, where=where, fields=fields)[0]
+
+    def search_many(
+        self, vectors: Sequence[Vector], limit: int, *, where: str = "", fields: Sequence[str] = ()
+    ) -> list[list[Fields]]:
+        """Search for several vectors in one call, an answer for each: per vector a fraction of the time."""
         found = self._wire.call(
             "search",
-            self.name,
-            data=[vector],
+            self.version,
+            data=list(vectors),
             anns_field="embedding",
             limit=min(limit, self.window),
             filter=where,
@@ -143,12 +170,12 @@ class Store:
             search_params={} if self.exact else {"params": {"ef": max(1_024, min(limit, self.window))}},
             consistency_level="Session",
         )
-        return [{**hit["entity"], "score": _cosine(hit["distance"])} for hit in found[0]]
+        return [[{**hit["entity"], "score": _cosine(hit["distance"])} for hit in answer] for answer in found]
 
     def count(self, where: str = "", *, consistency: Consistency = "Strong") -> int:
         """Count the rows that match, all of them without `where`."""
         found = self._wire.call(
-            "query", self.name, filter=where, output_fields=["count(*)"], consistency_level=consistency
+            "query", self.version, filter=where, output_fields=["count(*)"], consistency_level=consistency
         )
         return int(found[0]["count(*)"])
 
@@ -158,7 +185,7 @@ class Store:
         """Read up to `limit` of the rows that match, in no order."""
         found: list[Fields] = self._wire.call(
             "query",
-            self.name,
+            self.version,
             filter=where,
             output_fields=["image_id", *fields],
             limit=min(limit, self.window),

@@ -5,6 +5,7 @@ import importlib
 import shutil
 import threading
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ _RETRIED_STATUS = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDE
 # collection not (fully) loaded yet.
 _RETRIED_CODES = {1, 2, 3, 4, 8, 101, 103}
 
+# Two threads that write one Milvus Lite collection corrupt its log: one writer at a time in the whole process.
+_LITE_WRITER = threading.RLock()
+
 # Within a process all connections to one Milvus Lite store share a server, which neither starts twice at once nor
 # knows who still needs it.
 _LITE_USERS: Counter[str] = Counter()
@@ -46,6 +50,8 @@ class Wire:
         self.reserve = reserve
         self._client = client
         self._lite = is_lite(uri)
+        self.writing: AbstractContextManager[object] = _LITE_WRITER if self._lite else nullcontext()
+        """Hold it around whatever writes, makes or drops."""
         self._abandoned = False
         self._closed = False
 

@@ -2,7 +2,8 @@
 
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from milvus_server import milvus_server
 
 from encode.encoder import Encoder
 from encode.models import load_encoder
+from ingest.model import Engine, Model
+from ingest.pipeline import Pace, Target, ingest
+from ingest.report import Rejection, Report
 from ingest.sample import draw_catalogue
 from schema.collection import Fingerprint
 from schema.product import FileState, ImageRow, Metadata, ProductImage, Vector
@@ -72,6 +76,9 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample catalogue, drawn."""
     folder = tmp_path_factory.mktemp("sample")
     draw_catalogue(folder)
+    for photo in folder.rglob("*.jpg"):
+        # As if it had been there for a while: what was written a moment ago is looked at twice.
+        os.utime(photo, ns=(10**18, 10**18))
     return folder
 
 
@@ -83,9 +90,24 @@ def unit(*values: float) -> Vector:
     return normal
 
 
+def bring(
+    pictures: Iterable[ProductImage | Rejection],
+    encoder: Encoder,
+    store: Store,
+    report: Report | None = None,
+    batch_size: int = 8,
+) -> Report:
+    """Ingest, as the command does; return the report."""
+    report, items = report or Report(), list(pictures)
+    source = next((item.source for item in items if isinstance(item, ProductImage)), "test")
+    model = Model(lambda: Engine(encoder, batch_size, lanes=2))
+    ingest(iter(items), source, model, Target(store, report), Pace(workers=2))
+    return report
+
+
 def a_row(
     reference: str, product_id: str = "p", vector: Vector | None = None, metadata: Metadata | None = None
 ) -> ImageRow:
     """A row, as far as it matters."""
-    picture = ProductImage("test", product_id, reference, f"/photos/{reference}", metadata or {})
+    picture = ProductImage.named("test", product_id, reference, f"/photos/{reference}", metadata or {})
     return ImageRow.of(picture, FileState("hash", 1, 2), unit(1) if vector is None else vector)

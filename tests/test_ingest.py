@@ -10,7 +10,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from conftest import NewStore
+from conftest import NewStore, bring
 from PIL import Image
 
 from encode.models import load_encoder
@@ -18,7 +18,8 @@ from encode.pixels import PixelEncoder
 from encode.preprocess import Pixels
 from ingest.layout import FolderRule, Layout
 from ingest.load import PixelBudget
-from ingest.pipeline import Pace, ingest
+from ingest.model import Engine, Model
+from ingest.pipeline import Pace, Target, ingest
 from ingest.report import Rejection, Report
 from ingest.sources import FolderSource
 from ingest.stages import in_background, in_parallel
@@ -36,10 +37,8 @@ def picture(path: Path, colour: tuple[int, int, int] = (200, 30, 40)) -> Path:
     return path
 
 
-def run(folder: FolderSource, store: Store, report: Report | None = None, **pace: int) -> Report:
-    report = report or Report()
-    ingest(folder.images(), PIXELS, store, report, Pace(batch_size=pace.get("batch_size", 8), workers=2, lanes=2))
-    return report
+def run(folder: FolderSource, store: Store, report: Report | None = None) -> Report:
+    return bring(folder.images(), PIXELS, store, report)
 
 
 def rows(store: Store) -> dict[str, tuple[object, ...]]:
@@ -67,8 +66,7 @@ def test_the_order_of_the_pictures_does_not_matter(new_store: NewStore, catalogu
     one, other = new_store(PIXELS.fingerprint), new_store(PIXELS.fingerprint)
 
     run(source, one)
-    with Report() as report:
-        ingest(shuffled, PIXELS, other, report, Pace(batch_size=5, workers=3, lanes=2))
+    bring(shuffled, PIXELS, other, batch_size=5)
 
     assert rows(one) == rows(other)
 
@@ -117,7 +115,8 @@ def test_each_bad_picture_is_one_line_and_the_run_goes_on(new_store: NewStore, m
     with Report(lines) as report:
         run(source, store, report)
 
-    rejected = {Path(line["image"]).name: line["reason"] for line in map(json.loads, lines.read_text().splitlines())}
+    told = [json.loads(line) for line in lines.read_text().splitlines()]
+    rejected = {Path(line["image"]).name: line["reason"] for line in told if line["event"] == "rejected"}
     assert {Path(str(row["image"])).name[:4] for row in store.rows(fields=["image"])} == {"good"}
     assert report.stored == 3
     assert report.rejected == len(rejected) == source.count() - 3 == 9
@@ -126,8 +125,8 @@ def test_each_bad_picture_is_one_line_and_the_run_goes_on(new_store: NewStore, m
         "text.jpg": "not a picture",
         "truncated.jpg": "",
         "phone.heic": "save it as JPEG or PNG",
-        "nowhere.jpg": "leads nowhere",
-        "loop.jpg": "leads nowhere",
+        "nowhere.jpg": "No such file",
+        "loop.jpg": "symbolic links",
         "back": "read already",
         "pipe.jpg": "not a regular file",
         "not utf8.jpg": "not valid UTF-8",
@@ -144,7 +143,9 @@ def test_links_to_folders_elsewhere_are_followed(tmp_path: Path) -> None:
 
     found = list(FolderSource(tmp_path / "shop", FolderRule()).images())
 
-    assert [item.reference for item in found if isinstance(item, ProductImage)] == ["linked/x.jpg"]
+    assert [item.image for item in found if isinstance(item, ProductImage)] == [
+        str(tmp_path / "shop" / "linked" / "x.jpg")
+    ]
 
 
 def test_a_tangle_of_links_ends(tmp_path: Path) -> None:
@@ -260,7 +261,7 @@ def test_a_vector_that_is_not_finite_rejects_its_picture_only(new_store: NewStor
     store, report = new_store(PIXELS.fingerprint), Report()
     pictures = list(FolderSource(catalogue / "photos", LAYOUT).images())[:30]
 
-    ingest(pictures, Poisoned(), store, report, Pace(batch_size=30, workers=1))
+    bring(pictures, Poisoned(), store, report, batch_size=30)
 
     assert (report.stored, report.rejected, store.count()) == (20, 10, 20)
     assert "--dtype float32" in report.first_rejections[0].reason
@@ -287,10 +288,12 @@ class Slow(PixelEncoder):
 def test_what_is_in_memory_does_not_grow_with_the_catalogue(new_store: NewStore, catalogue: Path) -> None:
     slow, pictures = Slow(), list(FolderSource(catalogue / "photos", LAYOUT).images())
 
-    ingest(slow.watch(pictures), slow, new_store(PIXELS.fingerprint), Report(), Pace(batch_size=4, workers=2))
+    model = Model(lambda: Engine(slow, batch_size=4))
+    target = Target(new_store(PIXELS.fingerprint), Report())
+    ingest(slow.watch(pictures), "test", model, target, Pace(workers=2))
 
     assert slow.asked == slow.encoded == 192
-    assert slow.most <= 9 * 4
+    assert slow.most <= 20 + 12 * 4
 
 
 class Stops(Exception):
@@ -307,7 +310,7 @@ def test_an_error_anywhere_stops_the_run_and_its_threads(new_store: NewStore, ca
             yield item
 
     with pytest.raises(Stops):
-        ingest(pictures(), PIXELS, store, report, Pace(batch_size=8, workers=2))
+        ingest(pictures(), "test", Model(lambda: Engine(PIXELS, 8)), Target(store, report), Pace(workers=2))
 
     assert 0 < report.stored == store.count() < 192
     assert threading.active_count() <= before

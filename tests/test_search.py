@@ -6,7 +6,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from conftest import DIM, NewStore, a_row, unit
+from conftest import DIM, NewStore, a_row, bring, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_tiny_clip import COLOURS, SHAPES, draw
@@ -15,8 +15,6 @@ from encode.decode import decode
 from encode.encoder import Encoder
 from encode.models import load_encoder
 from ingest.layout import Layout
-from ingest.pipeline import Pace, ingest
-from ingest.report import Report
 from ingest.sources import FolderSource
 from schema.errors import BadImage, BadQuery, EncoderMismatch, UnknownProduct
 from schema.filters import parse
@@ -31,9 +29,7 @@ TINY_CLIP = Path(__file__).parent / "tiny_clip"
 
 def filled(store: Store, encoder: Encoder, folder: Path, layout: str) -> Store:
     source = FolderSource(folder, Layout(layout))
-    with Report() as report:
-        ingest(source.images(), encoder, store, report, Pace(batch_size=32, workers=2))
-    assert report.rejected == 0
+    assert bring(source.images(), encoder, store, batch_size=32).rejected == 0
     return store
 
 

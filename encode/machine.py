@@ -1,6 +1,7 @@
-"""How this process keeps its memory; imports nothing that starts a thread."""
+"""What this process asks of the machine; imports nothing that starts a thread."""
 
 import ctypes
+import os
 import sys
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
@@ -23,3 +24,8 @@ def keep_freed_memory() -> None:
     mallopt(_TRIM_THRESHOLD, -1)
     mallopt(_TOP_PAD, 64 * 2**20)
     mallopt(_ARENA_MAX, 1)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,77 @@
+"""What the collection holds already, as far as a plan needs it: keys, hashes and stamps; vectors only when asked."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ingest.plan import Change, Known, Stamp
+from ingest.report import Ready
+from schema.filters import any_of
+from schema.product import FileState, ImageRow, ProductImage, Vector
+from schema.store import Store
+
+_FIELDS = ("source", "product_id", "image", "image_hash", "metadata_hash", "image_size", "image_mtime")
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVector:
+    """A picture whose vector need not be computed: the row `key` was made from the same bytes."""
+
+    picture: ProductImage
+    file: FileState
+    change: Change
+    key: str
+
+
+class Inventory:
+    """The rows of a collection without their vectors.
+
+    `known` has those of one source, by key; all others only count as places where the vector of a picture can be found
+    by the hash of its bytes. Memory grows with the number of rows, by some hundred bytes each.
+    """
+
+    def __init__(self, store: Store, source: str | None) -> None:
+        self.known: dict[str, Known] = {}
+        self._by_hash: dict[str, str] = {}
+        self._store = store
+        for row in store.rows(fields=_FIELDS):
+            self._by_hash[row["image_hash"]] = row["image_id"]
+            if source is None or row["source"] == source:
+                stamp = Stamp(row["image_size"], row["image_mtime"])
+                self.known[row["image_id"]] = Known(
+                    row["image_hash"], row["metadata_hash"], stamp, row["image"], row["product_id"]
+                )
+
+    def stored(self, image_hash: str) -> str | None:
+        """The key of a row that has the vector of these bytes, if there is one."""
+        return self._by_hash.get(image_hash)
+
+    def claim(self, image_hash: str, image_id: str) -> str:
+        """Say who has the vector of these bytes, or will have: the first who asks."""
+        return self._by_hash.setdefault(image_hash, image_id)
+
+    def ready(self, wanted: Sequence[StoredVector]) -> tuple[list[Ready], list[StoredVector]]:
+        """Make rows of pictures and the vectors that are stored; the second list is those whose vector is gone.
+
+        A row may have changed since it was listed, even by this very run: the hash beside the vector tells.
+        """
+        vectors = self._vectors({item.key for item in wanted})
+        rows, gone = [], []
+        for item in wanted:
+            image_hash, vector = vectors.get(item.key, ("", None))
+            if vector is not None and image_hash == item.file.hash:
+                rows.append(Ready(item.change, ImageRow.of(item.picture, item.file, vector)))
+            else:
+                gone.append(item)
+        return rows, gone
+
+    def _vectors(self, keys: Iterable[str]) -> dict[str, tuple[str, Vector]]:
+        ordered = sorted(keys)
+        found = {}
+        for start in range(0, len(ordered), _CHUNK):
+            chosen = any_of("image_id", ordered[start : start + _CHUNK])
+            for row in self._store.fetch(where=chosen, fields=["image_hash", "embedding"], limit=_CHUNK):
+                found[row["image_id"]] = (row["image_hash"], np.asarray(row["embedding"], dtype=np.float32))
+        return found

@@ -1,0 +1,131 @@
+"""One run of `lookalike ingest`: open the collection, bring the source into it, remove what the source has no more."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from encode.models import DEFAULT
+from ingest.alone import only_run
+from ingest.limits import Share
+from ingest.model import Engine, Model
+from ingest.pipeline import Pace, Target, ingest, survey
+from ingest.prune import Pruning, prune, to_prune
+from ingest.report import Rejection, Report
+from schema.collection import require_same_encoder
+from schema.errors import BadSource, HeldBack, StoreUnavailable
+from schema.fields import Fields
+from schema.product import ProductImage
+from schema.store import Store
+
+
+class Source(Protocol):
+    """Where pictures come from."""
+
+    name: str
+
+    def images(self) -> Iterator[ProductImage | Rejection]:
+        """Name every picture, or say why one cannot be used."""
+
+    def count(self) -> int | None:
+        """Count what `images` would give, if that can be known before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which collection of which Milvus."""
+
+    uri: str
+    token: str
+    collection: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a run has to do; `encoder` is None for the collection's own, or the default one for a new collection."""
+
+    source: Source
+    place: Place
+    encoder: str | None
+    load: Callable[[str], Engine]
+    pace: Pace
+    fields: Fields
+    pruning: Pruning | None
+    max_rejected: Share | None
+
+
+def run(job: Job, report: Report) -> None:
+    """Make the collection equal to the source.
+
+    Raises HeldBack when a limit was passed, Busy when another run is at it; what the report counts is kept whatever
+    is raised.
+    """
+    place = job.place
+    with only_run(place.uri, place.collection, job.source.name), _opened(job) as (store, model):
+        store.index(job.fields)
+        try:
+            plan = ingest(job.source.images(), job.source.name, model, Target(store, report), job.pace)
+        except KeyboardInterrupt:
+            store.flush()
+            raise
+        _check(report, job)
+        if job.pruning is not None:
+            prune(plan, store, report, job.pruning)
+        if not store.is_live():
+            raise StoreUnavailable(
+                f"{place.collection!r} was moved to another version while this run wrote to {store.version}; "
+                "run it again, and it brings what is missing there"
+            )
+
+
+def dry_run(job: Job, report: Report) -> None:
+    """Report what `run` would do; nothing is written, nothing embedded, new pictures are not opened."""
+    place = job.place
+    store = Store.find(place.uri, token=place.token, collection=place.collection)
+    try:
+        plan = survey(job.source.images(), job.source.name, store, report)
+        _check(report, job)
+        if job.pruning is not None:
+            report.remove(plan.known[image_id] for image_id in to_prune(plan, job.pruning))
+    finally:
+        if store is not None:
+            store.close()
+
+
+@contextmanager
+def _opened(job: Job) -> Iterator[tuple[Store, Model]]:
+    """Open the collection, or make it. An encoder that goes by the name of the collection's is loaded when needed."""
+    uri, token, collection = job.place.uri, job.place.token, job.place.collection
+    store = Store.find(uri, token=token, collection=collection)
+    if store is None:
+        model = Model(lambda: job.load(job.encoder or DEFAULT))
+        store = Store.create(uri, model.encoder.fingerprint, token=token, collection=collection)
+    else:
+        model = Model(lambda: _matching(store, job.load(job.encoder or store.fingerprint.encoder)))
+    with store:
+        if job.encoder is not None and _full(job.encoder) != store.fingerprint.encoder:
+            model.encoder  # noqa: B018  raises when it is another
+        yield store, model
+
+
+def _matching(store: Store, engine: Engine) -> Engine:
+    require_same_encoder(store.name, store.fingerprint, engine.encoder.fingerprint)
+    return engine
+
+
+def _full(encoder: str) -> str:
+    """A directory is called by its full path."""
+    path = Path(encoder)
+    return str(path.resolve()) if path.is_dir() else encoder
+
+
+def _check(report: Report, job: Job) -> None:
+    """Raise when the source was empty, or more of it bad than allowed: then nothing is to be removed either."""
+    if not report.seen and not (job.pruning and job.pruning.most.everything):
+        raise BadSource(f"SOURCE {job.source.name!r} names no pictures; is it the right one, and whole?")
+    if job.max_rejected is not None and report.rejected > job.max_rejected.of(report.seen):
+        raise HeldBack(
+            f"{report.rejected} of {report.seen} pictures were rejected, more than --max-rejected "
+            f"{job.max_rejected.text}; what could be stored is stored"
+        )

@@ -1,0 +1,55 @@
+"""The encoder of a run, loaded when the first picture needs it: a run without new pictures needs no network."""
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from encode.encoder import Encoder
+from schema.product import Vectors
+
+MOST_LANES = 8
+"""Each batch in the network holds the activations of its pictures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A loaded encoder; how many pictures make a batch, and how many batches it works on at the same time."""
+
+    encoder: Encoder
+    batch_size: int = 32
+    lanes: int = 1
+
+
+class Model:
+    """An encoder that is loaded once, by whichever thread needs it first."""
+
+    def __init__(self, load: Callable[[], Engine]) -> None:
+        self._load = load
+        self._loading = threading.Lock()
+        self._engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """Load it. Raises EncoderUnavailable, EncoderMismatch."""
+        with self._loading:
+            if self._engine is None:
+                self._engine = self._load()
+        return self._engine
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder itself."""
+        return self.engine.encoder
+
+    def encode(self, pixels: list[np.ndarray]) -> Vectors:
+        """Encode prepared pictures: shape (n, dim), unit length. Waits while as many batches as fit are under way."""
+        with self._lanes:
+            return self.encoder.encode_images(np.stack(pixels))
+
+    @cached_property
+    def _lanes(self) -> AbstractContextManager[object]:
+        return threading.BoundedSemaphore(self.engine.lanes)

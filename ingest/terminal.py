@@ -1,0 +1,58 @@
+"""What `lookalike ingest` shows: a bar while it runs, and what came of it."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import click
+
+from ingest.report import Report, Summary
+from schema.output import printable
+
+
+@contextmanager
+def progress_bar(total: Callable[[], int | None], *, shown: bool) -> Iterator[Callable[[int], object]]:
+    """Show a bar on a terminal: pictures done, images/s, time left."""
+    if not (shown and sys.stderr.isatty()):
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("ingest", total=total(), rate="")
+
+        def on_progress(done: int) -> None:
+            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
+            bar.update(task, completed=done, rate=f"{speed:.1f} images/s" if speed else "")
+
+        yield on_progress
+
+
+def print_summary(report: Report, where: dict[str, str | None], output: str, *, planned: bool) -> None:
+    """Print the counts of a run, or of one that was only planned, as a line or as JSON."""
+    summary = report.summary()
+    if output == "json":
+        click.echo(json.dumps({**asdict(summary), **where, "dry_run": planned}))
+        return
+    for rejection in report.first_rejections:
+        click.echo(f"rejected {rejection.image!a}: {printable(rejection.reason)}", err=True)
+    if summary.rejected > len(report.first_rejections):
+        click.echo(f"… and {summary.rejected - len(report.first_rejections)} more; --report FILE lists all", err=True)
+    click.echo(_line(summary, planned=planned) + f" → {where['collection']} at {where['uri']}")
+
+
+def _line(summary: Summary, *, planned: bool) -> str:
+    parts = (
+        f"{summary.new} new, {summary.changed} changed, {summary.metadata} with other metadata, "
+        f"{summary.unchanged} unchanged, {summary.removed} removed"
+    )
+    if planned:
+        return f"to store {summary.stored}, to reject {summary.rejected}: {parts}; nothing was written"
+    return (
+        f"stored {summary.stored}, rejected {summary.rejected}: {parts}; "
+        f"{summary.embedded} embedded, in {summary.seconds:.1f} s ({summary.images_per_second:.1f} images/s)"
+    )
