@@ -22,11 +22,18 @@ from schema.settings import read_env_file
 __version__ = "0.1.0"
 
 VERBS = {
-    "ingest": "ingest.cli",
-    "search": "search.cli",
-    "info": "search.cli",
-    "sample": "ingest.cli",
-    "encoders": "encode.cli",
+    "ingest": "ingest.cli:ingest",
+    "search": "search.cli:search",
+    "info": "search.cli:info",
+    "duplicates": "search.cli:duplicates",
+    "delete": "ingest.upkeep:delete",
+    "reindex": "ingest.upkeep:reindex",
+    "rollback": "ingest.upkeep:rollback",
+    "versions": "ingest.upkeep:versions",
+    "export": "ingest.upkeep:export_rows",
+    "import": "ingest.upkeep:import_rows",
+    "sample": "ingest.cli:sample",
+    "encoders": "encode.cli:encoders",
 }
 
 _ASKED_WRONGLY = (BadSettings, BadSource, BadQuery, BadFilter, BadImage, UnknownProduct)
@@ -43,7 +50,8 @@ class Verbs(click.Group):
         """Import the verb's module."""
         if cmd_name not in VERBS:
             return None
-        command: click.Command = getattr(importlib.import_module(VERBS[cmd_name]), cmd_name)
+        module, name = VERBS[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

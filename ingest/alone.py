@@ -5,7 +5,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -45,17 +45,22 @@ def only_run(uri: str, collection: str, source: str) -> Iterator[None]:
 
 
 class Stop:
-    """Turns Ctrl-C and SIGTERM into an end at the next `check`, between two batches; a second one ends at once."""
+    """Turns Ctrl-C and SIGTERM into an end between two batches; a second one ends at once."""
 
     def __init__(self) -> None:
         self.asked = 0
         """The signal that has asked for the end."""
         self._event = threading.Event()
 
-    def check(self) -> None:
-        """Raise KeyboardInterrupt when the end was asked for."""
-        if self.asked:
-            raise KeyboardInterrupt
+    def checked(self, show: Callable[[int], object]) -> Callable[[int], None]:
+        """Make `show` raise KeyboardInterrupt once the end was asked for."""
+
+        def show_and_check(done: int) -> None:
+            show(done)
+            if self.asked:
+                raise KeyboardInterrupt
+
+        return show_and_check
 
     def wait(self, seconds: float) -> None:
         """Wait, but no longer than until the end is asked for."""

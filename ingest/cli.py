@@ -9,15 +9,14 @@ import click
 
 from encode.decode import MAX_PIXELS, MOST_PIXELS
 from ingest.limits import Share
+from ingest.options import engine_options, load_engine, report_options
 from schema.errors import BadSource, Busy, HeldBack, LookalikeError, StoreUnavailable
 from schema.fields import parse_fields
-from schema.output import format_option
-from schema.settings import encoder_options, setting, store_options
+from schema.settings import setting, store_options
 
 if TYPE_CHECKING:
     from ingest.alone import Stop
     from ingest.job import Job, Source
-    from ingest.model import Engine
     from ingest.sources import FolderSource
 
 NOTHING_STORED = 1
@@ -43,16 +42,10 @@ _MAY_PASS = (StoreUnavailable, HeldBack, BadSource, Busy)
 @click.option("--prune-unreadable", is_flag=True, help="With --prune: also rows whose picture cannot be read any more.")
 @setting("--max-rejected", metavar="N|N%", help="Exit status 3 when more is rejected; nothing is removed then.")
 @setting("--watch", type=click.IntRange(1), metavar="SECONDS", help="Run again and again, this long after each run.")
-@setting(
-    "--batch-size", type=click.IntRange(1, 4096), help="Pictures in a batch.  [default: 16 on a CPU, 256 on a GPU]"
-)
-@setting("--num-workers", type=click.IntRange(1, 256), help="Threads that read and decode.  [default: the cores]")
-@encoder_options
+@engine_options
 @setting("--source-name", metavar="NAME", help="Whose rows these are.  [default: the full path of SOURCE]")
 @setting("--max-pixels", type=click.IntRange(1, MOST_PIXELS), help="Larger pictures are rejected.  [default: 64000000]")
-@setting("--report", type=click.Path(path_type=Path), help="JSONL file: one line a rejected or changed picture.")
-@format_option("table", "json")
-@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
+@report_options
 def ingest(**options: Any) -> None:
     """Make a collection equal to SOURCE: a folder of pictures, or a manifest (.csv, .jsonl, .parquet, - for JSONL).
 
@@ -94,17 +87,15 @@ def _once(
     from ingest.terminal import print_summary, progress_bar
 
     ending: KeyboardInterrupt | LookalikeError | None = None
-    with progress_bar(job.source.count, shown=not options["no_progress"] and not options["watch"]) as show:
-
-        def on_progress(done: int) -> None:
-            show(done)
-            stop.check()
-
-        with Report(options["report"], on_progress, append=again) as report:
-            try:
-                (dry_run if options["dry_run"] else run)(job, report)
-            except (KeyboardInterrupt, LookalikeError) as error:
-                ending = error
+    shown = not options["no_progress"] and not options["watch"]
+    with (
+        progress_bar(job.source.count, shown=shown) as show,
+        Report(options["report"], stop.checked(show), append=again) as report,
+    ):
+        try:
+            (dry_run if options["dry_run"] else run)(job, report)
+        except (KeyboardInterrupt, LookalikeError) as error:
+            ending = error
     where = {"collection": job.place.collection, "uri": job.place.uri, "encoder": job.encoder}
     summary = report.summary()
     worth_telling = report.seen if ending else not again
@@ -140,7 +131,7 @@ def _job(options: dict[str, Any]) -> "Job":
         source=_source(options, empty_is_meant=pruning is not None and most.everything),
         place=Place(options["uri"], options["token"], options["collection"]),
         encoder=options["encoder"],
-        load=cache(lambda name: _engine(name, options)),
+        load=cache(lambda name: load_engine(name, options)),
         pace=Pace(options["num_workers"] or cores(), options["max_pixels"] or MAX_PIXELS),
         fields=parse_fields(options["fields"]),
         pruning=pruning,
@@ -180,16 +171,3 @@ def _state_layout(folder: "FolderSource", layout: str | None) -> None:
     meaning = "".join(f", {name} {value!r}" for name, value in place.metadata.items())
     rule = f"Layout {layout}" if layout else f"No --layout: {folder.description}"
     click.echo(f"{rule}\n  {path!a} is product {place.product_id!r}{meaning}", err=True)
-
-
-def _engine(name: str, options: dict[str, Any]) -> "Engine":
-    """Load an encoder, and decide by the device it is on how much it works on at once."""
-    import torch
-
-    from encode.device import own_process
-    from encode.models import load_encoder
-    from ingest.model import Engine
-
-    encoder = load_encoder(name, device=options["device"], dtype=options["dtype"])
-    device = getattr(encoder, "device", torch.device("cpu"))
-    return Engine(encoder, options["batch_size"] or (16 if device.type == "cpu" else 256), own_process(device))

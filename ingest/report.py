@@ -76,7 +76,7 @@ class Report:
     ) -> None:
         self.first_rejections: list[Rejection] = []
         self._counts: Counter[str] = Counter()
-        self._on_progress = on_progress
+        self.on_progress = on_progress
         self._started = time.monotonic()
         self._lock = threading.Lock()
         self._path = path
@@ -108,14 +108,14 @@ class Report:
             if len(self.first_rejections) < SHOWN:
                 self.first_rejections.append(rejection)
             self._write("rejected", image=rejection.image, reason=rejection.reason, kept=kept)
-            self._on_progress(self.seen)
+            self.on_progress(self.seen)
 
     def store(self, rows: Iterable[Ready]) -> None:
         """Note rows that Milvus has acknowledged."""
         with self._lock:
             for change, row in rows:
                 self.count(change, row)
-            self._on_progress(self.seen)
+            self.on_progress(self.seen)
 
     def count(self, change: Change, picture: ProductImage | ImageRow) -> None:
         """Note what became of one picture, or would."""
@@ -128,7 +128,7 @@ class Report:
         with self._lock:
             self._counts[Change.UNCHANGED] += 1
             if self._counts[Change.UNCHANGED] % 100 == 0:
-                self._on_progress(self.seen)
+                self.on_progress(self.seen)
 
     def embed(self, count: int) -> None:
         """Note forward passes."""

@@ -199,7 +199,10 @@ class Store:
         The keys are hashes, so ranges of them cut the collection into even pages. (Milvus's own iterator can miss
         rows that were just written: seen on 2.3.)
         """
-        pages = int(self.count(where) / (self.window / 2)) + 1
+        most = self.window / 2
+        if "embedding" in fields:
+            most = min(most, MAX_MESSAGE_BYTES / (4 * self.fingerprint.dim))
+        pages = int(self.count(where) / most) + 1
         for page in range(pages):
             yield from self._page(_KEYS * page // pages, _KEYS * (page + 1) // pages, where, fields)
 

@@ -32,13 +32,14 @@ class Versions:
 
     def __init__(self, uri: str, *, token: str = "", collection: str = "products") -> None:
         self.collection = check_collection(collection)
+        self._uri, self._token = uri, token
         # Makes sure that there is one, and says what there is instead.
         with Store.open(check_uri(uri), token=token, collection=collection):
             self._wire = Wire.connect(uri, token)
 
     def all(self) -> list[Version]:
         """List the versions, oldest first."""
-        live = self.live
+        live = self._wire.call("describe_collection", self.collection)["collection_name"]
         pattern = re.compile(re.escape(self.collection) + r"__v(\d+)_[0-9a-f]{8}")
         found = [match for name in self._wire.call("list_collections") if (match := pattern.fullmatch(name))]
         return sorted(
@@ -46,15 +47,18 @@ class Versions:
         )
 
     @property
-    def live(self) -> str:
-        """The name of the version that the alias points to."""
-        return str(self._wire.call("describe_collection", self.collection)["collection_name"])
+    def live(self) -> Version:
+        """The version that the alias points to."""
+        return next(version for version in self.all() if version.live)
+
+    def open(self, version: str) -> Store:
+        """Open a version by its own name."""
+        return Store.open(self._uri, token=self._token, collection=version)
 
     def make(self, fingerprint: Fingerprint) -> str:
         """Make the next version, empty; return its name."""
         with self._wire.writing:
-            number = max(version.number for version in self.all()) + 1
-            name = version_name(self.collection, number)
+            name = version_name(self.collection, max(version.number for version in self.all()) + 1)
             make_version(self._wire, name, fingerprint)
         return name
 
@@ -76,7 +80,7 @@ class Versions:
         versions = self.all()
         earlier = versions[: [version.live for version in versions].index(True)]
         if not earlier:
-            raise BadSettings(f"there is no version of {self.collection!r} before the live one, {self.live}")
+            raise BadSettings(f"there is no version of {self.collection!r} before the live one, {self.live.name}")
         return earlier[-1]
 
     def _require(self, name: str) -> Version:

@@ -15,7 +15,11 @@ from schema.output import format_option, print_table, printable
 from schema.settings import encoder_options, store_options
 from search.query import Query
 
+_GROUPS_DRAWN = 20
+
 if TYPE_CHECKING:
+    from PIL import Image
+
     from encode.encoder import Encoder
     from schema.product import Hit
     from search.finder import Answer
@@ -84,6 +88,33 @@ def info(uri: str, token: str, collection: str, output: str) -> None:
     )
 
 
+@click.command()
+@click.option("--threshold", default=0.98, show_default=True, type=click.FloatRange(0, 1), help="The least cosine.")
+@store_options
+@click.option("--sheet", type=click.Path(path_type=Path), help="Draw the first groups to this picture.")
+@format_option("table", "json")
+def duplicates(threshold: float, output: str, sheet: Path | None, **options: Any) -> None:
+    """Find pictures that are nearly the same in different products."""
+    from schema.store import Store
+    from search.duplicates import find_duplicates
+
+    if sheet is not None:
+        _check_sheet(sheet)
+    with Store.open(options["uri"], token=options["token"], collection=options["collection"]) as store:
+        groups = find_duplicates(store, threshold)
+    if output == "json":
+        click.echo(json.dumps({"threshold": threshold, "groups": [asdict(group) for group in groups]}))
+    else:
+        pictures = [(number, hit) for number, group in enumerate(groups, 1) for hit in group.pictures]
+        rows = [[number, hit.product_id, hit.score, _shown(hit.image)] for number, hit in pictures]
+        print_table(["group", "product_id", "score", "image"], rows)
+        click.echo(f"{len(groups)} groups of pictures alike, at {threshold} or more")
+    if sheet is not None:
+        from search.sheet import draw_groups
+
+        _save(draw_groups([group.pictures for group in groups[:_GROUPS_DRAWN]]), sheet)
+
+
 def _ask(query: Query, options: dict[str, Any]) -> "Answer":
     from schema.store import Store
     from search.finder import Finder
@@ -127,8 +158,12 @@ def _write_sheet(path: Path, query: Query, hits: "list[Hit]") -> None:
     from search.sheet import Question, draw_sheet
 
     words = " + ".join(part for part in (query.text, query.product_id) if part) or "your picture"
+    _save(draw_sheet(Question(query.image, words), hits), path)
+
+
+def _save(drawn: "Image.Image", path: Path) -> None:
     try:
-        draw_sheet(Question(query.image, words), hits).save(path)
+        drawn.save(path)
     except (OSError, ValueError) as error:
         raise BadSettings(f"--sheet {str(path)!r} cannot be written: {error}") from error
     click.echo(f"sheet: {path}", err=True)

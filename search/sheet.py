@@ -12,6 +12,7 @@ from schema.errors import BadImage
 from schema.product import Hit
 
 _TILE, _GAP, _CAPTION, _COLUMNS = 200, 16, 46, 5
+_WIDE = 8
 _PAPER, _INK, _FAINT, _ACCENT = "#ffffff", "#1d1d1f", "#8a8a8e", "#2f6fed"
 
 
@@ -42,6 +43,21 @@ def draw_sheet(question: Question, hits: Sequence[Hit]) -> Image.Image:
         )
         _tile(sheet, corner, _stored_picture(hit))
         _caption(draw, (corner[0], corner[1] + _TILE), hit.product_id, f"{hit.score:.3f}")
+    return sheet
+
+
+def draw_groups(groups: Sequence[Sequence[Hit]]) -> Image.Image:
+    """Draw groups of pictures below each other, each picture with its product id."""
+    lines = [group[start : start + _WIDE] for group in groups for start in range(0, len(group), _WIDE)]
+    across = max(map(len, lines), default=1)
+    down = _TILE + _CAPTION + _GAP
+    sheet = Image.new("RGB", (_GAP + across * (_TILE + _GAP), _GAP + max(1, len(lines)) * down), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for row, line in enumerate(lines):
+        for column, hit in enumerate(line):
+            corner = (_GAP + column * (_TILE + _GAP), _GAP + row * down)
+            _tile(sheet, corner, _stored_picture(hit))
+            _caption(draw, (corner[0], corner[1] + _TILE), hit.product_id, f"{hit.score:.3f}")
     return sheet
 
 

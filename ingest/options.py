@@ -1,0 +1,48 @@
+"""Options that the commands share which encode pictures, and the engine that is made of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from schema.output import format_option
+from schema.settings import encoder_options, setting
+
+if TYPE_CHECKING:
+    from ingest.model import Engine
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def engine_options(command: Command) -> Command:
+    """Add --batch-size, --num-workers, --device and --dtype."""
+    workers = setting(
+        "--num-workers", type=click.IntRange(1, 256), help="Threads that read and decode.  [default: the cores]"
+    )
+    batch = setting(
+        "--batch-size", type=click.IntRange(1, 4096), help="Pictures in a batch.  [default: 16 on a CPU, 256 on a GPU]"
+    )
+    return batch(workers(encoder_options(command)))
+
+
+def report_options(command: Command) -> Command:
+    """Add --report, --format and --no-progress."""
+    report = setting(
+        "--report", type=click.Path(path_type=Path), help="JSONL file: one line a rejected or changed picture."
+    )
+    quiet = click.option("--no-progress", is_flag=True, help="Show no progress bar.")
+    return report(format_option("table", "json")(quiet(command)))
+
+
+def load_engine(name: str, options: dict[str, Any]) -> "Engine":
+    """Load an encoder, and decide by the device it is on how much it works on at once."""
+    import torch
+
+    from encode.device import own_process
+    from encode.models import load_encoder
+    from ingest.model import Engine
+
+    encoder = load_encoder(name, device=options["device"], dtype=options["dtype"])
+    device = getattr(encoder, "device", torch.device("cpu"))
+    return Engine(encoder, options["batch_size"] or (16 if device.type == "cpu" else 256), own_process(device))
