@@ -87,16 +87,17 @@ def _once(
     from ingest.terminal import print_summary, progress_bar
 
     ending: KeyboardInterrupt | LookalikeError | None = None
+    encoder = job.encoder
     shown = not options["no_progress"] and not options["watch"]
     with (
         progress_bar(job.source.count, shown=shown) as show,
         Report(options["report"], stop.checked(show), append=again) as report,
     ):
         try:
-            (dry_run if options["dry_run"] else run)(job, report)
+            encoder = (dry_run if options["dry_run"] else run)(job, report)
         except (KeyboardInterrupt, LookalikeError) as error:
             ending = error
-    where = {"collection": job.place.collection, "uri": job.place.uri, "encoder": job.encoder}
+    where = {"collection": job.place.collection, "uri": job.place.uri, "encoder": encoder}
     summary = report.summary()
     worth_telling = report.seen if ending else not again
     if worth_telling or summary.stored or summary.removed:

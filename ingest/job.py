@@ -55,8 +55,8 @@ class Job:
     max_rejected: Share | None
 
 
-def run(job: Job, report: Report) -> None:
-    """Make the collection equal to the source.
+def run(job: Job, report: Report) -> str:
+    """Make the collection equal to the source; return the name of its encoder.
 
     Raises HeldBack when a limit was passed, Busy when another run is at it; what the report counts is kept whatever
     is raised.
@@ -77,9 +77,10 @@ def run(job: Job, report: Report) -> None:
                 f"{place.collection!r} was moved to another version while this run wrote to {store.version}; "
                 "run it again, and it brings what is missing there"
             )
+        return store.fingerprint.encoder
 
 
-def dry_run(job: Job, report: Report) -> None:
+def dry_run(job: Job, report: Report) -> str:
     """Report what `run` would do; nothing is written, nothing embedded, new pictures are not opened."""
     place = job.place
     store = Store.find(place.uri, token=place.token, collection=place.collection)
@@ -88,6 +89,7 @@ def dry_run(job: Job, report: Report) -> None:
         _check(report, job)
         if job.pruning is not None:
             report.remove(plan.known[image_id] for image_id in to_prune(plan, job.pruning))
+        return job.encoder or (store.fingerprint.encoder if store else DEFAULT)
     finally:
         if store is not None:
             store.close()

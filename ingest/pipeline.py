@@ -1,6 +1,6 @@
 """The whole way of a catalogue into a collection: source → plan → load → encode → upsert → report."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -70,11 +70,11 @@ def ingest(
     encoded = in_parallel(partial(_encode, model, plan, report), batches, workers=MOST_LANES, ahead=MOST_LANES)
     with closing(batches), closing(encoded):
         for batch in encoded:
+            _write(batch.ready, target)
+            # After that: a picture's twin may be in the same batch.
             found, gone = inventory.ready(batch.stored)
             late = _encode(model, plan, report, Batch(fresh=list(_pixels(gone, loader, plan, report))))
-            ready = [*batch.ready, *found, *late.ready]
-            store.upsert([item.row for item in ready])
-            report.store(ready)
+            _write([*found, *late.ready], target)
     if report.stored:
         store.flush()
     return plan
@@ -192,6 +192,12 @@ def _pixels(items: Iterable[StoredVector], loader: Loader, plan: Plan, report: R
             yield loader.pixels(item.picture, item.change)
         except BadImage as error:
             _reject(Rejection(item.picture.image, str(error), item.picture.image_id), plan, report)
+
+
+def _write(ready: Sequence[Ready], target: Target) -> None:
+    if ready:
+        target.store.upsert([item.row for item in ready])
+        target.report.store(ready)
 
 
 def _reject(rejection: Rejection, plan: Plan, report: Report) -> None:
