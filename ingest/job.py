@@ -67,7 +67,7 @@ def run(job: Job, report: Report) -> str:
         try:
             plan = ingest(job.source.images(), job.source.name, model, Target(store, report), job.pace)
         except KeyboardInterrupt:
-            store.flush()
+            store.settle(report.stored)
             raise
         _check(report, job)
         if job.pruning is not None:

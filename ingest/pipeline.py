@@ -75,8 +75,7 @@ def ingest(
             found, gone = inventory.ready(batch.stored)
             late = _encode(model, plan, report, Batch(fresh=list(_pixels(gone, loader, plan, report))))
             _write([*found, *late.ready], target)
-    if report.stored:
-        store.flush()
+    store.settle(report.stored)
     return plan
 
 

@@ -30,8 +30,7 @@ def prune(plan: Plan, store: Store, report: Report, pruning: Pruning) -> None:
         chunk = gone[start : start + _CHUNK]
         store.delete(chunk)
         report.remove(plan.known[image_id] for image_id in chunk)
-    if gone:
-        store.flush()
+    store.settle(len(gone))
 
 
 def to_prune(plan: Plan, pruning: Pruning) -> list[str]:

@@ -45,7 +45,7 @@ def delete(products: tuple[str, ...], where: tuple[str, ...], output: str, **opt
             click.confirm(f"Remove {len(rows)} pictures of {len(set(rows.values()))} products?", abort=True, err=True)
         if not options["dry_run"] and rows:
             store.delete(list(rows))
-            store.flush()
+            store.settle(len(rows))
     counts = {"removed": len(rows), "products": len(set(rows.values())), "dry_run": options["dry_run"]}
     done = "would remove" if options["dry_run"] else "removed"
     _tell(counts, output, f"{done} {len(rows)} pictures of {counts['products']} products")

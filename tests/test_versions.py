@@ -1,0 +1,219 @@
+"""Moving a collection to another encoder: nothing is lost, searches go on, and there is a way back."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import bring
+from PIL import Image
+from test_update import draw
+
+from encode.pixels import PixelEncoder
+from encode.preprocess import Pixels
+from ingest.exchange import export_rows, import_rows, read_fingerprint
+from ingest.layout import FolderRule
+from ingest.limits import Share
+from ingest.model import Engine
+from ingest.pipeline import Pace
+from ingest.reindex import Moved, reindex
+from ingest.report import Report
+from ingest.sources import FolderSource
+from schema.collection import Fingerprint
+from schema.errors import BadSettings, BadSource, EncoderMismatch, HeldBack
+from schema.product import ProductImage, Vectors
+from schema.store import Store
+from schema.versions import Versions
+
+FIELDS = ("product_id", "image", "source", "image_hash", "metadata_hash", "image_size", "image_mtime", "metadata")
+
+
+class Backwards(PixelEncoder):
+    """Another encoder of the same length, which is what must never be mixed up."""
+
+    fingerprint = Fingerprint("backwards", "none", PixelEncoder.dim, "flatten", "resize, backwards")
+
+    def __init__(self, before_batch: Callable[[], object] = lambda: None) -> None:
+        self.before_batch = before_batch
+
+    def encode_images(self, batch: Pixels) -> Vectors:
+        self.before_batch()
+        vectors: Vectors = np.ascontiguousarray(super().encode_images(batch)[:, ::-1])
+        return vectors
+
+
+class Stopped(Exception):
+    """Stands for anything that ends a reindex."""
+
+
+class Shop:
+    """A folder of pictures and its collection, known by name."""
+
+    def __init__(self, folder: Path, uri: str, name: str) -> None:
+        self.folder, self.uri, self.name = folder, uri, name
+
+    def store(self) -> Store:
+        return Store.open(self.uri, collection=self.name)
+
+    def ingest(self, store: Store, encoder: PixelEncoder | None = None) -> None:
+        bring(FolderSource(self.folder, FolderRule(), "shop").images(), encoder or PixelEncoder(), store)
+
+    def reindex(self, encoder: PixelEncoder, missing: str = "0", report: Report | None = None) -> Moved:
+        limits = (Pace(workers=2), Share(missing))
+        with Versions(self.uri, collection=self.name) as versions, self.store() as live:
+            return reindex(versions, live, Engine(encoder, 4), report or Report(), limits)
+
+    def rows(self, *fields: str) -> dict[str, tuple[str, ...]]:
+        with self.store() as store:
+            return {row["image_id"]: tuple(str(row[f]) for f in fields) for row in store.rows(fields=fields)}
+
+
+_names = (f"v{n}" for n in range(1_000))
+
+
+@pytest.fixture
+def shop(uri: str, tmp_path: Path) -> Iterator[Shop]:
+    """Thirty pictures in a collection of its own."""
+    for n in range(30):
+        draw(tmp_path / f"p{n // 2}" / f"{n}.png", n)
+    shop = Shop(tmp_path, uri, next(_names))
+    with Store.create(uri, PixelEncoder.fingerprint, collection=shop.name) as store:
+        shop.ingest(store)
+        yield shop
+
+
+def test_a_reindex_moves_every_row_and_a_rollback_moves_back(shop: Shop) -> None:
+    before, vectors = shop.rows(*FIELDS), shop.rows("embedding")
+
+    moved = shop.reindex(Backwards())
+
+    assert shop.rows(*FIELDS) == before
+    assert shop.rows("embedding") != vectors
+    with shop.store() as store:
+        assert store.fingerprint == Backwards.fingerprint
+        assert store.version == moved.after
+    with Versions(shop.uri, collection=shop.name) as versions:
+        assert [version.name for version in versions.all()] == [moved.before, moved.after]
+        assert versions.before_live().name == moved.before
+        with pytest.raises(BadSettings, match="is live"):
+            versions.drop(moved.after)
+        versions.go_live(moved.before)
+        assert shop.rows("embedding") == vectors
+        with pytest.raises(BadSettings, match="no version"):
+            versions.go_live("nothing")
+        with pytest.raises(BadSettings, match=r"no version of .* before the live one"):
+            versions.before_live()
+        versions.drop(moved.after)
+        assert [version.name for version in versions.all()] == [moved.before]
+
+
+def test_the_same_encoder_again_is_nothing_to_do(shop: Shop) -> None:
+    moved = shop.reindex(PixelEncoder())
+    assert moved.before == moved.after
+
+
+def test_searches_and_writers_stay_with_the_version_that_they_opened(shop: Shop) -> None:
+    with shop.store() as opened:
+        vector = PixelEncoder().encode_images(PixelEncoder().prepare(Image.new("RGB", (9, 9)))[None])[0]
+        before = opened.search(vector, 5, fields=["product_id"])
+        shop.reindex(Backwards())
+        assert opened.search(vector, 5, fields=["product_id"]) == before
+        assert not opened.is_live()
+        opened.delete([before[0]["image_id"]])
+    assert len(shop.rows()) == 30
+
+
+def test_a_reindex_that_was_ended_is_continued(shop: Shop) -> None:
+    batches = iter(range(100))
+
+    def stop_at_the_third() -> None:
+        if next(batches) == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        shop.reindex(Backwards(stop_at_the_third))
+    report = Report()
+    shop.reindex(Backwards(), report=report)
+
+    assert 0 < report.summary().embedded < 30
+    assert len(shop.rows()) == 30
+    with Versions(shop.uri, collection=shop.name) as versions:
+        assert len(versions.all()) == 2
+
+
+def test_what_changes_while_reindexing_is_not_lost(shop: Shop) -> None:
+    batches = iter(range(100))
+
+    def change_the_catalogue() -> None:
+        if next(batches) == 2:
+            draw(shop.folder / "p3" / "new.png", 300)
+            draw(shop.folder / "p0" / "0.png", 301, at=2 * 10**18)
+            (shop.folder / "p1" / "2.json").write_text('{"price": 5}')
+            with shop.store() as store:
+                shop.ingest(store)
+                gone = ProductImage.named("shop", "p9", "p9/18.png", "", {})
+                store.delete([gone.image_id])
+
+    shop.reindex(Backwards(change_the_catalogue))
+
+    with shop.store() as store:
+        assert store.fingerprint == Backwards.fingerprint
+        assert store.count() == 30
+        metadata = [row["metadata"] for row in store.fetch(where='product_id == "p1"', fields=["metadata"], limit=9)]
+        assert {"price": 5} in metadata
+        report = Report()
+        bring(FolderSource(shop.folder, FolderRule(), "shop").images(), Backwards(), store, report)
+    assert (report.summary().new, report.summary().unchanged) == (1, 30), "only what was deleted"
+
+
+def test_what_is_written_just_before_the_move_is_not_lost(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(shop.folder / "late" / "1.png", 400)
+    move = Versions.go_live
+
+    def late(versions: Versions, version: str) -> None:
+        with shop.store() as store:
+            shop.ingest(store)
+        move(versions, version)
+
+    monkeypatch.setattr(Versions, "go_live", late)  # between the last look and the move there is no other way in
+    shop.reindex(Backwards())
+
+    assert len(shop.rows()) == 31
+
+
+def test_pictures_that_are_gone_hold_the_move_back(shop: Shop) -> None:
+    (shop.folder / "p0" / "0.png").unlink()
+    with pytest.raises(HeldBack, match=r"1 of 30 pictures cannot be read any more"):
+        shop.reindex(Backwards())
+    with shop.store() as store:
+        assert store.fingerprint == PixelEncoder.fingerprint
+    shop.reindex(Backwards(), missing="1")
+    assert len(shop.rows()) == 29
+
+
+def test_a_round_trip_through_a_file_is_exact(shop: Shop, tmp_path: Path) -> None:
+    (shop.folder / "p1" / "2.json").write_text('{"price": 5.0, "n": 9007199254740993, "t": "é\\" \\\\", "l": [1, "a"]}')
+    with shop.store() as store:
+        shop.ingest(store)
+        assert export_rows(store, tmp_path / "x.parquet") == 30
+    fingerprint = read_fingerprint(tmp_path / "x.parquet")
+    assert fingerprint == PixelEncoder.fingerprint
+    with Store.create(shop.uri, fingerprint, collection=next(_names)) as other:
+        assert import_rows(other, tmp_path / "x.parquet") == 30
+        assert import_rows(other, tmp_path / "x.parquet") == 30
+        there = {row["image_id"]: row for row in other.rows(fields=[*FIELDS, "embedding"])}
+    with shop.store() as store:
+        assert {row["image_id"]: row for row in store.rows(fields=[*FIELDS, "embedding"])} == there
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_what_is_no_export(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"nothing")
+    with pytest.raises(BadSource, match="no Parquet file"):
+        read_fingerprint(tmp_path / "x.parquet")
+    with pytest.raises(BadSource, match="cannot be read"):
+        read_fingerprint(tmp_path / "missing.parquet")
+    with shop.store() as store, pytest.raises(BadSettings, match="cannot be written"):
+        export_rows(store, tmp_path / "no" / "folder.parquet")
+    with pytest.raises(EncoderMismatch):
+        Store.create(shop.uri, Backwards.fingerprint, collection=shop.name)
