@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from encode.machine import cores
 from schema.output import format_option
 from schema.settings import encoder_options, setting
 
@@ -37,12 +38,13 @@ def report_options(command: Command) -> Command:
 
 def load_engine(name: str, options: dict[str, Any]) -> "Engine":
     """Load an encoder, and decide by the device it is on how much it works on at once."""
-    import torch
-
-    from encode.device import own_process
     from encode.models import load_encoder
     from ingest.model import Engine
 
     encoder = load_encoder(name, device=options["device"], dtype=options["dtype"])
-    device = getattr(encoder, "device", torch.device("cpu"))
+    device = getattr(encoder, "device", None)
+    if device is None:
+        return Engine(encoder, options["batch_size"] or 16, cores())
+    from encode.device import own_process
+
     return Engine(encoder, options["batch_size"] or (16 if device.type == "cpu" else 256), own_process(device))
