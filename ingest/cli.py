@@ -64,6 +64,8 @@ def ingest(**options: Any) -> None:
         click.echo("Interrupted. What is counted as stored is kept; run it again, and it does the rest.", err=True)
         sys.exit(128 + stop.asked)
     if ending is not None:
+        if isinstance(ending, StoreUnavailable):
+            click.echo("What is counted as stored is kept; run it again, and it does the rest.", err=True)
         raise ending
 
 

@@ -63,7 +63,9 @@ def run(job: Job, report: Report) -> str:
     """
     place = job.place
     with only_run(place.uri, place.collection, job.source.name), _opened(job) as (store, model):
-        store.index(job.fields)
+        for column, problem in store.index(job.fields).items():
+            if problem:
+                report.remark(f"column {column} is not indexed: {problem}")
         try:
             plan = ingest(job.source.images(), job.source.name, model, Target(store, report), job.pace)
         except KeyboardInterrupt:

@@ -130,6 +130,11 @@ class Report:
             if self._counts[Change.UNCHANGED] % 100 == 0:
                 self.on_progress(self.seen)
 
+    def remark(self, text: str) -> None:
+        """Note what is worth knowing but changes no count."""
+        with self._lock:
+            self._write("remark", text=text)
+
     def embed(self, count: int) -> None:
         """Note forward passes."""
         with self._lock:

@@ -4,6 +4,7 @@ Every picture is a product (a shape, a colour and a pattern) from its own angle,
 same picture comes out for the same name, on every machine.
 """
 
+import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -79,9 +80,10 @@ def products() -> list[Product]:
 
 
 def draw_catalogue(folder: Path, photos_per_product: int = 3) -> int:
-    """Write `photos/{category}/{product_id}/{n}.jpg`, and new photos of some products to `queries/`.
+    """Write `photos/{category}/{product_id}/{n}.jpg`, new photos of some products to `queries/`, and `products.csv`.
 
-    Returns the number of catalogue photos. Raises BadSettings where it cannot write.
+    The manifest names the photos with a title and a price. Returns the number of catalogue photos. Raises BadSettings
+    where it cannot write.
     """
     count = 0
     try:
@@ -91,12 +93,25 @@ def draw_catalogue(folder: Path, photos_per_product: int = 3) -> int:
             for view in range(photos_per_product):
                 photo(product, view).save(place / f"{view + 1}.jpg", quality=90)
                 count += 1
+        _write_manifest(folder, photos_per_product)
         (folder / "queries").mkdir(exist_ok=True)
         for product in _asked_for():
             photo(product, view=1_000).save(folder / "queries" / f"{product.product_id}.jpg", quality=90)
     except OSError as error:
         raise BadSettings(f"the sample catalogue cannot be written to {str(folder)!r}: {error.strerror}") from error
     return count
+
+
+def _write_manifest(folder: Path, photos_per_product: int) -> None:
+    with (folder / "products.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["product_id", "image", "title", "price"])
+        for product in products():
+            title = product.product_id.replace("-", " ").capitalize()
+            price = Random(product.product_id).randrange(10, 180) / 2  # noqa: S311  it is for a price tag
+            for view in range(1, photos_per_product + 1):
+                path = f"photos/{product.category}/{product.product_id}/{view}.jpg"
+                table.writerow([product.product_id, path, title, price])
 
 
 def photo(product: Product, view: int) -> Image.Image:

@@ -41,11 +41,7 @@ class FolderSource:
     """
 
     def __init__(self, root: Path, rule: Rule, name: str | None = None, fields: Fields | None = None) -> None:
-        try:
-            if not stat.S_ISDIR(root.stat().st_mode):
-                raise BadSource(f"SOURCE {str(root)!r} is a file; give the folder that the pictures are in")
-        except OSError as error:
-            raise BadSource(f"SOURCE {str(root)!r} cannot be read: {error.strerror}") from error
+        _look_at(root)
         self.root = root.resolve()
         self.name = str(self.root) if name is None else name
         problem = misfit({"source": self.name}, {})
@@ -72,7 +68,8 @@ class FolderSource:
         return None
 
     def _pictures(self) -> Iterator[str | Rejection]:
-        return _walk(str(self.root))
+        # It may have gone since: a run of `--watch` looks again and again.
+        return _walk(str(self.root), _look_at(self.root))
 
     def _image(self, path: str) -> ProductImage | Rejection:
         relative = self._relative(path)
@@ -109,13 +106,23 @@ def _beside(path: str) -> Row | None:
     return row
 
 
-def _walk(root: str) -> Iterator[str | Rejection]:
+def _look_at(root: Path) -> Inode:
+    try:
+        status = root.stat()
+    except OSError as error:
+        raise BadSource(f"SOURCE {str(root)!r} cannot be read: {error.strerror}") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise BadSource(f"SOURCE {str(root)!r} is a file; give the folder that the pictures are in, or a manifest")
+    return _inode(status)
+
+
+def _walk(root: str, inode: Inode) -> Iterator[str | Rejection]:
     """Every picture below a folder, in the order of names.
 
     Links to folders are followed once: one that leads back to a folder above it, or to where another link has led
     already, is rejected, so that no tangle of links is endless.
     """
-    trail = [_Folder(_inode(os.stat(root)), _entries(root))]  # noqa: PTH116  a str, like all that scandir gives
+    trail = [_Folder(inode, _entries(root))]
     linked: set[Inode] = set()
     while trail:
         entry = next(trail[-1].entries, None)

@@ -18,7 +18,8 @@ from schema.filters import literal
 from schema.settings import is_lite
 from schema.wire import Wire
 
-_CAST = {"text": "varchar", "int": "double", "float": "double", "bool": "bool"}
+# What a declared column becomes in the index; lists have none.
+JSON_CAST = {"text": "varchar", "int": "double", "float": "double", "bool": "bool"}
 
 
 def make_collection(wire: Wire, alias: str, fingerprint: Fingerprint) -> None:
@@ -68,23 +69,23 @@ def make_version(wire: Wire, version: str, fingerprint: Fingerprint) -> None:
     wire.call("load_collection", version)
 
 
-def index_metadata(wire: Wire, version: str, column: str, kind: str) -> bool:
-    """Index a metadata column by its path in the JSON, where this Milvus can (2.5 and later); tell whether it could."""
+def index_metadata(wire: Wire, version: str, column: str, kind: str) -> str | None:
+    """Index a metadata column by its path in the JSON; None when that is done, else why it could not be.
+
+    Milvus can since 2.5. A column without an index is filtered all the same, only slower.
+    """
     index = MilvusClient.prepare_index_params()
-    path = f"metadata[{literal(column)}]"
     index.add_index(
         "metadata",
         index_name=f"metadata_{hashlib.blake2b(column.encode(), digest_size=8).hexdigest()}",
         index_type="INVERTED",
-        params={"json_path": path, "json_cast_type": _CAST[kind]},
+        params={"json_path": f"metadata[{literal(column)}]", "json_cast_type": JSON_CAST[kind]},
     )
     try:
         wire.call("create_index", version, index)
     except StoreUnavailable as error:
-        if "JSON" in str(error):
-            return False
-        raise
-    return True
+        return str(error)
+    return None
 
 
 def _vector_index(*, exact: bool) -> Any:

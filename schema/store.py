@@ -22,7 +22,7 @@ from schema.collection import (
 from schema.driver import LoadState
 from schema.errors import BadSettings
 from schema.filters import any_of
-from schema.making import index_metadata, made_collections, make_collection
+from schema.making import JSON_CAST, index_metadata, made_collections, make_collection
 from schema.product import ImageRow, Vector
 from schema.settings import check_collection, check_uri, is_lite
 from schema.wire import Wire
@@ -117,10 +117,14 @@ class Store:
         """Tell whether the name still means the version that was opened."""
         return bool(self._wire.call("describe_collection", self.name)["collection_name"] == self.version)
 
-    def index(self, columns: Mapping[str, str]) -> list[str]:
-        """Index metadata columns of a declared type (text, int, float, bool) where this Milvus can; say which."""
+    def index(self, columns: Mapping[str, str]) -> dict[str, str | None]:
+        """Index metadata columns of declared types (text, int, float, bool) where this Milvus can.
+
+        For each says None when it is indexed, else why it is not.
+        """
+        chosen = {name: kind for name, kind in columns.items() if kind in JSON_CAST}
         with self._wire.writing:
-            return [name for name, kind in columns.items() if index_metadata(self._wire, self.version, name, kind)]
+            return {name: index_metadata(self._wire, self.version, name, kind) for name, kind in chosen.items()}
 
     def upsert(self, rows: Iterable[ImageRow]) -> int:
         """Write rows, replacing those with the same image_id; return how many were written.

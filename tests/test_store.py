@@ -268,3 +268,12 @@ def test_reopening_finds_everything(tmp_path: Path) -> None:
         store.upsert(rows)
         store.flush()
     assert stored(tmp_path / "x.db") == {f"p{n}" for n in range(20)}
+
+
+def test_a_declared_column_is_indexed_or_it_is_said_why_not(new_store: NewStore) -> None:
+    store = new_store()
+    told = store.index({"price": "float", "tags": "list"})
+    assert set(told) == {"price"}
+    assert told["price"] is None or "JSON" in told["price"]
+    store.upsert([a_row("1.jpg", metadata={"price": 3.5})])
+    assert store.count('metadata["price"] > 3') == 1

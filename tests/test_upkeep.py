@@ -1,0 +1,159 @@
+"""The commands that keep a collection, as people and cron use them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_cli import ROOT, fails, lookalike
+from test_update import draw
+
+PIXELS = ("--encoder", "pixels")
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """Ten products of two pictures in ./photos, in the collection."""
+    for n in range(20):
+        draw(tmp_path / "photos" / f"p{n // 2}" / f"{n}.png", n)
+    done = lookalike("ingest", "photos", *PIXELS, cwd=tmp_path)
+    assert b"stored 20, rejected 0: 20 new" in done.stdout, done.stderr
+    return tmp_path
+
+
+def told(*arguments: object, cwd: Path) -> dict[str, object]:
+    done = lookalike(*arguments, "--format", "json", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, object] = json.loads(done.stdout)
+    return answer
+
+
+def test_a_run_without_changes_loads_no_network(shop: Path) -> None:
+    probe = (
+        "import sys, lookalike\ntry: lookalike.main(['ingest', 'photos'])\nexcept SystemExit as end: print(end.code)\n"
+    )
+    probe += "print(*({'torch', 'transformers'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=shop, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True
+    )
+    assert b"20 unchanged" in done.stdout
+    assert done.stdout.splitlines()[-2:] == [b"0", b""], done.stderr
+
+
+def test_a_dry_run_of_a_first_ingest_makes_nothing(shop: Path) -> None:
+    plan = told("ingest", "photos", "--uri", "other.db", "--dry-run", cwd=shop)
+    assert (plan["new"], plan["stored"], plan["dry_run"]) == (20, 20, True)
+    assert not (shop / "other.db").exists()
+
+
+def test_prune_past_its_limit_ends_with_status_3(shop: Path) -> None:
+    for n in range(10):
+        (shop / "photos" / f"p{n // 2}" / f"{n}.png").unlink()
+    done = lookalike("ingest", "photos", "--prune", cwd=shop)
+    assert done.returncode == 3
+    assert b"would remove 10 of the 20 rows of this source" in done.stderr
+    assert b"10 unchanged, 0 removed" in done.stdout
+    assert told("ingest", "photos", "--prune", "--max-removals", "10", cwd=shop)["removed"] == 10
+
+
+def test_an_empty_folder_empties_nothing_unless_it_is_meant(shop: Path) -> None:
+    for photo in shop.rglob("*.png"):
+        photo.unlink()
+    assert "holds no pictures" in fails(2, "ingest", "photos", "--prune", cwd=shop)
+    assert told("ingest", "photos", "--prune", "--max-removals", "100%", cwd=shop)["removed"] == 20
+
+
+def test_too_many_rejections_end_with_status_3_and_prune_nothing(shop: Path) -> None:
+    (shop / "photos" / "p0" / "0.png").unlink()
+    for n in range(5):
+        (shop / "photos" / f"bad{n}.jpg").write_text("no picture")
+    done = lookalike("ingest", "photos", "--prune", "--max-rejected", "4", "--report", "r.jsonl", cwd=shop)
+    assert done.returncode == 3
+    assert b"5 of 24 pictures were rejected, more than --max-rejected 4" in done.stderr
+    events = [json.loads(line)["event"] for line in (shop / "r.jsonl").read_text().splitlines()]
+    assert events == 5 * ["rejected"]
+    done = lookalike("ingest", "photos", "--prune", "--max-rejected", "50%", cwd=shop)
+    assert done.returncode == 0
+    assert b"1 removed" in done.stdout
+
+
+def test_json_lines_from_standard_input(shop: Path) -> None:
+    rows = [{"product_id": "x", "image": f"photos/p0/{n}.png", "price": n} for n in range(2)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    arguments = ("ingest", "-", "--source-name", "pipe", "--field", "price:int", "--format", "json")
+    first = json.loads(lookalike(*arguments, cwd=shop, stdin=lines).stdout)
+    second = json.loads(lookalike(*arguments, "--prune", cwd=shop, stdin=lines).stdout)
+    assert (first["new"], first["embedded"], first["encoder"]) == (2, 0, "pixels")
+    assert (second["unchanged"], second["removed"]) == (2, 0)
+    assert "names no pictures" in fails(2, *arguments, cwd=shop).replace("\n", " ")
+
+
+def test_reindex_versions_and_rollback(shop: Path) -> None:
+    tiny_clip = str(ROOT / "tests" / "tiny_clip")
+    moved = told("reindex", "--encoder", tiny_clip, cwd=shop)
+    assert (moved["stored"], moved["rejected"]) == (20, 0)
+    listed = told("versions", cwd=shop)["versions"]
+    assert isinstance(listed, list)
+    assert [(v["name"], v["live"], v["encoder"], v["images"]) for v in listed] == [
+        (moved["before"], False, "pixels", 20),
+        (moved["after"], True, tiny_clip, 20),
+    ]
+    assert told("ingest", "photos", cwd=shop)["encoder"] == tiny_clip
+    assert b"nothing to do" in lookalike("reindex", "--encoder", tiny_clip, cwd=shop).stdout
+    assert told("rollback", cwd=shop)["after"] == moved["before"]
+    assert "is live" in fails(2, "versions", "--drop", str(moved["before"]), cwd=shop)
+    assert lookalike("versions", "--drop", str(moved["after"]), cwd=shop).stdout.count(b"products__v") == 1
+    assert "no version of 'products' before" in fails(2, "rollback", cwd=shop)
+
+
+def test_delete(shop: Path) -> None:
+    assert told("delete", "--product", "p1", "--product", "p2", "--dry-run", cwd=shop)["removed"] == 4
+    assert told("delete", "--product", "p1", "--product", "p2", cwd=shop) == {
+        "removed": 4,
+        "products": 2,
+        "dry_run": False,
+    }
+    assert told("delete", "--where", 'product_id in ["p3", "p4"]', "--product", "p3", cwd=shop)["removed"] == 2
+    assert told("delete", "--where", "product_id != p5", cwd=shop)["removed"] == 12
+    assert told("info", cwd=shop)["images"] == 2
+    assert "nothing is to be deleted" in fails(2, "delete", cwd=shop)
+
+
+def test_duplicates_export_and_import(shop: Path) -> None:
+    os.link(shop / "photos" / "p0" / "0.png", shop / "photos" / "p9" / "copy.png")
+    told("ingest", "photos", cwd=shop)
+    found = told("duplicates", "--threshold", "1", "--sheet", "d.png", cwd=shop)
+    assert isinstance(found["groups"], list)
+    assert [[hit["product_id"] for hit in group["pictures"]] for group in found["groups"]] == [["p0", "p9"]]
+    assert (shop / "d.png").exists()
+    assert told("export", "x.parquet", cwd=shop)["exported"] == 21
+    assert told("import", "x.parquet", "--collection", "copy", cwd=shop)["imported"] == 21
+    assert told("info", "--collection", "copy", cwd=shop)["images"] == 21
+    assert "no Parquet file" in fails(2, "import", "photos/p0/0.png", cwd=shop)
+
+
+def test_watch_follows_the_catalogue_quietly_and_ends_when_asked(shop: Path) -> None:
+    running = subprocess.Popen(
+        [sys.executable, "-m", "lookalike", "ingest", "photos", "--watch", "1", "--prune", "--report", "r.jsonl"],
+        cwd=shop,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert running.stdout
+    assert b"20 unchanged" in running.stdout.readline()
+    (shop / "photos").rename(shop / "unmounted")
+    time.sleep(2)
+    (shop / "unmounted").rename(shop / "photos")
+    draw(shop / "photos" / "p3" / "new.png", 77)
+    assert b"1 new" in running.stdout.readline()
+    running.send_signal(signal.SIGTERM)
+    out, err = running.communicate(timeout=30)
+    assert running.returncode == 0, err
+    assert not out
+    assert b"Trying again in 1 s" in err
+    assert json.loads((shop / "r.jsonl").read_text().splitlines()[-1])["event"] == "new"
