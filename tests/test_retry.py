@@ -39,13 +39,19 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listening.accept()
-                if not self.connected:
+                server = self._server() if self.connected else None
+                if server is None:
                     client.close()
                     continue
-                server = socket.create_connection(self._target)
                 self._open += [client, server]
                 for one, other in ((client, server), (server, client)):
                     threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
+
+    def _server(self) -> socket.socket | None:
+        try:
+            return socket.create_connection(self._target)
+        except OSError:
+            return None
 
     @staticmethod
     def _pass_on(one: socket.socket, other: socket.socket) -> None:
