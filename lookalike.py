@@ -36,6 +36,7 @@ VERBS = {
     "encoders": "encode.cli:encoders",
 }
 
+_INTERRUPTED = 130
 _ASKED_WRONGLY = (BadSettings, BadSource, BadQuery, BadFilter, BadImage, UnknownProduct)
 
 
@@ -59,6 +60,9 @@ class Verbs(click.Group):
         keep_freed_memory()
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(_INTERRUPTED)
         except LookalikeError as error:
             click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
             click.echo(str(error), err=True)

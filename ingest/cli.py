@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from encode.decode import MAX_PIXELS, MOST_PIXELS
+from encode.decode import MAX_PIXELS
 from ingest.limits import Share
 from ingest.options import engine_options, load_engine, report_options
-from schema.errors import BadSource, Busy, HeldBack, LookalikeError, StoreUnavailable
+from schema.errors import BadSettings, BadSource, Busy, HeldBack, LookalikeError, StoreUnavailable
 from schema.fields import parse_fields
 from schema.settings import setting, store_options
 
@@ -44,7 +44,6 @@ _MAY_PASS = (StoreUnavailable, HeldBack, BadSource, Busy)
 @setting("--watch", type=click.IntRange(1), metavar="SECONDS", help="Run again and again, this long after each run.")
 @engine_options
 @setting("--source-name", metavar="NAME", help="Whose rows these are.  [default: the full path of SOURCE]")
-@setting("--max-pixels", type=click.IntRange(1, MOST_PIXELS), help="Larger pictures are rejected.  [default: 64000000]")
 @report_options
 def ingest(**options: Any) -> None:
     """Make a collection equal to SOURCE: a folder of pictures, or a manifest (.csv, .jsonl, .parquet, - for JSONL).
@@ -149,6 +148,9 @@ def _source(options: dict[str, Any], *, empty_is_meant: bool) -> "Source":
     from ingest.sources import FolderSource
 
     path, layout, fields = options["source"], options["layout"], parse_fields(options["fields"])
+    if path == "-" and options["watch"]:
+        raise BadSettings("--watch cannot read standard input again; give it a file")
+    _keep_apart(path, options["report"])
     if is_manifest(path):
         manifest = ManifestSource(path, fields, options["source_name"])
         click.echo(f"Manifest: {manifest.description}", err=True)
@@ -157,6 +159,11 @@ def _source(options: dict[str, Any], *, empty_is_meant: bool) -> "Source":
     if not empty_is_meant:
         _state_layout(folder, layout)
     return folder
+
+
+def _keep_apart(source: str, report: Path | None) -> None:
+    if report is not None and report.exists() and Path(source).exists() and report.samefile(source):
+        raise BadSettings(f"--report {str(report)!r} is the source itself; it would be written over")
 
 
 def _state_layout(folder: "FolderSource", layout: str | None) -> None:

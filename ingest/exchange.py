@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from schema.collection import FINGERPRINT_PROPERTY, LAYOUT, LAYOUT_PROPERTY, Fingerprint
+from schema.collection import FINGERPRINT_PROPERTY, LAYOUT, LAYOUT_PROPERTY, MAX_BYTES, Fingerprint, misfit
 from schema.errors import BadSettings, BadSource
 from schema.product import ImageRow
 from schema.store import Fields, Store
@@ -20,6 +21,7 @@ from schema.store import Fields, Store
 _TEXTS = ("image_id", "product_id", "image", "source", "image_hash", "metadata_hash", "metadata")
 _NUMBERS = ("image_size", "image_mtime")
 _GROUP = 1_000
+_UNIT = 1e-3
 
 
 def export_rows(store: Store, path: Path) -> int:
@@ -28,6 +30,8 @@ def export_rows(store: Store, path: Path) -> int:
     `metadata` is JSON, `embedding` a fixed-size list of float32, and the encoder's fingerprint stands in the file's own
     metadata. The file appears under its name when it is whole.
     """
+    if path.is_dir():
+        raise BadSettings(f"{str(path)!r} is a folder; name a file, such as {path / 'catalogue.parquet'}")
     unfinished = path.with_name(path.name + ".unfinished")
     rows = store.rows(fields=[*_TEXTS[1:], *_NUMBERS, "embedding"])
     count = 0
@@ -40,13 +44,27 @@ def export_rows(store: Store, path: Path) -> int:
     return count
 
 
-def read_fingerprint(path: Path) -> Fingerprint:
-    """Read whose vectors a file holds. Raises BadSource for one that `export_rows` has not written."""
+def check_file(path: Path) -> Fingerprint:
+    """Read whose vectors a file holds, and all of its rows: a file that was changed on its way is found out before.
+
+    Raises BadSource.
+    """
     with _opened(path) as table:
         kept = table.schema_arrow.metadata or {}
         if kept.get(LAYOUT_PROPERTY.encode()) != str(LAYOUT).encode():
             raise BadSource(f"{str(path)!r} was not written by this version of lookalike export")
-        return Fingerprint.from_json(kept[FINGERPRINT_PROPERTY.encode()].decode())
+        fingerprint = Fingerprint.from_json(kept[FINGERPRINT_PROPERTY.encode()].decode())
+        if not table.schema_arrow.equals(_schema(fingerprint)):
+            raise BadSource(f"{str(path)!r} has other columns than lookalike export writes")
+        count = 0
+        for batch in table.iter_batches(_GROUP):
+            try:
+                count += sum(_is_whole(row) for row in _rows(batch))
+            except (ValueError, TypeError, AttributeError) as error:
+                raise BadSource(
+                    f"{str(path)!r} was changed: after row {count} is one that is none ({error})"
+                ) from error
+        return fingerprint
 
 
 def import_rows(store: Store, path: Path) -> int:
@@ -57,6 +75,18 @@ def import_rows(store: Store, path: Path) -> int:
             count += store.upsert(_rows(batch))
         store.settle(count)
     return count
+
+
+def _is_whole(row: ImageRow) -> bool:
+    """Raise ValueError for a row that no export holds."""
+    if not re.fullmatch("[0-9a-f]{32}", row.image_id):
+        raise ValueError(f"image_id {row.image_id!r}")
+    if not isinstance(row.metadata, dict):
+        raise ValueError(f"{row.image}: the metadata is no object")
+    problem = misfit({name: getattr(row, name) for name in MAX_BYTES}, row.metadata)
+    if problem or not abs(float(np.linalg.norm(row.embedding)) - 1) < _UNIT:
+        raise ValueError(problem or f"{row.image}: the vector is not of unit length")
+    return True
 
 
 def _schema(fingerprint: Fingerprint) -> pa.Schema:

@@ -44,12 +44,12 @@ def read(image: str) -> tuple[bytes, FileState]:
     It is stamped before it is read: a change while reading is seen by the next run.
     """
     with _unreadable_is_bad():
-        content, stamp = _read_remote(image) if is_remote(image) else _read_file(image)
+        content, stamp = _read_remote(image) if is_remote(image) else read_file(image)
         return content, FileState.of(content, stamp.mtime)
 
 
-def _read_file(path: str) -> tuple[bytes, Stamp]:
-    """Read a file; never waits on a pipe or device."""
+def read_file(path: str) -> tuple[bytes, Stamp]:
+    """Read a file and its stamp; never waits on a pipe or device. Raises OSError, and BadImage for what is no file."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(handle)
@@ -63,9 +63,20 @@ def _read_file(path: str) -> tuple[bytes, Stamp]:
 def _read_remote(uri: str) -> tuple[bytes, Stamp]:
     about = _about(uri)
     _check_size(about.get("size") or 0)
-    content: bytes = _patiently(lambda: _filesystem(uri).cat_file(uri))
+    content: bytes = _patiently(lambda: _fetch(uri, about.get("size")))
     _check_size(len(content))
     return content, _remote_stamp(about) or Stamp(len(content), 0)
+
+
+def _fetch(uri: str, size: int | None) -> bytes:
+    files = _filesystem(uri)
+    if size is not None:
+        content: bytes = files.cat_file(uri)
+        return content
+    # Nobody has said how much will come.
+    with files.open(uri, "rb") as stream:
+        start: bytes = stream.read(MAX_BYTES + 1)
+    return start
 
 
 def _check_size(size: int) -> None:

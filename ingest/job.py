@@ -72,6 +72,8 @@ def run(job: Job, report: Report) -> str:
             store.settle(report.stored)
             raise
         _check(report, job)
+        # The last moment at which the end may have been asked for.
+        report.on_progress(report.seen)
         if job.pruning is not None:
             prune(plan, store, report, job.pruning)
         if not store.is_live():
@@ -87,6 +89,8 @@ def dry_run(job: Job, report: Report) -> str:
     place = job.place
     store = Store.find(place.uri, token=place.token, collection=place.collection)
     try:
+        if store is not None and job.encoder is not None and _full(job.encoder) != store.fingerprint.encoder:
+            _matching(store, job.load(job.encoder))
         plan = survey(job.source.images(), job.source.name, store, report)
         _check(report, job)
         if job.pruning is not None:

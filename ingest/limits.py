@@ -13,7 +13,7 @@ class Share:
     text: str
 
     def __post_init__(self) -> None:
-        match = re.fullmatch(r"\d+|(\d+(?:\.\d+)?)\s*%", self.text)
+        match = re.fullmatch(r"[0-9]{1,12}|([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%", self.text)
         if match is None or (match[1] and float(match[1]) > 100):
             raise BadSettings(f"{self.text!r} is no limit; write a number such as 500, or a percentage such as 20%")
 
@@ -26,4 +26,4 @@ class Share:
     @property
     def everything(self) -> bool:
         """Whether all rows may go."""
-        return self.text.rstrip("% ") == "100" and self.text.endswith("%")
+        return self.text.endswith("%") and float(self.text.rstrip("% ")) == 100

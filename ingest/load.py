@@ -81,7 +81,7 @@ class Loader:
         try:
             return self._compared(item)
         except BadImage as error:
-            return Rejection(item.image, str(error), item.image_id)
+            return Rejection.of(item, error)
 
     def pixels(self, picture: ProductImage, change: Change) -> LoadedImage:
         """Load the pixels whatever is stored. Raises BadImage."""
@@ -95,6 +95,9 @@ class Loader:
                 return step
         content, file = read(picture.image)
         change = self.plan.after_reading(picture, file)
+        # Nothing new is known of a file without a time.
+        if change is Change.TOUCHED and self.plan.known[picture.image_id].stamp == (file.size, file.mtime):
+            return Unchanged(picture)
         key = picture.image_id if change in (Change.METADATA, Change.TOUCHED) else self.inventory.stored(file.hash)
         if key is not None:
             return StoredVector(picture, file, change, key)

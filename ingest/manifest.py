@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -33,8 +33,9 @@ class ManifestSource:
         self.piped = path == STANDARD_INPUT
         if not self.piped and not Path(path).is_file():
             raise BadSource(f"SOURCE {path!r} cannot be read: there is no such file")
-        self._folder = str(Path.cwd() if self.piped else Path(path).resolve().parent)
-        self.name = name or ("standard input" if self.piped else str(Path(path).resolve()))
+        # Not resolved: behind a link such as `current` there may be another folder tomorrow.
+        self._folder = str(Path.cwd() if self.piped else Path(path).absolute().parent)
+        self.name = name if name is not None else ("standard input" if self.piped else str(Path(path).resolve()))
         problem = misfit({"source": self.name}, {})
         if problem:
             raise BadSettings(f"--source-name: {problem}")
@@ -46,8 +47,11 @@ class ManifestSource:
     def images(self) -> Iterator[ProductImage | Rejection]:
         """Name every picture, or say by its row why one cannot be used; nothing but the manifest is opened."""
         with _broken_is_bad(self.path):
+            place = ""
             for place, row in READERS[suffix(self.path)](self.path, self._fields):
                 yield from self._images(place, row)
+            if self.piped and not place:
+                raise BadSource("SOURCE is standard input, and nothing came from there")
 
     def count(self) -> int | None:
         """Count what `images` would give; None for what can be read only once."""
@@ -59,13 +63,19 @@ class ManifestSource:
             return
         product_id, references = text_of(row.get("product_id")), _references(row.get("image"))
         if not product_id:
-            yield Rejection(place, "there is no product_id")
+            told = repr(row.get("product_id"))[:100]
+            yield Rejection(place, f"there is no product_id that can be used: {told}", incomplete=True)
         elif not references:
             yield Rejection(place, f"product {product_id!r} has no image")
         for reference in references if product_id else []:
-            yield self._image(place, product_id, reference, row)
+            try:
+                yield self._image(place, product_id, text_of(reference), row)
+            except ValueError as error:
+                yield Rejection(place, f"image {repr(reference)[:100]}: {error}", incomplete=True)
 
     def _image(self, place: str, product_id: str, reference: str, row: Row) -> ProductImage | Rejection:
+        if not reference:
+            raise ValueError("it is neither a path nor a URI")
         where = self._where(reference)
         picture = ProductImage.named(self.name, product_id, reference, where, {})
         try:
@@ -87,14 +97,12 @@ def is_manifest(path: str) -> bool:
     return path == STANDARD_INPUT or (suffix(path) in READERS and not Path(path).is_dir())
 
 
-def _references(value: Any) -> list[str]:
+def _references(value: Any) -> list[Any]:
     """A picture, a list of them, or a list as the cell of a CSV file holds it: `["front.jpg", "back.jpg"]`."""
     if isinstance(value, str) and value.startswith('["'):
-        try:
+        with suppress(ValueError, RecursionError):
             value = json.loads(value)
-        except ValueError:
-            return [value]
-    return [text for part in (value if isinstance(value, list) else [value]) if (text := text_of(part))]
+    return [part for part in (value if isinstance(value, list) else [value]) if part is not None and part != ""]
 
 
 @contextmanager

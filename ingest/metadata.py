@@ -1,6 +1,7 @@
 """From a row of a manifest, or a JSON file beside a picture, to what the collection keeps of it."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from schema.fields import NOT_METADATA, Fields, convert, plain
@@ -20,14 +21,14 @@ def metadata_of(row: Row, fields: Fields) -> dict[str, Any]:
             raise ValueError(f"{name} is a column of the collection already; take another name")
         try:
             metadata[name] = convert(plain(value), fields[name]) if name in fields else plain(value)
-        except ValueError:
-            wanted = fields.get(name, "text, a number, true or false, a list or an object")
-            raise ValueError(f"{name} is {value!r}, not {wanted}") from None
+        except (ValueError, RecursionError):
+            wanted = fields.get(name, "text, a number, true or false, or a list or object of them")
+            raise ValueError(f"{name} is {repr(value)[:100]}, not {wanted}") from None
     return metadata
 
 
 def text_of(value: Any) -> str:
     """Read an id or a reference, empty when there is none; a table may take an id for a number."""
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float | Decimal) and value == value // 1:
         value = int(value)
     return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""

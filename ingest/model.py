@@ -2,9 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -38,6 +36,7 @@ class Model:
         with self._loading:
             if self._engine is None:
                 self._engine = self._load()
+                self._lanes = threading.BoundedSemaphore(self._engine.lanes)
         return self._engine
 
     @property
@@ -47,9 +46,6 @@ class Model:
 
     def encode(self, pixels: list[np.ndarray]) -> Vectors:
         """Encode prepared pictures: shape (n, dim), unit length. Waits while as many batches as fit are under way."""
+        encoder = self.encoder
         with self._lanes:
-            return self.encoder.encode_images(np.stack(pixels))
-
-    @cached_property
-    def _lanes(self) -> AbstractContextManager[object]:
-        return threading.BoundedSemaphore(self.engine.lanes)
+            return encoder.encode_images(np.stack(pixels))

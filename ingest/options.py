@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from encode.decode import MOST_PIXELS
 from encode.machine import cores
 from schema.output import format_option
 from schema.settings import encoder_options, setting
@@ -17,14 +18,17 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def engine_options(command: Command) -> Command:
-    """Add --batch-size, --num-workers, --device and --dtype."""
+    """Add --batch-size, --num-workers, --max-pixels, --device and --dtype."""
+    pixels = setting(
+        "--max-pixels", type=click.IntRange(1, MOST_PIXELS), help="Larger pictures are rejected.  [default: 64000000]"
+    )
     workers = setting(
         "--num-workers", type=click.IntRange(1, 256), help="Threads that read and decode.  [default: the cores]"
     )
     batch = setting(
         "--batch-size", type=click.IntRange(1, 4096), help="Pictures in a batch.  [default: 16 on a CPU, 256 on a GPU]"
     )
-    return batch(workers(encoder_options(command)))
+    return batch(workers(pixels(encoder_options(command))))
 
 
 def report_options(command: Command) -> Command:

@@ -73,8 +73,9 @@ def ingest(
             _write(batch.ready, target)
             # After that: a picture's twin may be in the same batch.
             found, gone = inventory.ready(batch.stored)
-            late = _encode(model, plan, report, Batch(fresh=list(_pixels(gone, loader, plan, report))))
-            _write([*found, *late.ready], target)
+            _write(found, target)
+            for late in _batches(_pixels(gone, loader, plan, report), model):
+                _write(_encode(model, plan, report, late).ready, target)
     store.settle(report.stored)
     return plan
 
@@ -104,7 +105,7 @@ def _survey_changed(picture: ProductImage, plan: Plan, report: Report) -> None:
         change = Change.UNCHANGED if isinstance(step, Unchanged) else step.change if step else None
         report.count(change or plan.after_reading(picture, read(picture.image)[1]), picture)
     except BadImage as error:
-        _reject(Rejection(picture.image, str(error), picture.image_id), plan, report)
+        _reject(Rejection.of(picture, error), plan, report)
 
 
 def _steps(
@@ -127,7 +128,7 @@ def _step(item: ProductImage | Rejection, plan: Plan) -> ProductImage | StoredVe
     try:
         step = None if is_remote(item.image) else compare(item, plan)
     except BadImage as error:
-        return Rejection(item.image, str(error), item.image_id)
+        return Rejection.of(item, error)
     if isinstance(step, Unchanged):
         return step
     texts = {"product_id": item.product_id, "image": item.image, "source": item.source}
@@ -153,7 +154,7 @@ def _work(
                 yield item
 
 
-def _batches(items: Generator[LoadedImage | StoredVector], model: Model) -> Generator[Batch]:
+def _batches(items: Generator[LoadedImage | StoredVector] | Generator[LoadedImage], model: Model) -> Generator[Batch]:
     batch = Batch()
     with closing(items):
         for item in items:
@@ -184,13 +185,13 @@ def _encode(model: Model, plan: Plan, report: Report, batch: Batch) -> Batch:
     return encoded
 
 
-def _pixels(items: Iterable[StoredVector], loader: Loader, plan: Plan, report: Report) -> Iterator[LoadedImage]:
+def _pixels(items: Iterable[StoredVector], loader: Loader, plan: Plan, report: Report) -> Generator[LoadedImage]:
     """Load what was thought to have a vector already; rare: its row was changed or removed meanwhile."""
     for item in items:
         try:
             yield loader.pixels(item.picture, item.change)
         except BadImage as error:
-            _reject(Rejection(item.picture.image, str(error), item.picture.image_id), plan, report)
+            _reject(Rejection.of(item.picture, error), plan, report)
 
 
 def _write(ready: Sequence[Ready], target: Target) -> None:
@@ -200,4 +201,5 @@ def _write(ready: Sequence[Ready], target: Target) -> None:
 
 
 def _reject(rejection: Rejection, plan: Plan, report: Report) -> None:
-    report.reject(rejection, kept=plan.reject(rejection.image_id, complete=not rejection.incomplete))
+    complete, unreadable = not rejection.incomplete, rejection.unreadable
+    report.reject(rejection, kept=plan.reject(rejection.image_id, complete=complete, unreadable=unreadable))

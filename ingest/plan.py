@@ -49,7 +49,7 @@ class Plan:
         self.complete = True
         """Whether all of the source could be read: of what could not, nobody knows what was in it."""
         self._seen: set[str] = set()
-        self._rejected: set[str] = set()
+        self._unreadable: set[str] = set()
 
     def meet(self, image_id: str) -> bool:
         """Note that the source has a picture; False when it has named the same one before."""
@@ -57,19 +57,21 @@ class Plan:
         self._seen.add(image_id)
         return first
 
-    def reject(self, image_id: str | None, *, complete: bool = True) -> bool:
+    def reject(self, image_id: str | None, *, complete: bool = True, unreadable: bool = False) -> bool:
         """Note a picture that cannot be used; True when the collection has a row of it, which stays."""
         self.complete = self.complete and complete
         if image_id is None or image_id not in self.known:
             return False
         self._seen.add(image_id)
-        self._rejected.add(image_id)
+        if unreadable:
+            self._unreadable.add(image_id)
         return True
 
     def at_a_glance(self, picture: ProductImage, stamp: Stamp) -> Change | None:
         """Compare without reading; None when the bytes are needed to know."""
         known = self.known.get(picture.image_id)
-        if known is None or known.stamp != stamp or not stamp.mtime:
+        # Another place is another file, whatever its size and time.
+        if known is None or known.image != picture.image or known.stamp != stamp or not stamp.mtime:
             return None
         return Change.METADATA if _said_otherwise(picture, known) else Change.UNCHANGED
 
@@ -88,7 +90,7 @@ class Plan:
 
     def unreadable(self) -> list[str]:
         """The keys of the rows whose picture the source still names, but cannot be used any more."""
-        return sorted(self._rejected)
+        return sorted(self._unreadable)
 
 
 def _said_otherwise(picture: ProductImage, known: Known) -> bool:

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from ingest.plan import Change, Known
-from schema.errors import BadSettings
+from schema.errors import BadImage, BadSettings
 from schema.product import ImageRow, ProductImage
 
 SHOWN = 10
@@ -24,13 +24,20 @@ class Rejection:
     """A picture, or a row of a manifest, that cannot be used, and why.
 
     `image_id` is its key, where it has one: its row, if there is one already, is kept. `incomplete` says that nobody
-    knows which pictures were meant: a folder or a line that could not be read.
+    knows which pictures were meant: a folder or a line that could not be read; `unreadable` that the picture itself is
+    missing or broken.
     """
 
     image: str
     reason: str
     image_id: str | None = None
     incomplete: bool = False
+    unreadable: bool = False
+
+    @classmethod
+    def of(cls, picture: ProductImage, error: BadImage) -> "Rejection":
+        """Reject a picture that cannot be read or decoded; one from the web may only be out of reach."""
+        return cls(picture.image, str(error), picture.image_id, unreadable="://" not in picture.image)
 
 
 class Ready(NamedTuple):
@@ -80,7 +87,8 @@ class Report:
         self._started = time.monotonic()
         self._lock = threading.Lock()
         self._path = path
-        self._file = None if path is None else _open(path, "a" if append else "w")
+        self._append = append
+        self._file = None if path is None else _open(path)
 
     @property
     def stored(self) -> int:
@@ -98,8 +106,11 @@ class Report:
         return self.stored + self.rejected + self._counts[Change.UNCHANGED]
 
     def start(self) -> None:
-        """Start the clock."""
+        """Start the clock, and the report: what an earlier run has told goes only now."""
         self._started = time.monotonic()
+        if self._file is not None and not self._append:
+            with _disk_errors(self._path):
+                self._file.truncate(0)
 
     def reject(self, rejection: Rejection, *, kept: bool = False) -> None:
         """Note a picture that cannot be used; `kept` says that the collection still has what it was before."""
@@ -183,10 +194,10 @@ class Report:
 _EVENTS = {Change.NEW: "new", Change.PICTURE: "changed", Change.METADATA: "metadata"}
 
 
-def _open(path: Path, mode: Literal["a", "w"]) -> TextIO:
+def _open(path: Path) -> TextIO:
     with _disk_errors(path):
         # Line by line, so that a killed run leaves what it found. ASCII: JSON escapes whatever a file name may hold.
-        return path.open(mode, encoding="ascii", buffering=1)
+        return path.open("a", encoding="ascii", buffering=1)
 
 
 @contextmanager

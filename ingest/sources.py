@@ -1,5 +1,6 @@
 """Where pictures come from: a folder, searched recursively."""
 
+import errno
 import json
 import os
 import stat
@@ -9,11 +10,12 @@ from pathlib import Path, PurePath
 from typing import Protocol
 
 from encode.decode import SUFFIXES
+from ingest.files import read_file
 from ingest.layout import Place
 from ingest.metadata import Row, metadata_of
 from ingest.report import Rejection
 from schema.collection import misfit
-from schema.errors import BadSettings, BadSource
+from schema.errors import BadImage, BadSettings, BadSource
 from schema.fields import Fields
 from schema.product import ProductImage
 
@@ -42,8 +44,9 @@ class FolderSource:
 
     def __init__(self, root: Path, rule: Rule, name: str | None = None, fields: Fields | None = None) -> None:
         _look_at(root)
-        self.root = root.resolve()
-        self.name = str(self.root) if name is None else name
+        # Not resolved: behind a link such as `current` there may be another folder tomorrow.
+        self.root = root.absolute()
+        self.name = str(root.resolve()) if name is None else name
         problem = misfit({"source": self.name}, {})
         if problem:
             raise BadSettings(f"--source-name: {problem}")
@@ -92,13 +95,16 @@ class FolderSource:
 
 def _beside(path: str) -> Row | None:
     """Read `front.json` beside `front.jpg`; None when there is none. Raises ValueError for a broken one."""
+    beside = os.path.splitext(path)[0] + ".json"  # noqa: PTH122  as above
     try:
-        with open(os.path.splitext(path)[0] + ".json", encoding="utf-8") as file:  # noqa: PTH122, PTH123  as above
-            row = json.load(file)
-    except FileNotFoundError:
-        return None
+        row = json.loads(read_file(beside)[0].decode("utf-8-sig"))
     except OSError as error:
+        # A name that is too long is nobody's.
+        if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+            return None
         raise ValueError(error.strerror) from error
+    except BadImage as error:
+        raise ValueError(str(error)) from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(row, dict):
@@ -133,11 +139,15 @@ def _walk(root: str, inode: Inode) -> Iterator[str | Rejection]:
         elif not _is_folder(entry):
             yield from _picture(entry)
         elif entry.name not in _JUNK_FOLDERS:
-            inode = _inode(entry.stat())
-            if inode in linked or any(inode == folder.inode for folder in trail):
+            try:
+                inode, link = _inode(entry.stat()), entry.is_symlink()
+            except OSError as error:
+                yield Rejection(entry.path, f"the folder cannot be read: {error.strerror}", incomplete=True)
+                continue
+            if link and (inode in linked or any(inode == folder.inode for folder in trail)):
                 yield Rejection(entry.path, "the link leads to a folder that is read already")
                 continue
-            if entry.is_symlink():
+            if link:
                 linked.add(inode)
             trail.append(_Folder(inode, _entries(entry.path)))
 

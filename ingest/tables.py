@@ -2,12 +2,13 @@
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from ingest.metadata import Row
 from schema.errors import BadSource
@@ -15,6 +16,7 @@ from schema.fields import NOT_METADATA, Fields, convert, guess
 
 STANDARD_INPUT = "-"
 _PARQUET_ROWS = 1_000
+_LONGEST_CELL = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,15 @@ def _cells(path: str, file: TextIO) -> Iterator[tuple[str, dict[str, str] | Brok
     header_line = file.readline()
     file.seek(0)
     # A comma, or what spreadsheets put between columns where commas are in numbers.
-    table = csv.reader(file, delimiter=max(",;\t", key=header_line.count), strict=True)
-    header = [name.strip() for name in next(table, [])]
-    _check_columns(path, header)
+    delimiter = max(",;\t", key=re.sub(r'"[^"]*"', "", header_line).count)
+    # The default cuts long descriptions off; what is too long for a row is rejected later.
+    csv.field_size_limit(_LONGEST_CELL)
+    table = csv.reader(file, delimiter=delimiter, strict=True)
+    try:
+        header = [name.strip() for name in next(table, [])]
+    except csv.Error as error:
+        raise BadSource(f"SOURCE {path!r} has no header that can be read: {error}") from error
+    _check_columns(path, [name for name in header if name])
     while True:
         try:
             cells = next(table)
@@ -57,10 +65,10 @@ def _cells(path: str, file: TextIO) -> Iterator[tuple[str, dict[str, str] | Brok
         except csv.Error as error:
             yield f"line {table.line_num}", Broken(f"it is no CSV: {error}")
             continue
-        if len(cells) > len(header):
+        if cells and len(cells) != len(header):
             yield f"line {table.line_num}", Broken(f"it has {len(cells)} values for {len(header)} columns")
         elif cells:
-            yield f"line {table.line_num}", dict(zip(header, cells, strict=False))
+            yield f"line {table.line_num}", {name: cell for name, cell in zip(header, cells, strict=True) if name}
 
 
 def _kinds(rows: Iterable[dict[str, str] | Broken], fields: Fields) -> Fields:
@@ -90,7 +98,7 @@ def _json_lines(path: str, _fields: Fields) -> Iterator[Numbered]:
     with nullcontext(sys.stdin) if path == STANDARD_INPUT else _opened(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield f"line {number}", _json_row(line)
+                yield f"line {number}", _json_row(line.removeprefix("\ufeff"))
 
 
 def _json_row(line: str) -> Row | Broken:
@@ -109,11 +117,23 @@ def _parquet(path: str, _fields: Fields) -> Iterator[Numbered]:
         with parquet.ParquetFile(path) as table:
             _check_columns(path, table.schema_arrow.names)
             for batch in table.iter_batches(_PARQUET_ROWS):
-                for row in batch.to_pylist():
+                for row in _parquet_rows(batch):
                     number += 1
                     yield f"row {number}", row
     except ArrowException as error:
         raise BadSource(f"SOURCE {path!r} is no Parquet that can be read, after row {number}: {error}") from error
+
+
+def _parquet_rows(batch: Any) -> Iterator[Row | Broken]:
+    """Rows as Python values; a date that Python does not know breaks its own row only."""
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, OverflowError):
+        for number in range(len(batch)):
+            try:
+                yield batch.slice(number, 1).to_pylist()[0]
+            except (ValueError, OverflowError) as error:
+                yield Broken(f"it holds what cannot be read: {error}")
 
 
 def _opened(path: str) -> TextIO:

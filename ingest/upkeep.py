@@ -69,7 +69,7 @@ def reindex(encoder: str, output: str, **options: Any) -> None:
     from ingest.report import Report
     from ingest.terminal import progress_bar
 
-    pace = Pace(options["num_workers"] or cores(), MAX_PIXELS)
+    pace = Pace(options["num_workers"] or cores(), options["max_pixels"] or MAX_PIXELS)
     with _versions(options) as versions, _store(options) as live, Stop() as stop:
         engine = load_engine(encoder, options)
         with (
@@ -93,12 +93,12 @@ def reindex(encoder: str, output: str, **options: Any) -> None:
 @store_options
 @format_option("table", "json")
 def rollback(to: str | None, output: str, **options: Any) -> None:
-    """Make the version before the live one live again, or any other."""
+    """Make the version that was live before live again; once more, and it is as it was."""
     with _versions(options) as versions:
         before = versions.live.name
-        after = to or versions.before_live().name
+        after = versions.once_live(to).name if to else versions.before_live().name
         versions.go_live(after)
-    line = f"{options['collection']} is {after} now, as old as it is; the next ingest brings it up to date"
+    line = f"{options['collection']} is {after} now, as it was when it was left; the next ingest brings it up to date"
     _tell({"before": before, "after": after}, output, line)
 
 
@@ -141,11 +141,11 @@ def export_rows(file: Path, output: str, **options: Any) -> None:
 @format_option("table", "json")
 def import_rows(file: Path, output: str, **options: Any) -> None:
     """Bring the rows of FILE, written by `lookalike export`, into a collection of the same encoder, or a new one."""
+    from ingest.exchange import check_file
     from ingest.exchange import import_rows as read
-    from ingest.exchange import read_fingerprint
     from schema.store import Store
 
-    fingerprint = read_fingerprint(file)
+    fingerprint = check_file(file)
     with Store.create(options["uri"], fingerprint, token=options["token"], collection=options["collection"]) as store:
         count = read(store, file)
     _tell({"imported": count, "file": str(file)}, output, f"{count} rows → {options['collection']} at {options['uri']}")

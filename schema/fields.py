@@ -11,6 +11,8 @@ from typing import Any
 from schema.errors import BadSettings
 from schema.filters import COLUMNS
 
+_DEEPEST = 50
+
 NOT_METADATA = frozenset({"product_id", "image", "_"})
 
 Fields = dict[str, str]
@@ -24,6 +26,8 @@ def parse_fields(texts: Iterable[str]) -> Fields:
         name, _, kind = text.rpartition(":")
         if not name or kind not in TYPES:
             raise BadSettings(f"--field {text!r}: write NAME:TYPE, the type one of {', '.join(TYPES)}")
+        if not name.isprintable() or any("\ud800" <= character <= "\udfff" for character in name):
+            raise BadSettings(f"--field {text!a}: a name is printable text")
         if name in COLUMNS:
             raise BadSettings(f"--field {text!r}: {name} is a column of the collection already, and text")
         fields[name] = kind
@@ -35,7 +39,7 @@ def convert(value: Any, kind: str) -> Any:
     wanted = _PYTHON[kind]
     if isinstance(value, str) and wanted is not str:
         return TYPES[kind](value.strip())
-    if wanted is float and type(value) is int:
+    if wanted is float and type(value) is int and abs(value) < 2**1023:
         return float(value)
     if type(value) is not wanted:
         raise ValueError(value)
@@ -45,17 +49,22 @@ def convert(value: Any, kind: str) -> Any:
 def guess(text: str) -> str:
     """Find the narrowest type that a text can be, in a table where all is text.
 
-    What a number would not give back as it was stays text: an id with leading zeros, `1e5`, a code of 20 digits.
+    What is rather an id stays text: leading zeros, `1e5`, a code of 20 digits.
     """
     return next((kind for kind, pattern in _GUESSED.items() if pattern.fullmatch(text)), "text")
 
 
-def plain(value: Any) -> Any:
-    """Turn what Parquet and JSON hold into what a JSON column holds. Raises ValueError for bytes and the like."""
+def plain(value: Any, depth: int = 0) -> Any:
+    """Turn what Parquet and JSON hold into what a JSON column holds.
+
+    Raises ValueError for bytes and the like, and for what is nested more than 50 deep.
+    """
+    if depth > _DEEPEST:
+        raise ValueError("nested too deeply")
     if isinstance(value, dict):
-        return {str(name): plain(part) for name, part in value.items() if part is not None}
+        return {str(name): plain(part, depth + 1) for name, part in value.items() if part is not None}
     if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
+        return [plain(part, depth + 1) for part in value]
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, datetime | date | time):
@@ -89,7 +98,10 @@ def _list(text: str) -> list[Any]:
     """A JSON array, or parts between bars: `red|green`."""
     if not text.startswith("["):
         return [part.strip() for part in text.split("|") if part.strip()]
-    found = json.loads(text)
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError(text) from None
     if not isinstance(found, list):
         raise ValueError(text)
     return found
@@ -103,8 +115,8 @@ TYPES: dict[str, Callable[[str], Any]] = {
     "list": _list,
 }
 _GUESSED = {
-    "int": re.compile(r"0|-?[1-9]\d{0,17}"),
-    "float": re.compile(r"-?(?:0|[1-9]\d{0,9})(?:\.\d{1,6})?"),
+    "int": re.compile(r"0|-?[1-9][0-9]{0,17}"),
+    "float": re.compile(r"0|-?[1-9][0-9]{0,9}|-?(?:0|[1-9][0-9]{0,9})\.[0-9]{1,6}"),
     "bool": re.compile(r"true|false", re.IGNORECASE),
 }
 _PYTHON: dict[str, type] = {"text": str, "int": int, "float": float, "bool": bool, "list": list}

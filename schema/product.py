@@ -97,7 +97,7 @@ class Hit:
 
 def metadata_hash(metadata: Metadata) -> str:
     """Hash metadata so that the order of its columns does not matter."""
-    return _digest(json.dumps(metadata, sort_keys=True, ensure_ascii=False).encode())
+    return _digest(json.dumps(metadata, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass"))
 
 
 def _digest(content: bytes) -> str:

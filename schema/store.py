@@ -84,6 +84,12 @@ class Store:
         return None
 
     @classmethod
+    def open_version(cls, uri: str, version: str, *, token: str = "") -> "Store":
+        """Open a version of a collection by the name that it was made with."""
+        with _closed_on_error(Wire.connect(uri, token)) as wire:
+            return cls._opened(wire, version)
+
+    @classmethod
     def create(cls, uri: str, fingerprint: Fingerprint, *, token: str = "", collection: str = "products") -> "Store":
         """Open a collection for an encoder, making it first when there is none.
 

@@ -5,10 +5,11 @@ alias, in one step that every search sees at once; the one before stays until so
 """
 
 import re
+import time
 from dataclasses import dataclass
 from types import TracebackType
 
-from schema.collection import FINGERPRINT_PROPERTY, MADE_PROPERTY, Fingerprint
+from schema.collection import FINGERPRINT_PROPERTY, LEFT_PROPERTY, MADE_PROPERTY, Fingerprint
 from schema.errors import BadSettings
 from schema.making import make_version, version_name
 from schema.settings import check_collection, check_uri
@@ -18,13 +19,17 @@ from schema.wire import Wire
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of a collection; `made` is the time in UTC, `live` says that the alias points to it."""
+    """One version of a collection; `live` says that the alias points to it.
+
+    `made` is the time in UTC, `left` the nanosecond at which the alias moved away from it, 0 if it never was live.
+    """
 
     name: str
     number: int
     live: bool
     fingerprint: Fingerprint
     made: str
+    left: int
 
 
 class Versions:
@@ -34,7 +39,9 @@ class Versions:
         self.collection = check_collection(collection)
         self._uri, self._token = uri, token
         # Makes sure that there is one, and says what there is instead.
-        with Store.open(check_uri(uri), token=token, collection=collection):
+        with Store.open(check_uri(uri), token=token, collection=collection) as store:
+            if store.version == collection:
+                raise BadSettings(f"{collection!r} is a version itself; name the collection that it is a version of")
             self._wire = Wire.connect(uri, token)
 
     def all(self) -> list[Version]:
@@ -53,7 +60,7 @@ class Versions:
 
     def open(self, version: str) -> Store:
         """Open a version by its own name."""
-        return Store.open(self._uri, token=self._token, collection=version)
+        return Store.open_version(self._uri, version, token=self._token)
 
     def make(self, fingerprint: Fingerprint) -> str:
         """Make the next version, empty; return its name."""
@@ -66,6 +73,8 @@ class Versions:
         """Point the alias to a version; every search that is asked from now on is answered by it."""
         self._require(version)
         with self._wire.writing:
+            # First, so that a way back is there as soon as it can be needed.
+            self._wire.call("alter_collection_properties", self.live.name, {LEFT_PROPERTY: str(time.time_ns())})
             self._wire.call("alter_alias", version, self.collection)
 
     def drop(self, version: str) -> None:
@@ -77,11 +86,17 @@ class Versions:
 
     def before_live(self) -> Version:
         """The version that was live before the one that is. Raises BadSettings when there is none."""
-        versions = self.all()
-        earlier = versions[: [version.live for version in versions].index(True)]
+        earlier = [version for version in self.all() if version.left and not version.live]
         if not earlier:
-            raise BadSettings(f"there is no version of {self.collection!r} before the live one, {self.live.name}")
-        return earlier[-1]
+            raise BadSettings(f"there is no version of {self.collection!r} that was live before {self.live.name}")
+        return max(earlier, key=lambda version: version.left)
+
+    def once_live(self, name: str) -> Version:
+        """A version that was live before. Raises BadSettings for one that was never finished."""
+        version = self._require(name)
+        if not version.left and not version.live:
+            raise BadSettings(f"{name} was never live, so it may not be whole; lookalike reindex completes it")
+        return version
 
     def _require(self, name: str) -> Version:
         for version in self.all():
@@ -92,7 +107,8 @@ class Versions:
     def _version(self, name: str, number: int, live: str) -> Version:
         properties = self._wire.call("describe_collection", name)["properties"]
         fingerprint = Fingerprint.from_json(properties[FINGERPRINT_PROPERTY])
-        return Version(name, number, name == live, fingerprint, properties.get(MADE_PROPERTY, ""))
+        made, left = properties.get(MADE_PROPERTY, ""), int(properties.get(LEFT_PROPERTY, "0"))
+        return Version(name, number, name == live, fingerprint, made, left)
 
     def close(self) -> None:
         """Let go of Milvus."""

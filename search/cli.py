@@ -1,6 +1,7 @@
 """`lookalike search` and `lookalike info`: a question in, product ids out."""
 
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -98,6 +99,8 @@ def duplicates(threshold: float, output: str, sheet: Path | None, **options: Any
     from schema.store import Store
     from search.duplicates import find_duplicates
 
+    if not math.isfinite(threshold):
+        raise BadQuery(f"--threshold {threshold} is no cosine; take a number between 0 and 1")
     if sheet is not None:
         _check_sheet(sheet)
     with Store.open(options["uri"], token=options["token"], collection=options["collection"]) as store:

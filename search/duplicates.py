@@ -1,11 +1,12 @@
 """Pictures that are nearly the same in different products: a product entered twice, a photo on the wrong one."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
+from schema.filters import any_of
 from schema.product import Hit, Vector
 from schema.store import Fields, Store
 
@@ -14,6 +15,7 @@ _TOGETHER = 64
 """Vectors in one search: Milvus is many times faster than with one at a time."""
 
 _WIDTH = 16
+_CHUNK = 500
 
 
 Pair = tuple[Fields, Fields]
@@ -49,6 +51,10 @@ class Links:
         self._parent[second] = first
         self._score[first] = min(score, self._score.get(first, 1.0), self._score.get(second, 1.0))
 
+    def joined(self) -> list[str]:
+        """All pictures that are in a set with another."""
+        return list(self._parent)
+
     def score(self, key: str) -> float:
         """The lowest score by which the set of a picture was joined."""
         return self._score[self.find(key)]
@@ -57,21 +63,29 @@ class Links:
 def find_duplicates(store: Store, threshold: float) -> list[Group]:
     """Group the pictures of different products whose cosine is at least `threshold`, largest group first.
 
-    Each picture is searched for among all others; in memory are only those that have a double.
+    Each picture is searched for among all others; in memory are keys, no vectors.
     """
-    links, pictures = Links(), {}
-    rows = store.rows(fields=[*_FIELDS, "embedding"])
+    links = Links()
+    products: dict[str, str] = {}
+    first: dict[str, str] = {}
+    rows = store.rows(fields=["product_id", "image_hash", "embedding"])
     while group := list(islice(rows, _TOGETHER)):
-        for row, double in _doubles(store, group, threshold):
-            for picture in (row, double):
-                pictures[picture["image_id"]] = picture
+        products |= {row["image_id"]: row["product_id"] for row in group}
+        for row in group:
+            # The same bytes are alike without a search: ten thousand products may have the same placeholder.
+            one = first.setdefault(row["image_hash"], row["image_id"])
+            if one != row["image_id"]:
+                links.join(one, row["image_id"], 1.0)
+        searched = [row for row in group if first[row["image_hash"]] == row["image_id"]]
+        for row, double in _doubles(store, searched, threshold):
+            products[double["image_id"]] = double["product_id"]
             links.join(row["image_id"], double["image_id"], double["score"])
-    return _groups(links, pictures)
+    return _groups(store, links, products)
 
 
 def _doubles(store: Store, rows: list[Fields], threshold: float, width: int = _WIDTH) -> Iterator[Pair]:
     """Pairs of a row and one of another product that is like it; looks wider where all that was found is alike."""
-    answers = store.search_many([_vector(row) for row in rows], width, fields=_FIELDS)
+    answers = store.search_many([_vector(row) for row in rows], width, fields=["product_id"]) if rows else []
     wider = []
     for row, hits in zip(rows, answers, strict=True):
         alike = [hit for hit in hits if hit["score"] >= threshold]
@@ -83,15 +97,20 @@ def _doubles(store: Store, rows: list[Fields], threshold: float, width: int = _W
         yield from _doubles(store, wider, threshold, min(8 * width, store.window))
 
 
-def _groups(links: Links, pictures: dict[str, Fields]) -> list[Group]:
-    sets: dict[str, list[Fields]] = {}
-    for image_id, row in pictures.items():
-        sets.setdefault(links.find(image_id), []).append(row)
-    groups = [Group(links.score(name), _hits(rows, links.score(name))) for name, rows in sets.items()]
+def _groups(store: Store, links: Links, products: dict[str, str]) -> list[Group]:
+    sets: dict[str, list[str]] = {}
+    for image_id in links.joined():
+        sets.setdefault(links.find(image_id), []).append(image_id)
+    several = {name: ids for name, ids in sets.items() if len({products[image_id] for image_id in ids}) > 1}
+    groups = [Group(links.score(name), _hits(store, ids, links.score(name))) for name, ids in several.items()]
     return sorted(groups, key=lambda group: (-len(group.pictures), -group.score, group.pictures[0].product_id))
 
 
-def _hits(rows: Iterable[Fields], score: float) -> list[Hit]:
+def _hits(store: Store, image_ids: Sequence[str], score: float) -> list[Hit]:
+    rows: list[Fields] = []
+    for start in range(0, len(image_ids), _CHUNK):
+        chunk = image_ids[start : start + _CHUNK]
+        rows += store.fetch(where=any_of("image_id", chunk), fields=_FIELDS, limit=_CHUNK)
     ordered = sorted(rows, key=lambda row: (row["product_id"], row["image"]))
     return [Hit(row["product_id"], score, row["image"], row["metadata"]) for row in ordered]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -146,6 +147,26 @@ def test_links_to_folders_elsewhere_are_followed(tmp_path: Path) -> None:
     assert [item.image for item in found if isinstance(item, ProductImage)] == [
         str(tmp_path / "shop" / "linked" / "x.jpg")
     ]
+
+
+def test_a_link_beside_a_folder_does_not_take_its_place(tmp_path: Path) -> None:
+    picture(tmp_path / "mug" / "x.jpg")
+    (tmp_path / "aa").symlink_to("mug")
+    (tmp_path / "zz").symlink_to("mug")
+    found = [item for item in FolderSource(tmp_path, FolderRule()).images() if isinstance(item, ProductImage)]
+    assert [item.product_id for item in found] == ["aa", "mug"]
+
+
+def test_a_folder_that_vanishes_during_the_walk_is_one_line(tmp_path: Path) -> None:
+    for name in "abc":
+        picture(tmp_path / name / "x.jpg")
+    walk = FolderSource(tmp_path, FolderRule()).images()
+    next(walk)
+    shutil.rmtree(tmp_path / "b")
+    rejected, last = list(walk)
+    assert isinstance(rejected, Rejection)
+    assert rejected.incomplete
+    assert isinstance(last, ProductImage)
 
 
 def test_a_tangle_of_links_ends(tmp_path: Path) -> None:

@@ -151,11 +151,16 @@ def test_a_bad_row_is_one_line_with_its_number(tmp_path: Path) -> None:
         "[1]",
         '{"product_id": "d", "image": "3.jpg", "source": "mine"}',
         '{"product_id": true, "image": "4.jpg"}',
+        '{"product_id": "e", "image": {"url": "5.jpg"}}',
+        '{"product_id": "f", "image": ["6.jpg", {"x": 1}]}',
+        '{"product_id": "g", "image": "file://[x"}',
+        '{"product_id": "h", "image": "7.jpg", "price": ' + 401 * "9" + "}",
+        '{"product_id": "i", "image": "8.jpg", "x": ' + 900 * "[" + 900 * "]" + "}",
     ]
     (tmp_path / "c.jsonl").write_text("\n".join(lines))
     source = ManifestSource(str(tmp_path / "c.jsonl"), {"price": "float"})
 
-    assert [item.product_id for item in pictures(source)] == ["a"]
+    assert [item.product_id for item in pictures(source)] == ["a", "f"]
     told = rejected(source)
     assert [place for place, _ in told] == [
         "line 2",
@@ -165,18 +170,34 @@ def test_a_bad_row_is_one_line_with_its_number(tmp_path: Path) -> None:
         "line 6",
         "line 7: 3.jpg",
         "line 8",
+        "line 9",
+        "line 10",
+        "line 11",
+        "line 12: 7.jpg",
+        "line 13: 8.jpg",
     ]
     reasons = " / ".join(reason for _, reason in told)
     for part in ("no product_id", "'b' has no image", "price is 'cheap', not float", "no JSON:", "no JSON object"):
         assert part in reasons
     incomplete = [item.incomplete for item in source.images() if isinstance(item, Rejection)]
-    assert incomplete == [False, False, False, True, True, False, False]
+    assert incomplete == [True, False, False, True, True, False, True, True, True, True, False, False]
 
 
 def test_a_broken_line_of_csv_does_not_end_it(tmp_path: Path) -> None:
-    source = manifest(tmp_path / "c.csv", 'product_id,image\na,1.jpg\nb,2.jpg,3\nc,"4"x\nd,5.jpg\n')
-    assert [item.product_id for item in pictures(source)] == ["a", "d"]
-    assert [place for place, _ in rejected(source)] == ["line 3", "line 4"]
+    long = "x" * 200_000
+    lines = [
+        "product_id,image,",
+        "a,1.jpg,",
+        "b,2.jpg,3,4",
+        'c,"4"x,',
+        "d,5.jpg",
+        f'e,{long},"',
+        'f,6.jpg"',
+        "g,7.jpg,",
+    ]
+    source = manifest(tmp_path / "c.csv", "\n".join(lines))
+    assert [item.product_id for item in pictures(source)] == ["a", "e", "g"]
+    assert [place for place, _ in rejected(source)] == ["line 3", "line 4", "line 5"]
 
 
 @pytest.mark.parametrize(
@@ -184,6 +205,7 @@ def test_a_broken_line_of_csv_does_not_end_it(tmp_path: Path) -> None:
     [
         ("c.csv", b"sku,photo\n1,2\n", "has no column product_id and no image; it has sku, photo"),
         ("c.csv", b"", "no image; it has none"),
+        ("c.csv", b'product_id,"image\na,b\n', "no header that can be read"),
         ("c.csv", b"product_id,image,x,x\n", "two columns of the name x"),
         ("c.csv", b"product_id,image\n\xff,1\n", "is not UTF-8"),
         ("c.parquet", b"no parquet", "no Parquet that can be read"),
@@ -220,6 +242,15 @@ def test_json_beside_a_picture(tmp_path: Path) -> None:
     bad = [item for item in found if isinstance(item, Rejection)]
     assert all("the JSON file beside it" in item.reason and item.image_id for item in bad)
     assert len(bad) == 2
+
+
+def test_dates_that_python_does_not_know_break_their_own_row(tmp_path: Path) -> None:
+    days = pa.array([1, 9_000_000], pa.int32()).cast(pa.date32())
+    table = pa.table({"product_id": ["a", "b"], "image": ["1.jpg", "2.jpg"], "since": days})
+    parquet.write_table(table, tmp_path / "c.parquet")
+    source = ManifestSource(str(tmp_path / "c.parquet"), {})
+    assert [item.product_id for item in pictures(source)] == ["a"]
+    assert [place for place, _ in rejected(source)] == ["row 2"]
 
 
 class Handler(SimpleHTTPRequestHandler):

@@ -1,6 +1,6 @@
 """Laws of the plan: it makes source and collection equal, does it once, and does not mind in which order it is told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,12 +103,21 @@ def test_only_other_bytes_are_embedded(before: list[Photo], after: list[Photo]) 
 
 
 @given(before=photos, after=photos)
-def test_the_rejected_keep_their_rows_and_are_known_as_unreadable(before: list[Photo], after: list[Photo]) -> None:
+def test_the_rejected_keep_their_rows(before: list[Photo], after: list[Photo]) -> None:
     rows = collection(before)
     plan = Plan(rows)
-    kept = [photo.picture.image_id for photo in after if plan.reject(photo.picture.image_id)]
-    assert set(kept) == set(rows) & {photo.picture.image_id for photo in after} == set(plan.unreadable())
+    kept = [p.picture.image_id for p in after if plan.reject(p.picture.image_id, unreadable=p.price == 0)]
+    assert set(kept) == set(rows) & {photo.picture.image_id for photo in after}
+    assert set(plan.unreadable()) == set(rows) & {p.picture.image_id for p in after if p.price == 0}
     assert set(plan.removed()) == set(rows) - set(kept)
+
+
+def test_another_place_is_another_file_whatever_its_size_and_time() -> None:
+    photo = Photo("a", "x", content=1, mtime=1, price=1)
+    plan, moved = Plan(collection([photo])), replace(photo.picture, image="/elsewhere/x")
+    assert plan.at_a_glance(moved, Stamp(photo.file.size, 1)) is None
+    assert plan.after_reading(moved, photo.file) is Change.METADATA
+    assert plan.after_reading(moved, replace(photo.file, hash="other")) is Change.PICTURE
 
 
 def test_a_time_that_nobody_knows_is_no_reason_to_believe() -> None:

@@ -30,10 +30,13 @@ ALL = Pruning(Share("100%"))
 class Counting(PixelEncoder):
     """Counts the pictures that it is shown."""
 
-    shown = 0
+    def __init__(self) -> None:
+        self.shown = 0
+        self.sizes: list[int] = []
 
     def encode_images(self, batch: Pixels) -> Vectors:
         self.shown += len(batch)
+        self.sizes.append(len(batch))
         return super().encode_images(batch)
 
 
@@ -252,6 +255,12 @@ def test_a_picture_that_becomes_unreadable_keeps_its_row_unless_told_otherwise(s
     assert shop.store.count() == 99
 
 
+def test_a_row_that_does_not_fit_is_not_an_unreadable_picture(shop: Shop) -> None:
+    (shop.folder / "p0" / "0.json").write_text("no json")
+    assert shop.update()[0].rejected == 1
+    assert shop.prune(Pruning(Share("100%"), unreadable=True)).removed == 0
+
+
 def test_nothing_is_pruned_when_part_of_the_source_could_not_be_read(shop: Shop) -> None:
     (shop.folder / "p1" / "2.png").unlink()
     pictures = list(FolderSource(shop.folder, FolderRule(), "shop").images())
@@ -279,6 +288,18 @@ def test_a_dry_run_says_the_same_and_does_nothing(shop: Shop) -> None:
             getattr(planned, name) == getattr(done, name) == {"stored": 3, "unchanged": 97, "rejected": 0}.get(name, 1)
         )
     assert len(plan.removed()) == 1
+
+
+def test_many_pictures_that_change_places_are_embedded_in_batches(shop: Shop, lite: NewStore) -> None:
+    for n in range(40):
+        draw(shop.folder / f"p{n // 2}" / f"{n}.png", 99 - n, at=LONG_AGO + 3)
+        draw(shop.folder / f"p{(99 - n) // 2}" / f"{99 - n}.png", n, at=LONG_AGO + 3)
+    sizes: list[int] = []
+    shop.encoder.sizes = sizes
+
+    assert shop.update()[0].changed == 80
+    assert max(sizes, default=0) <= 8
+    assert shop.rows() == shop.built_anew(lite)
 
 
 def test_a_picture_named_twice_counts_once(shop: Shop) -> None:

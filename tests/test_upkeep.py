@@ -89,7 +89,11 @@ def test_json_lines_from_standard_input(shop: Path) -> None:
     second = json.loads(lookalike(*arguments, "--prune", cwd=shop, stdin=lines).stdout)
     assert (first["new"], first["embedded"], first["encoder"]) == (2, 0, "pixels")
     assert (second["unchanged"], second["removed"]) == (2, 0)
-    assert "names no pictures" in fails(2, *arguments, cwd=shop).replace("\n", " ")
+    assert "nothing came from there" in fails(2, *arguments, cwd=shop)
+    assert "--watch cannot read standard input again" in fails(2, *arguments, "--watch", "1", cwd=shop)
+    (shop / "c.jsonl").write_bytes(lines)
+    assert "is the source itself" in fails(2, "ingest", "c.jsonl", "--report", "c.jsonl", cwd=shop)
+    assert (shop / "c.jsonl").read_bytes() == lines
 
 
 def test_reindex_versions_and_rollback(shop: Path) -> None:
@@ -105,9 +109,12 @@ def test_reindex_versions_and_rollback(shop: Path) -> None:
     assert told("ingest", "photos", cwd=shop)["encoder"] == tiny_clip
     assert b"nothing to do" in lookalike("reindex", "--encoder", tiny_clip, cwd=shop).stdout
     assert told("rollback", cwd=shop)["after"] == moved["before"]
+    assert told("rollback", cwd=shop)["after"] == moved["after"]
+    assert told("rollback", "--to", moved["before"], cwd=shop)["after"] == moved["before"]
     assert "is live" in fails(2, "versions", "--drop", str(moved["before"]), cwd=shop)
     assert lookalike("versions", "--drop", str(moved["after"]), cwd=shop).stdout.count(b"products__v") == 1
-    assert "no version of 'products' before" in fails(2, "rollback", cwd=shop)
+    assert "no version of 'products' that was live before" in fails(2, "rollback", cwd=shop)
+    assert "is a version itself" in fails(2, "rollback", "-c", moved["before"], cwd=shop)
 
 
 def test_delete(shop: Path) -> None:

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import bring
 from PIL import Image
+from pyarrow import parquet
 from test_update import draw
 
 from encode.pixels import PixelEncoder
 from encode.preprocess import Pixels
-from ingest.exchange import export_rows, import_rows, read_fingerprint
+from ingest.exchange import check_file, export_rows, import_rows
 from ingest.layout import FolderRule
 from ingest.limits import Share
 from ingest.model import Engine
@@ -99,10 +102,9 @@ def test_a_reindex_moves_every_row_and_a_rollback_moves_back(shop: Shop) -> None
             versions.drop(moved.after)
         versions.go_live(moved.before)
         assert shop.rows("embedding") == vectors
+        assert versions.before_live().name == moved.after, "the way back leads back"
         with pytest.raises(BadSettings, match="no version"):
             versions.go_live("nothing")
-        with pytest.raises(BadSettings, match=r"no version of .* before the live one"):
-            versions.before_live()
         versions.drop(moved.after)
         assert [version.name for version in versions.all()] == [moved.before]
 
@@ -187,6 +189,11 @@ def test_pictures_that_are_gone_hold_the_move_back(shop: Shop) -> None:
         shop.reindex(Backwards())
     with shop.store() as store:
         assert store.fingerprint == PixelEncoder.fingerprint
+    with Versions(shop.uri, collection=shop.name) as versions:
+        with pytest.raises(BadSettings, match="that was live before"):
+            versions.before_live()
+        with pytest.raises(BadSettings, match="was never live"):
+            versions.once_live(versions.all()[-1].name)
     shop.reindex(Backwards(), missing="1")
     assert len(shop.rows()) == 29
 
@@ -196,7 +203,7 @@ def test_a_round_trip_through_a_file_is_exact(shop: Shop, tmp_path: Path) -> Non
     with shop.store() as store:
         shop.ingest(store)
         assert export_rows(store, tmp_path / "x.parquet") == 30
-    fingerprint = read_fingerprint(tmp_path / "x.parquet")
+    fingerprint = check_file(tmp_path / "x.parquet")
     assert fingerprint == PixelEncoder.fingerprint
     with Store.create(shop.uri, fingerprint, collection=next(_names)) as other:
         assert import_rows(other, tmp_path / "x.parquet") == 30
@@ -207,12 +214,43 @@ def test_a_round_trip_through_a_file_is_exact(shop: Shop, tmp_path: Path) -> Non
     assert not list(tmp_path.glob("*.unfinished"))
 
 
+def changed(path: Path, **columns: Any) -> Path:
+    """A file like an exported one, with other values."""
+    table = parquet.read_table(path)
+    for name, values in columns.items():
+        field = table.schema.field(name)
+        table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+    parquet.write_table(table, path.with_name("changed.parquet"))
+    return path.with_name("changed.parquet")
+
+
+def test_a_file_that_was_changed_on_its_way_is_found_out(shop: Shop, tmp_path: Path) -> None:
+    with shop.store() as store:
+        export_rows(store, tmp_path / "x.parquet")
+        with pytest.raises(BadSettings, match="is a folder"):
+            export_rows(store, tmp_path)
+    columns: list[dict[str, Any]] = [
+        {"image_id": 30 * ["zzz"]},
+        {"metadata": 30 * ["[1]"]},
+        {"metadata": 30 * ["{"]},
+        {"metadata": 30 * [None]},
+        {"image_hash": 30 * [None]},
+        {"embedding": 30 * [768 * [0.0]]},
+    ]
+    for change in columns:
+        with pytest.raises(BadSource, match="was changed"):
+            check_file(changed(tmp_path / "x.parquet", **change))
+    parquet.write_table(parquet.read_table(tmp_path / "x.parquet").drop(["source"]), tmp_path / "y.parquet")
+    with pytest.raises(BadSource, match="other columns"):
+        check_file(tmp_path / "y.parquet")
+
+
 def test_what_is_no_export(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"nothing")
     with pytest.raises(BadSource, match="no Parquet file"):
-        read_fingerprint(tmp_path / "x.parquet")
+        check_file(tmp_path / "x.parquet")
     with pytest.raises(BadSource, match="cannot be read"):
-        read_fingerprint(tmp_path / "missing.parquet")
+        check_file(tmp_path / "missing.parquet")
     with shop.store() as store, pytest.raises(BadSettings, match="cannot be written"):
         export_rows(store, tmp_path / "no" / "folder.parquet")
     with pytest.raises(EncoderMismatch):
