@@ -26,15 +26,7 @@ def only_run(uri: str, collection: str, source: str) -> Iterator[None]:
     except ImportError:  # not a POSIX system
         yield
         return
-    where = str(Path(uri).resolve()) if is_lite(uri) else uri.rstrip("/")
-    name = hashlib.blake2b("\0".join((where, collection, source)).encode(), digest_size=8).hexdigest()
-    path = Path(tempfile.gettempdir()) / f"lookalike-{os.getuid()}-{name}.lock"
-    try:
-        # A file that only its owner writes, and no link that somebody else has put there.
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise Busy(f"the lock {str(path)!r} cannot be made ({error.strerror}); remove it, or set TMPDIR") from error
-    with os.fdopen(handle, "r+") as lock:
+    with os.fdopen(_open(_lock_file(uri, collection, source)), "r+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -46,6 +38,20 @@ def only_run(uri: str, collection: str, source: str) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def _lock_file(uri: str, collection: str, source: str) -> Path:
+    where = str(Path(uri).resolve()) if is_lite(uri) else uri.rstrip("/")
+    name = hashlib.blake2b("\0".join((where, collection, source)).encode(), digest_size=8).hexdigest()
+    return Path(tempfile.gettempdir()) / f"lookalike-{os.getuid()}-{name}.lock"
+
+
+def _open(path: Path) -> int:
+    """Open a file that only its owner writes, and no link that somebody else has put there."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise Busy(f"the lock {str(path)!r} cannot be made ({error.strerror}); remove it, or set TMPDIR") from error
 
 
 class Stop:

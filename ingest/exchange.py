@@ -74,6 +74,7 @@ def import_rows(store: Store, path: Path) -> int:
         for batch in table.iter_batches(_GROUP):
             count += store.upsert(_rows(batch))
         store.settle(count)
+        store.require_live()
     return count
 
 

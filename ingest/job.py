@@ -14,7 +14,7 @@ from ingest.pipeline import Pace, Target, ingest, survey
 from ingest.prune import Pruning, prune, to_prune
 from ingest.report import Rejection, Report
 from schema.collection import require_same_encoder
-from schema.errors import BadSource, HeldBack, StoreUnavailable
+from schema.errors import BadSource, HeldBack
 from schema.fields import Fields
 from schema.product import ProductImage
 from schema.store import Store
@@ -76,11 +76,7 @@ def run(job: Job, report: Report) -> str:
         report.on_progress(report.seen)
         if job.pruning is not None:
             prune(plan, store, report, job.pruning)
-        if not store.is_live():
-            raise StoreUnavailable(
-                f"{place.collection!r} was moved to another version while this run wrote to {store.version}; "
-                "run it again, and it brings what is missing there"
-            )
+        store.require_live()
         return store.fingerprint.encoder
 
 

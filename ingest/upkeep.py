@@ -46,6 +46,7 @@ def delete(products: tuple[str, ...], where: tuple[str, ...], output: str, **opt
         if not options["dry_run"] and rows:
             store.delete(list(rows))
             store.settle(len(rows))
+            store.require_live()
     counts = {"removed": len(rows), "products": len(set(rows.values())), "dry_run": options["dry_run"]}
     done = "would remove" if options["dry_run"] else "removed"
     _tell(counts, output, f"{done} {len(rows)} pictures of {counts['products']} products")

@@ -20,7 +20,7 @@ from schema.collection import (
     require_same_encoder,
 )
 from schema.driver import LoadState
-from schema.errors import BadSettings
+from schema.errors import BadSettings, StoreUnavailable
 from schema.filters import any_of
 from schema.making import JSON_CAST, index_metadata, made_collections, make_collection
 from schema.product import ImageRow, Vector
@@ -119,9 +119,13 @@ class Store:
             wire.call("load_collection", version)
         return cls(wire, name, version, Fingerprint.from_json(properties[FINGERPRINT_PROPERTY]))
 
-    def is_live(self) -> bool:
-        """Tell whether the name still means the version that was opened."""
-        return bool(self._wire.call("describe_collection", self.name)["collection_name"] == self.version)
+    def require_live(self) -> None:
+        """Raise StoreUnavailable when the name has come to mean another version, without what was written here."""
+        if self._wire.call("describe_collection", self.name)["collection_name"] != self.version:
+            raise StoreUnavailable(
+                f"{self.name!r} was moved to another version while {self.version} was written to; run the same command "
+                "again, and it brings to the new one what is missing there"
+            )
 
     def index(self, columns: Mapping[str, str]) -> dict[str, str | None]:
         """Index metadata columns of declared types (text, int, float, bool) where this Milvus can.

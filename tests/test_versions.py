@@ -23,7 +23,7 @@ from ingest.reindex import Moved, reindex
 from ingest.report import Report
 from ingest.sources import FolderSource
 from schema.collection import Fingerprint
-from schema.errors import BadSettings, BadSource, EncoderMismatch, HeldBack
+from schema.errors import BadSettings, BadSource, EncoderMismatch, HeldBack, StoreUnavailable
 from schema.product import ProductImage, Vectors
 from schema.store import Store
 from schema.versions import Versions
@@ -120,7 +120,8 @@ def test_searches_and_writers_stay_with_the_version_that_they_opened(shop: Shop)
         before = opened.search(vector, 5, fields=["product_id"])
         shop.reindex(Backwards())
         assert opened.search(vector, 5, fields=["product_id"]) == before
-        assert not opened.is_live()
+        with pytest.raises(StoreUnavailable, match="was moved to another version"):
+            opened.require_live()
         opened.delete([before[0]["image_id"]])
     assert len(shop.rows()) == 30
 
