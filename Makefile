@@ -27,7 +27,7 @@ demo: install ## Draw a catalogue, ingest it, ask it three questions
 	$(BIN)/lookalike search --product blue-checked-shirt --uri demo/lookalike.db --limit 5
 
 test: install ## Run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadscope
 
 lint: install ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

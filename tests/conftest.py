@@ -3,8 +3,11 @@
 import importlib.util
 import itertools
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,13 +35,36 @@ settings.load_profile("real")
 
 NewStore = Callable[..., Store]
 _numbers = itertools.count()
+_worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+
+
+HAS_SERVER = importlib.util.find_spec("milvus") is not None
+_shared = ExitStack()
+_address: list[str] = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """With several workers (pytest -n 2): start one server for all of them, before the first one."""
+    if HAS_SERVER and not _address:
+        folder = _shared.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        _address.append(_shared.enter_context(milvus_server(Path(folder))))
+    node.workerinput["server"] = _address[0] if _address else ""
+
+
+def pytest_unconfigure() -> None:
+    """Stop that server."""
+    _shared.close()
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Milvus 2.3.5 that was started for these tests."""
-    if importlib.util.find_spec("milvus") is None:
+    if not HAS_SERVER:
         pytest.skip("no Milvus server: the wheel milvus==2.3.5 does not exist for this machine")
+    if hasattr(request.config, "workerinput"):
+        yield request.config.workerinput["server"]
+        return
     with milvus_server(tmp_path_factory.mktemp("milvus")) as address:
         yield address
 
@@ -57,7 +83,7 @@ def new_store(uri: str) -> Iterator[NewStore]:
     opened: list[Store] = []
 
     def make(fingerprint: Fingerprint = PLAIN) -> Store:
-        opened.append(Store.create(uri, fingerprint, collection=f"t{next(_numbers)}"))
+        opened.append(Store.create(uri, fingerprint, collection=f"t{_worker}{next(_numbers)}"))
         return opened[-1]
 
     yield make
