@@ -5,14 +5,10 @@ from collections.abc import Mapping
 
 import torch
 
-from encode.machine import cores
+from encode.machine import MOST_LANES, cores
 from schema.errors import EncoderUnavailable
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-_MOST_LANES = 8
-"""Each lane holds the activations of a batch."""
 
 
 def placement(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
@@ -46,7 +42,7 @@ def own_process(device: torch.device) -> int:
     """
     if device.type != "cpu":
         return 1
-    lanes = min(cores(), _MOST_LANES)
+    lanes = min(cores(), MOST_LANES)
     torch.set_num_threads(cores() // lanes)
     return lanes
 

@@ -4,6 +4,9 @@ import ctypes
 import os
 import sys
 
+MOST_LANES = 8
+"""Batches that are in the network at once: each holds the activations of its pictures."""
+
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 

@@ -1,18 +1,16 @@
 """What the collection holds already, as far as a plan needs it: keys, hashes and stamps; vectors only when asked."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ingest.plan import Change, Known, Stamp
 from ingest.report import Ready
-from schema.filters import any_of
-from schema.product import FileState, ImageRow, ProductImage, Vector
+from schema.product import FileState, ImageRow, ProductImage
 from schema.store import Store
 
 _FIELDS = ("source", "product_id", "image", "image_hash", "metadata_hash", "image_size", "image_mtime")
-_CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,11 @@ class Inventory:
 
         A row may have changed since it was listed, even by this very run: the hash beside the vector tells.
         """
-        vectors = self._vectors({item.key for item in wanted})
+        keys = sorted({item.key for item in wanted})
+        vectors = {
+            row["image_id"]: (row["image_hash"], np.asarray(row["embedding"], dtype=np.float32))
+            for row in self._store.get(keys, ["image_hash", "embedding"])
+        }
         rows, gone = [], []
         for item in wanted:
             image_hash, vector = vectors.get(item.key, ("", None))
@@ -66,12 +68,3 @@ class Inventory:
             else:
                 gone.append(item)
         return rows, gone
-
-    def _vectors(self, keys: Iterable[str]) -> dict[str, tuple[str, Vector]]:
-        ordered = sorted(keys)
-        found = {}
-        for start in range(0, len(ordered), _CHUNK):
-            chosen = any_of("image_id", ordered[start : start + _CHUNK])
-            for row in self._store.fetch(where=chosen, fields=["image_hash", "embedding"], limit=_CHUNK):
-                found[row["image_id"]] = (row["image_hash"], np.asarray(row["embedding"], dtype=np.float32))
-        return found

@@ -63,14 +63,14 @@ def run(job: Job, report: Report) -> str:
     """
     place = job.place
     with only_run(place.uri, place.collection, job.source.name), _opened(job) as (store, model):
-        for column, problem in store.index(job.fields).items():
-            if problem:
-                report.remark(f"column {column} is not indexed: {problem}")
         try:
             plan = ingest(job.source.images(), job.source.name, model, Target(store, report), job.pace)
         except KeyboardInterrupt:
             store.settle(report.stored)
             raise
+        for column, problem in store.index(job.fields).items():
+            if problem:
+                report.remark(f"column {column} is not indexed: {problem}")
         _check(report, job)
         # The last moment at which the end may have been asked for.
         report.on_progress(report.seen)
@@ -85,7 +85,7 @@ def dry_run(job: Job, report: Report) -> str:
     place = job.place
     store = Store.find(place.uri, token=place.token, collection=place.collection)
     try:
-        if store is not None and job.encoder is not None and _full(job.encoder) != store.fingerprint.encoder:
+        if store is not None and job.encoder is not None and _goes_by_another_name(job.encoder, store):
             _matching(store, job.load(job.encoder))
         plan = survey(job.source.images(), job.source.name, store, report)
         _check(report, job)
@@ -108,7 +108,7 @@ def _opened(job: Job) -> Iterator[tuple[Store, Model]]:
     else:
         model = Model(lambda: _matching(store, job.load(job.encoder or store.fingerprint.encoder)))
     with store:
-        if job.encoder is not None and _full(job.encoder) != store.fingerprint.encoder:
+        if job.encoder is not None and _goes_by_another_name(job.encoder, store):
             model.encoder  # noqa: B018  raises when it is another
         yield store, model
 
@@ -118,10 +118,10 @@ def _matching(store: Store, engine: Engine) -> Engine:
     return engine
 
 
-def _full(encoder: str) -> str:
-    """A directory is called by its full path."""
+def _goes_by_another_name(encoder: str, store: Store) -> bool:
+    """Only loading it tells whether it is the same all the same; a directory is called by its full path."""
     path = Path(encoder)
-    return str(path.resolve()) if path.is_dir() else encoder
+    return store.fingerprint.encoder != (str(path.resolve()) if path.is_dir() else encoder)
 
 
 def _check(report: Report, job: Job) -> None:

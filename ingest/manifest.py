@@ -2,6 +2,7 @@
 
 import json
 import os
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,7 +64,7 @@ class ManifestSource:
             return
         product_id, references = text_of(row.get("product_id")), _references(row.get("image"))
         if not product_id:
-            told = repr(row.get("product_id"))[:100]
+            told = reprlib.repr(row.get("product_id"))
             yield Rejection(place, f"there is no product_id that can be used: {told}", incomplete=True)
         elif not references:
             yield Rejection(place, f"product {product_id!r} has no image")
@@ -71,7 +72,7 @@ class ManifestSource:
             try:
                 yield self._image(place, product_id, text_of(reference), row)
             except ValueError as error:
-                yield Rejection(place, f"image {repr(reference)[:100]}: {error}", incomplete=True)
+                yield Rejection(place, f"image {reprlib.repr(reference)}: {error}", incomplete=True)
 
     def _image(self, place: str, product_id: str, reference: str, row: Row) -> ProductImage | Rejection:
         if not reference:

@@ -1,5 +1,6 @@
 """From a row of a manifest, or a JSON file beside a picture, to what the collection keeps of it."""
 
+import reprlib
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -21,9 +22,9 @@ def metadata_of(row: Row, fields: Fields) -> dict[str, Any]:
             raise ValueError(f"{name} is a column of the collection already; take another name")
         try:
             metadata[name] = convert(plain(value), fields[name]) if name in fields else plain(value)
-        except (ValueError, RecursionError):
+        except ValueError:
             wanted = fields.get(name, "text, a number, true or false, or a list or object of them")
-            raise ValueError(f"{name} is {repr(value)[:100]}, not {wanted}") from None
+            raise ValueError(f"{name} is {reprlib.repr(value)}, not {wanted}") from None
     return metadata
 
 

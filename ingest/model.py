@@ -9,9 +9,6 @@ import numpy as np
 from encode.encoder import Encoder
 from schema.product import Vectors
 
-MOST_LANES = 8
-"""Each batch in the network holds the activations of its pictures."""
-
 
 @dataclass(frozen=True, slots=True)
 class Engine:

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from encode.decode import MAX_PIXELS
+from encode.machine import MOST_LANES
 from ingest.files import is_remote, read
 from ingest.inventory import Inventory, StoredVector
 from ingest.load import Loaded, LoadedImage, Loader, PixelBudget, Unchanged, compare
-from ingest.model import MOST_LANES, Model
+from ingest.model import Model
 from ingest.plan import Change, Plan
 from ingest.report import Ready, Rejection, Report
 from ingest.stages import in_background, in_parallel

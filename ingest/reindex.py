@@ -4,7 +4,7 @@ What is built is told from what is live by the same plan that compares a catalog
 reindex that was killed is continued, and what changes meanwhile is followed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,17 +15,16 @@ from ingest.model import Engine, Model
 from ingest.pipeline import Pace, Target, ingest
 from ingest.plan import Known
 from ingest.report import Report
-from schema.collection import require_same_encoder
+from schema.collection import Fingerprint
 from schema.errors import HeldBack
-from schema.filters import any_of
 from schema.product import ProductImage
-from schema.store import Store
-from schema.versions import Versions
+from schema.store import Fields, Store
+from schema.versions import Version, Versions
 
 _SAMPLE = 32
 _SELF_MATCH = 0.999
 _PASSES = 20
-_CHUNK = 500
+_FIELDS = ("source", "product_id", "image", "metadata")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +35,16 @@ class Moved:
     after: str
 
 
-def reindex(versions: Versions, live: Store, engine: Engine, report: Report, limits: tuple[Pace, Share]) -> Moved:
+def reindex(versions: Versions, engine: Engine, report: Report, pace: Pace, most_missing: Share) -> Moved:
     """Fill the next version from the pictures of the live one, and make it the live one.
 
-    Pictures that cannot be read any more would be missing: past the limit (the second of `limits`) it raises HeldBack,
-    and what was built is kept for the next try.
+    Pictures that cannot be read any more would be missing: past `most_missing` it raises HeldBack, and what was built
+    is kept for the next try.
     """
-    pace, missing = limits
-    if not live.fingerprint.differences(engine.encoder.fingerprint):
-        return Moved(live.version, live.version)
-    with _target(versions, engine) as target:
+    current = versions.live
+    if not current.fingerprint.differences(engine.encoder.fingerprint):
+        return Moved(current.name, current.name)
+    with versions.open(current.name) as live, _target(versions, current, engine.encoder.fingerprint) as target:
         model = Model(lambda: engine)
         follow = report
         for _ in range(_PASSES):
@@ -53,33 +52,30 @@ def reindex(versions: Versions, live: Store, engine: Engine, report: Report, lim
             if not _follow(live, target, model, follow, pace):
                 break
             follow = Report(on_progress=report.on_progress)
-        _verify(live, target, missing)
+        _verify(live, target, most_missing)
         versions.go_live(target.version)
         _bring_late(live, target, model, pace, before)
         return Moved(live.version, target.version)
 
 
-def _target(versions: Versions, engine: Engine) -> Store:
+def _target(versions: Versions, live: Version, fingerprint: Fingerprint) -> Store:
     """The version to fill: one that an earlier try has begun, or a new one."""
-    fingerprint = engine.encoder.fingerprint
-    after_live = [v for v in versions.all() if v.number > versions.live.number]
-    begun = [v.name for v in after_live if not v.fingerprint.differences(fingerprint)]
-    target = versions.open(begun[-1] if begun else versions.make(fingerprint))
-    require_same_encoder(target.version, target.fingerprint, fingerprint)
-    return target
+    after_live = [version for version in versions.all() if version.number > live.number]
+    begun = [version.name for version in after_live if not version.fingerprint.differences(fingerprint)]
+    return versions.open(begun[-1] if begun else versions.make(fingerprint))
 
 
 def _follow(live: Store, target: Store, model: Model, report: Report, pace: Pace) -> bool:
     """Bring what differs into the target; tell whether anything did."""
-    plan = ingest(_pictures(live), None, model, Target(target, report), pace)
+    plan = ingest(_pictures(live.rows(fields=_FIELDS)), None, model, Target(target, report), pace)
     gone = plan.removed()
     target.delete(gone)
     summary = report.summary()
     return bool(summary.new + summary.changed + summary.metadata + len(gone))
 
 
-def _pictures(live: Store, where: str = "") -> Iterator[ProductImage]:
-    for row in live.rows(where=where, fields=["source", "product_id", "image", "metadata"]):
+def _pictures(rows: Iterable[Fields]) -> Iterator[ProductImage]:
+    for row in rows:
         yield ProductImage(row["image_id"], row["source"], row["product_id"], row["image"], row["metadata"])
 
 
@@ -107,11 +103,7 @@ def _bring_late(live: Store, target: Store, model: Model, pace: Pace, before: di
     """Bring what was written to the version that was live between the last look at it and the move."""
     after = Inventory(live, None).known
     written = [image_id for image_id, known in after.items() if before.get(image_id) != known]
-    for chunk in _chunks(written):
-        ingest(_pictures(live, any_of("image_id", chunk)), None, model, Target(target, Report()), pace)
-    for chunk in _chunks([image_id for image_id in before if image_id not in after]):
-        target.delete(chunk)
-
-
-def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK))
+    if written:
+        rows = live.get(written, _FIELDS, consistency="Strong")
+        ingest(_pictures(rows), None, model, Target(target, Report()), pace)
+    target.delete([image_id for image_id in before if image_id not in after])

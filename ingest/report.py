@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TextIO
 
+from ingest.files import is_remote
 from ingest.plan import Change, Known
 from schema.errors import BadImage, BadSettings
 from schema.product import ImageRow, ProductImage
@@ -37,7 +38,7 @@ class Rejection:
     @classmethod
     def of(cls, picture: ProductImage, error: BadImage) -> "Rejection":
         """Reject a picture that cannot be read or decoded; one from the web may only be out of reach."""
-        return cls(picture.image, str(error), picture.image_id, unreadable="://" not in picture.image)
+        return cls(picture.image, str(error), picture.image_id, unreadable=not is_remote(picture.image))
 
 
 class Ready(NamedTuple):

@@ -2,8 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,14 +69,15 @@ def reindex(encoder: str, output: str, **options: Any) -> None:
     from ingest.terminal import progress_bar
 
     pace = Pace(options["num_workers"] or cores(), options["max_pixels"] or MAX_PIXELS)
-    with _versions(options) as versions, _store(options) as live, Stop() as stop:
+    most_missing = Share(options["max_rejected"])
+    with _store(options) as live, _versions(options) as versions, Stop() as stop:
         engine = load_engine(encoder, options)
         with (
             only_run(options["uri"], options["collection"], "reindex"),
             progress_bar(live.count, shown=not options["no_progress"]) as show,
             Report(options["report"], stop.checked(show)) as report,
         ):
-            moved = move(versions, live, engine, report, (pace, Share(options["max_rejected"])))
+            moved = move(versions, engine, report, pace, most_missing)
     summary = report.summary()
     counts = {**asdict(moved), "stored": summary.stored, "rejected": summary.rejected, "seconds": summary.seconds}
     name = options["collection"]
@@ -152,20 +151,16 @@ def import_rows(file: Path, output: str, **options: Any) -> None:
     _tell({"imported": count, "file": str(file)}, output, f"{count} rows → {options['collection']} at {options['uri']}")
 
 
-@contextmanager
-def _store(options: dict[str, Any]) -> Iterator["Store"]:
+def _store(options: dict[str, Any]) -> "Store":
     from schema.store import Store
 
-    with Store.open(options["uri"], token=options["token"], collection=options["collection"]) as store:
-        yield store
+    return Store.open(options["uri"], token=options["token"], collection=options["collection"])
 
 
-@contextmanager
-def _versions(options: dict[str, Any]) -> Iterator["Versions"]:
+def _versions(options: dict[str, Any]) -> "Versions":
     from schema.versions import Versions
 
-    with Versions(options["uri"], token=options["token"], collection=options["collection"]) as versions:
-        yield versions
+    return Versions(options["uri"], token=options["token"], collection=options["collection"])
 
 
 def _tell(counts: dict[str, Any], output: str, line: str) -> None:

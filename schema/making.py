@@ -84,6 +84,8 @@ def index_metadata(wire: Wire, version: str, column: str, kind: str) -> str | No
     try:
         wire.call("create_index", version, index)
     except StoreUnavailable as error:
+        if "refused" not in str(error):
+            raise
         return str(error)
     return None
 

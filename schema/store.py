@@ -37,6 +37,7 @@ MAX_MESSAGE_BYTES = 16 * 2**20
 MAX_MESSAGE_ROWS = 1_000
 SERVER_WINDOW = 16_384
 _FLUSHED_ROWS = 1_000
+_KEYS_IN_A_QUERY = 500
 LITE_WINDOW = 262_144
 _KEYS = 16**8
 
@@ -215,6 +216,15 @@ class Store:
             consistency_level=consistency,
         )
         return found
+
+    def get(
+        self, image_ids: Sequence[str], fields: Sequence[str], *, consistency: Consistency = "Session"
+    ) -> Iterator[Fields]:
+        """Read rows by key, in no order; keys that are not there are left out."""
+        for start in range(0, len(image_ids), _KEYS_IN_A_QUERY):
+            chosen = image_ids[start : start + _KEYS_IN_A_QUERY]
+            where = any_of("image_id", chosen)
+            yield from self.fetch(where=where, fields=fields, limit=len(chosen), consistency=consistency)
 
     def rows(self, *, where: str = "", fields: Sequence[str]) -> Iterator[Fields]:
         """Read every row that matches, in no order, past the window of a single query.

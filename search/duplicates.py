@@ -6,7 +6,6 @@ from itertools import islice
 
 import numpy as np
 
-from schema.filters import any_of
 from schema.product import Hit, Vector
 from schema.store import Fields, Store
 
@@ -15,7 +14,6 @@ _TOGETHER = 64
 """Vectors in one search: Milvus is many times faster than with one at a time."""
 
 _WIDTH = 16
-_CHUNK = 500
 
 
 Pair = tuple[Fields, Fields]
@@ -107,11 +105,7 @@ def _groups(store: Store, links: Links, products: dict[str, str]) -> list[Group]
 
 
 def _hits(store: Store, image_ids: Sequence[str], score: float) -> list[Hit]:
-    rows: list[Fields] = []
-    for start in range(0, len(image_ids), _CHUNK):
-        chunk = image_ids[start : start + _CHUNK]
-        rows += store.fetch(where=any_of("image_id", chunk), fields=_FIELDS, limit=_CHUNK)
-    ordered = sorted(rows, key=lambda row: (row["product_id"], row["image"]))
+    ordered = sorted(store.get(image_ids, _FIELDS), key=lambda row: (row["product_id"], row["image"]))
     return [Hit(row["product_id"], score, row["image"], row["metadata"]) for row in ordered]
 
 

@@ -98,7 +98,7 @@ def test_killed_at_random_moments_it_ends_as_if_it_never_was(shop: Shop) -> None
     pixels = ("--encoder", "pixels")
     length = shop.timed(shop.ingest("never_killed", *pixels))
 
-    shop.killed(shop.ingest("killed", *pixels), length)
+    kills = shop.killed(shop.ingest("killed", *pixels), length)
     told = shop.completed(shop.ingest("killed", *pixels))
     assert told["new"] + told["unchanged"] == 240
     assert shop.same("killed", "never_killed")
@@ -107,17 +107,18 @@ def test_killed_at_random_moments_it_ends_as_if_it_never_was(shop: Shop) -> None
     shop.draw(range(240, 250), shade=0)
     for n in range(20):
         (shop.folder / "photos" / f"p{n // 3}" / f"{n}.png").unlink()
-    shop.killed(shop.ingest("killed", "--prune"), length)
+    kills += shop.killed(shop.ingest("killed", "--prune"), length)
     shop.completed(shop.ingest("killed", "--prune"))
     shop.completed(shop.ingest("anew", *pixels))
     assert shop.same("killed", "anew")
 
     clip = ("--encoder", TINY_CLIP)
     length = shop.timed(shop.ingest("clip_anew", *clip))
-    shop.killed(shop.command("reindex", *clip, collection="killed"), length)
+    kills += shop.killed(shop.command("reindex", *clip, collection="killed"), length)
     shop.completed(shop.command("reindex", *clip, collection="killed"))
     assert shop.same("killed", "clip_anew")
     assert shop.completed(shop.ingest("killed"))["unchanged"] == 230
+    assert kills > 0, "no run was killed before its end"
 
 
 def test_a_second_run_for_the_same_source_is_refused(shop: Shop) -> None:

@@ -96,6 +96,13 @@ def test_json_lines_from_standard_input(shop: Path) -> None:
     assert (shop / "c.jsonl").read_bytes() == lines
 
 
+def test_a_declared_column_that_cannot_be_indexed_is_told_in_the_report(shop: Path) -> None:
+    told("ingest", "photos", "--field", "price:float", "--report", "r.jsonl", cwd=shop)
+    [remark] = [json.loads(line) for line in (shop / "r.jsonl").read_text().splitlines()]
+    assert remark["event"] == "remark"
+    assert "column price is not indexed: Milvus at ./lookalike.db refused create_index" in remark["text"]
+
+
 def test_reindex_versions_and_rollback(shop: Path) -> None:
     tiny_clip = str(ROOT / "tests" / "tiny_clip")
     moved = told("reindex", "--encoder", tiny_clip, cwd=shop)
