@@ -6,8 +6,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from schema.errors import BadSettings
+from schema.expressions import COLUMNS
 from schema.fields import NOT_METADATA, TYPES
-from schema.filters import COLUMNS
 
 _PART = re.compile(r"\{(?P<name>\w+)(?::(?P<type>\w+))?\}")
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from schema.expressions import COLUMNS
 from schema.fields import NOT_METADATA, Fields, convert, plain
-from schema.filters import COLUMNS
 
 Row = Mapping[str, Any]
 

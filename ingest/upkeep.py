@@ -13,7 +13,9 @@ from encode.machine import cores
 from ingest.limits import Share
 from ingest.options import engine_options, load_engine, report_options
 from schema.errors import BadSettings
-from schema.filters import Condition, compile_filter, parse
+from schema.expressions import compile_filter
+from schema.filter_words import parse
+from schema.filters import Condition
 from schema.output import format_option, print_table
 from schema.settings import setting, store_options
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from schema.errors import BadSettings
-from schema.filters import COLUMNS
+from schema.expressions import COLUMNS
 
 _DEEPEST = 50
 

@@ -14,7 +14,7 @@ from typing import Any
 from schema.collection import FINGERPRINT_PROPERTY, LAYOUT, LAYOUT_PROPERTY, MADE_PROPERTY, MAX_BYTES, Fingerprint
 from schema.driver import DataType, MilvusClient
 from schema.errors import StoreUnavailable
-from schema.filters import literal
+from schema.expressions import literal
 from schema.settings import is_lite
 from schema.wire import Wire
 

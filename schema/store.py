@@ -21,7 +21,7 @@ from schema.collection import (
 )
 from schema.driver import LoadState
 from schema.errors import BadSettings, StoreUnavailable
-from schema.filters import any_of
+from schema.expressions import any_of
 from schema.making import JSON_CAST, index_metadata, made_collections, make_collection
 from schema.product import ImageRow, Vector
 from schema.settings import check_collection, check_uri, is_lite

@@ -11,7 +11,7 @@ import click
 
 from encode.decode import MAX_BYTES
 from schema.errors import BadQuery, BadSettings
-from schema.filters import parse
+from schema.filter_words import parse
 from schema.output import format_option, print_table, printable
 from schema.settings import encoder_options, store_options
 from search.query import Query

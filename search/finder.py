@@ -12,7 +12,7 @@ from encode.encoder import Encoder, TextEncoder
 from encode.models import WITH_WORDS
 from schema.collection import require_same_encoder
 from schema.errors import BadQuery, UnknownProduct
-from schema.filters import any_of, compile_filter
+from schema.expressions import any_of, compile_filter
 from schema.product import Hit, Vector
 from schema.store import Fields, Store
 from search.query import Query

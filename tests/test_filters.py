@@ -1,5 +1,6 @@
 """A filter means on Milvus what it says in Python, whatever is in it."""
 
+import json
 import math
 from typing import Any
 
@@ -9,7 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schema.errors import BadFilter
-from schema.filters import Condition, Filter, Scalar, compile_filter, parse
+from schema.expressions import compile_filter
+from schema.filter_json import from_json
+from schema.filter_words import parse
+from schema.filters import AnyOf, Clause, Condition, Filter, Not, Scalar
 from schema.store import Store
 
 HOSTILE = [
@@ -65,8 +69,16 @@ def kind(value: Any) -> str:
     return "number" if type(value) in (int, float) else type(value).__name__
 
 
-def holds(metadata: dict[str, Any], condition: Condition) -> bool:
+def holds(metadata: dict[str, Any], clause: Clause) -> bool:
     """What the module's docstring promises, in Python."""
+    if isinstance(clause, Not):
+        return not all(holds(metadata, inner) for inner in clause.negated)
+    if isinstance(clause, AnyOf):
+        return any(all(holds(metadata, inner) for inner in alternative) for alternative in clause.alternatives)
+    return fits(metadata, clause)
+
+
+def fits(metadata: dict[str, Any], condition: Condition) -> bool:
     if condition.column not in metadata:
         return False
     value = metadata[condition.column]
@@ -102,8 +114,22 @@ def conditions(draw: st.DrawFn) -> Condition:
     return Condition(column, operator, tuple(draw(one) for _ in range(count)))
 
 
-@settings(max_examples=150)
-@given(where=st.lists(conditions(), min_size=1, max_size=3).map(tuple))
+# Where Milvus Lite differs: true is 1 there, and a list is not "not below 5".
+asked = conditions().filter(
+    lambda c: c.column not in ("x.y", "tags") or c.operator == "contains" or all(isinstance(v, str) for v in c.values)
+)
+
+
+def combined(clauses: st.SearchStrategy[Clause]) -> st.SearchStrategy[Clause]:
+    several = st.lists(clauses, min_size=1, max_size=3).map(tuple)
+    return several.map(Not) | st.lists(several, min_size=1, max_size=3).map(lambda found: AnyOf(tuple(found)))
+
+
+clauses: st.SearchStrategy[Clause] = st.recursive(asked, combined, max_leaves=8)
+
+
+@settings(max_examples=300)
+@given(where=st.lists(clauses, min_size=1, max_size=3).map(tuple))
 @example(where=(Condition("text", "=", ('" or "" == "',)),))
 @example(where=(Condition("text", "!=", ("\\",)),))
 @example(where=(Condition("text", "in", tuple(HOSTILE)),))
@@ -111,8 +137,6 @@ def conditions(draw: st.DrawFn) -> Condition:
 @example(where=(Condition("tags", "contains", (5,)),))
 @example(where=(Condition("number", "=", (2**53 + 1,)),))
 def test_a_filter_keeps_what_python_would_keep(store: Store, where: Filter) -> None:
-    # A column of true and false, asked for numbers, is the one place where Milvus Lite differs (true is 1).
-    where = tuple(c for c in where if c.column != "x.y" or all(isinstance(value, str) for value in c.values))
     expected = {f"p{n}" for n, metadata in enumerate(ROWS) if all(holds(metadata, c) for c in where)}
     assert matching(store, where) == expected
 
@@ -172,3 +196,71 @@ def test_the_refusal_shows_what_to_write() -> None:
 def test_infinity_cannot_be_asked_for() -> None:
     with pytest.raises(BadFilter, match="no place"):
         Condition("price", "<", (math.inf,))
+
+
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        ({}, ()),
+        ({"category": "shoes"}, (Condition("category", "=", ("shoes",)),)),
+        ({"price": {"gte": 10, "lt": 50}}, (Condition("price", ">=", (10,)), Condition("price", "<", (50,)))),
+        ({"brand": {"in": ["a", "b"]}}, (Condition("brand", "in", ("a", "b")),)),
+        (
+            {"brand": {"not_in": ["a"]}, "n": {"ne": 5}},
+            (Condition("brand", "not in", ("a",)), Condition("n", "!=", (5,))),
+        ),
+        ({"tags": {"contains": "red"}}, (Condition("tags", "contains", ("red",)),)),
+        ({"sale": {"exists": True}}, (Condition("sale", "exists"),)),
+        ({"sale": {"exists": False}}, (Not((Condition("sale", "exists"),)),)),
+        ({"or": [{"a": 1}, {"b": "x"}]}, (AnyOf(((Condition("a", "=", (1,)),), (Condition("b", "=", ("x",)),))),)),
+        ({"and": [{"a": 1}, {"a": 2}]}, (Condition("a", "=", (1,)), Condition("a", "=", (2,)))),
+        ({"not": {"a": 1, "b": 2}}, (Not((Condition("a", "=", (1,)), Condition("b", "=", (2,)))),)),
+        ({'"or"': True}, (Condition("or", "=", (True,)),)),
+    ],
+)
+def test_a_filter_in_json(told: dict[str, Any], read: Filter) -> None:
+    assert from_json(told) == read
+    if told:
+        assert parse([json.dumps(told)]) == read, "the same on the command line"
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ([], "a filter is an object"),
+        ({"a": None}, r'cannot be compared with None.*"exists": false'),
+        ({"a": [1, 2]}, "cannot be compared"),
+        ({"a": {}}, "says nothing"),
+        ({"a": {"like": "x"}}, "'like' is no operator; take one of eq, ne"),
+        ({"a": {"in": "x"}}, "in takes a list of values, not 'x'"),
+        ({"a": {"in": []}}, "wrong number of values"),
+        ({"a": {"exists": 1}}, "no operator"),
+        ({"a": {"lt": True}}, "have no order"),
+        ({"or": {"a": 1}}, '"or" takes a list'),
+        ({"or": []}, "one is empty or there is none"),
+        ({"or": [{}]}, "one is empty"),
+        ({"not": {}}, "negation of nothing"),
+        ({"": 1}, "needs the name of a column"),
+        ({"a": 10**30}, "no place"),
+        ({"a": math.nan}, "no place"),
+        ({"or": [{"a": n} for n in range(101)]}, "101 conditions are too many"),
+        ({"and": [{"a": {"in": list(range(600))}}] * 2}, "1200 values in one filter are too many"),
+        ({"a": "x" * 70_000}, "longer than 60000"),
+    ],
+)
+def test_what_is_no_filter_in_json_is_refused(told: Any, message: str) -> None:
+    with pytest.raises(BadFilter, match=message):
+        compile_filter(from_json(told))
+
+
+def test_a_filter_may_be_nested_eight_deep() -> None:
+    told: dict[str, Any] = {"a": 1}
+    for _ in range(2_000):
+        told = {"not": told}
+    with pytest.raises(BadFilter, match="nested 8 deep"):
+        from_json(told)
+
+
+def test_a_thousand_values_are_answered(store: Store) -> None:
+    where = from_json({"number": {"in": list(range(1_000))}})
+    assert matching(store, where) == {f"p{n}" for n, row in enumerate(ROWS) if row.get("number") in (0, 1, 5)}

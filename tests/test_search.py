@@ -17,7 +17,7 @@ from encode.models import load_encoder
 from ingest.layout import Layout
 from ingest.sources import FolderSource
 from schema.errors import BadImage, BadQuery, EncoderMismatch, UnknownProduct
-from schema.filters import parse
+from schema.filter_words import parse
 from schema.product import ImageRow, Vector
 from schema.store import Store
 from search.finder import Finder

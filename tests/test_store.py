@@ -14,7 +14,7 @@ from conftest import DIM, PLAIN, NewStore, a_row, unit
 
 from schema.driver import MilvusClient
 from schema.errors import BadRow, BadSettings, EncoderMismatch, StoreUnavailable
-from schema.filters import any_of
+from schema.expressions import any_of
 from schema.product import ImageRow
 from schema.store import Store
 
