@@ -3,11 +3,9 @@
 Runs on many threads at once.
 """
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
+from encode.budget import PixelBudget
 from encode.decode import open_picture, unpack
 from encode.preprocess import Pixels
 from ingest.files import glance, is_remote, read
@@ -37,32 +35,6 @@ class Unchanged:
 
 
 Loaded = LoadedImage | StoredVector | Unchanged | Rejection
-
-
-class PixelBudget:
-    """Lets threads decode at the same time as long as their pictures together have at most `most` pixels.
-
-    A larger picture waits until it is alone: memory is bounded by the budget, not by threads times large pictures.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._free = most
-        self._returned = threading.Condition()
-
-    @contextmanager
-    def take(self, pixels: int) -> Iterator[None]:
-        """Hold `pixels` of the budget, waiting until they are free."""
-        held = min(pixels, self.most)
-        with self._returned:
-            self._returned.wait_for(lambda: self._free >= held)
-            self._free -= held
-        try:
-            yield
-        finally:
-            with self._returned:
-                self._free += held
-                self._returned.notify_all()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from encode.budget import PixelBudget
 from encode.decode import MAX_PIXELS
 from encode.machine import MOST_LANES
 from ingest.files import is_remote, read
 from ingest.inventory import Inventory, StoredVector
-from ingest.load import Loaded, LoadedImage, Loader, PixelBudget, Unchanged, compare
+from ingest.load import Loaded, LoadedImage, Loader, Unchanged, compare
 from ingest.model import Model
 from ingest.plan import Change, Plan
 from ingest.report import Ready, Rejection, Report

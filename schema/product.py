@@ -86,13 +86,27 @@ class ImageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of an answer: its key, the cosine to the question (-1 to 1), and where the bytes are."""
+
+    image_id: str
+    score: float
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """An answer: a product, the cosine of its best picture to the question (-1 to 1), and that picture."""
+    """An answer: a product, the cosine of its best picture to the question (-1 to 1), and that picture.
+
+    `pictures` are the best of the product, when more than that one was asked for.
+    """
 
     product_id: str
     score: float
+    image_id: str
     image: str
     metadata: Metadata
+    pictures: tuple[Picture, ...] = ()
 
 
 def metadata_hash(metadata: Metadata) -> str:

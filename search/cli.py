@@ -14,7 +14,7 @@ from schema.errors import BadQuery, BadSettings
 from schema.filter_words import parse
 from schema.output import format_option, print_table, printable
 from schema.settings import encoder_options, store_options
-from search.query import Query
+from search.query import Part, Query
 
 _GROUPS_DRAWN = 20
 
@@ -29,12 +29,20 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("image", required=False)
 @click.option("--text", metavar="WORDS", help="Words to look for; needs an encoder with words, such as clip.")
-@click.option("--product", metavar="ID", help="A product of the collection; it is left out of the answer.")
 @click.option(
-    "--where", metavar="CONDITION", multiple=True, help="Such as 'category = Apple' or 'price < 50'; may be repeated."
+    "--product", metavar="ID", multiple=True, help="A product to be like; left out of the answer. Repeatable."
+)
+@click.option("--unlike", metavar="ID", multiple=True, help="A product not to be like; may be repeated.")
+@click.option(
+    "--where",
+    metavar="CONDITION",
+    multiple=True,
+    help="Such as 'category = Apple', 'price < 50', or a filter in JSON; repeated, all must hold.",
 )
 @click.option("--limit", default=10, show_default=True, help="How many products.")
+@click.option("--offset", default=0, help="How many products to skip: the next page, with the same --limit.")
 @click.option("--min-score", type=float, help="Leave out products below this cosine, -1 to 1.")
+@click.option("--within", type=float, help="Leave out products this much below the best one's cosine.")
 @store_options
 @encoder_options
 @click.option("--encoder", help="Another name or directory of the collection's encoder.")
@@ -45,16 +53,19 @@ def search(image: str | None, where: tuple[str, ...], output: str, sheet: Path |
     query = Query(
         image=None if image is None else _read(image),
         text=options["text"],
-        product_id=options["product"],
+        like=tuple(Part(product_id=product) for product in options["product"]),
+        unlike=tuple(Part(product_id=product) for product in options["unlike"]),
         where=parse(where),
         limit=options["limit"],
+        offset=options["offset"],
         min_score=options["min_score"],
+        within=options["within"],
     )
     if sheet is not None:
         _check_sheet(sheet)
     answer = _ask(query, options)
     if output == "json":
-        click.echo(json.dumps({"hits": [asdict(hit) for hit in answer.hits], "took_ms": answer.took_ms}))
+        click.echo(json.dumps({**asdict(answer), "hits": [_as_json(hit) for hit in answer.hits]}))
     elif output == "ids":
         for hit in answer.hits:
             click.echo(printable(hit.product_id))
@@ -133,6 +144,10 @@ def _ask(query: Query, options: dict[str, Any]) -> "Answer":
         return Finder(store, load).find(query)
 
 
+def _as_json(hit: "Hit") -> dict[str, Any]:
+    return {name: value for name, value in asdict(hit).items() if name != "pictures"}
+
+
 def _read(image: str) -> bytes:
     if image == "-":
         return _limited(sys.stdin.buffer)
@@ -160,7 +175,7 @@ def _check_sheet(path: Path) -> None:
 def _write_sheet(path: Path, query: Query, hits: "list[Hit]") -> None:
     from search.sheet import Question, draw_sheet
 
-    words = " + ".join(part for part in (query.text, query.product_id) if part) or "your picture"
+    words = " + ".join(part.text or part.product_id or "your picture" for part in query.liked)
     _save(draw_sheet(Question(query.image, words), hits), path)
 
 

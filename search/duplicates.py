@@ -106,7 +106,7 @@ def _groups(store: Store, links: Links, products: dict[str, str]) -> list[Group]
 
 def _hits(store: Store, image_ids: Sequence[str], score: float) -> list[Hit]:
     ordered = sorted(store.get(image_ids, _FIELDS), key=lambda row: (row["product_id"], row["image"]))
-    return [Hit(row["product_id"], score, row["image"], row["metadata"]) for row in ordered]
+    return [Hit(row["product_id"], score, row["image_id"], row["image"], row["metadata"]) for row in ordered]
 
 
 def _vector(row: Fields) -> Vector:

@@ -1,52 +1,89 @@
 """One path from a question to the products that answer it: query → encode → nearest → group → product ids."""
 
+import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
-from encode.decode import decode
-from encode.encoder import Encoder, TextEncoder
-from encode.models import WITH_WORDS
+from encode.budget import PixelBudget
+from encode.decode import MAX_PIXELS
+from encode.encoder import Encoder
 from schema.collection import require_same_encoder
-from schema.errors import BadQuery, UnknownProduct
 from schema.expressions import any_of, compile_filter
-from schema.product import Hit, Vector
+from schema.product import Hit, Picture, Vector
 from schema.store import Fields, Store
 from search.query import Query
-from search.ranking import best_by_product, combine
+from search.ranking import best_by_product, combine, cut
+from search.vectors import Meaning, Reader, Wrong
 
 _FIELDS = ("product_id", "image", "metadata")
-_PICTURES_OF_A_PRODUCT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Distinct products, best first, and the milliseconds it took to find them."""
+    """Distinct products, best first, and the milliseconds it took to find them.
+
+    `next_offset` is where the next page starts, None after the last one.
+    """
 
     hits: list[Hit]
     took_ms: float
+    next_offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question as it goes to Milvus: what is nearest to `vector`, without the products `named`."""
+
+    query: Query
+    vector: Vector
+    named: frozenset[str]
+
+    @property
+    def round(self) -> tuple[str, int]:
+        """The filter, and how many rows are asked for at first.
+
+        That depends on the limit, not on the offset: all pages are cut from one sequence.
+        """
+        return compile_filter(self.query.where), 4 * self.query.limit
 
 
 class Finder:
-    """Answers questions about one collection.
+    """Answers questions about one collection; safe to use from several threads.
 
     `load` loads the collection's encoder; it is called with the first question that has a picture or words in it,
-    so that asking by product id needs no network at all.
+    so that asking by product id needs no network at all. Pictures that are decoded at the same time have at most
+    `max_pixels` pixels in all. `observe` is told how many seconds each stage took: decode, encode, lookup, search.
     """
 
-    def __init__(self, store: Store, load: Callable[[], Encoder]) -> None:
-        self._store = store
+    def __init__(
+        self,
+        store: Store,
+        load: Callable[[], Encoder],
+        *,
+        max_pixels: int = MAX_PIXELS,
+        observe: Callable[[str, float], object] = lambda stage, seconds: None,
+    ) -> None:
+        self.store = store
         self._load = load
+        self._loading = threading.Lock()
+        self._encoder: Encoder | None = None
+        self._observe = observe
+        self._reader = Reader(store, lambda: self.encoder, PixelBudget(max_pixels), self._timed)
 
-    @cached_property
+    @property
     def encoder(self) -> Encoder:
         """The encoder of the collection. Raises EncoderUnavailable, EncoderMismatch."""
-        encoder = self._load()
-        require_same_encoder(self._store.name, self._store.fingerprint, encoder.fingerprint)
-        return encoder
+        with self._loading:
+            if self._encoder is None:
+                encoder = self._load()
+                require_same_encoder(self.store.name, self.store.fingerprint, encoder.fingerprint)
+                self._encoder = encoder
+            return self._encoder
 
     def find(self, query: Query) -> Answer:
         """Find the products most like what is asked: `query.limit` of them, or all that match if they are fewer.
@@ -54,71 +91,129 @@ class Finder:
         A product that the question names is not part of the answer. Raises BadImage for a picture that cannot be
         read, BadQuery for words without an encoder that knows them, UnknownProduct and StoreUnavailable.
         """
-        if query.image is not None or query.text is not None:
+        [answer] = self.find_many([query])
+        if not isinstance(answer, Answer):
+            raise answer
+        return answer
+
+    def find_many(self, queries: Sequence[Query]) -> list[Answer | Wrong]:
+        """Answer several questions; those with the same filter and limit go to Milvus together.
+
+        A question that cannot be answered gets its error in the place of an answer.
+        """
+        if any(part.image or part.text for query in queries for part in (*query.liked, *query.unlike)):
             self.encoder  # noqa: B018  loading it is not part of the time an answer takes
         started = time.perf_counter()
-        vector = combine(self._vectors(query))
-        hits = self._nearest(vector, query)
-        return Answer(hits, round((time.perf_counter() - started) * 1_000, 3))
+        understood = self._understand(queries)
+        first = iter(self._first_rows([asked for asked in understood if isinstance(asked, _Asked)]))
+        return [
+            self._answer(asked, next(first), started) if isinstance(asked, _Asked) else asked for asked in understood
+        ]
 
-    def _vectors(self, query: Query) -> Iterator[Vector]:
-        if query.image is not None:
-            yield self.encoder.encode_images(self.encoder.prepare(decode(query.image))[None])[0]
-        if query.text is not None:
-            yield self._text_vector(query.text)
-        if query.product_id is not None:
-            yield self._product_vector(query.product_id)
+    def _understand(self, queries: Sequence[Query]) -> list[_Asked | Wrong]:
+        meanings = iter(self._reader.read([part for query in queries for part in (*query.liked, *query.unlike)]))
+        return [
+            _combined(query, list(islice(meanings, len(query.liked))), list(islice(meanings, len(query.unlike))))
+            for query in queries
+        ]
 
-    def _text_vector(self, text: str) -> Vector:
-        if not isinstance(self.encoder, TextEncoder):
-            raise BadQuery(
-                f"{self.encoder.fingerprint.encoder!r} knows pictures but no words. An encoder with words is "
-                f"{WITH_WORDS!r}: lookalike ingest SOURCE --encoder {WITH_WORDS} --collection NEW_NAME"
-            )
-        vector: Vector = self.encoder.encode_texts([text])[0]
-        return vector
+    def _first_rows(self, several: Sequence[_Asked]) -> list[list[Fields]]:
+        """Search for each; questions of one filter and width in one call."""
+        together: dict[tuple[str, int], list[int]] = {}
+        for place, asked in enumerate(several):
+            together.setdefault(asked.round, []).append(place)
+        found: list[list[Fields]] = [[] for _ in several]
+        for (where, width), places in together.items():
+            vectors = [several[place].vector for place in places]
+            with self._timed("search"):
+                answers = self.store.search_many(vectors, width, where=where, fields=_FIELDS)
+            for place, rows in zip(places, answers, strict=True):
+                found[place] = rows
+        return found
 
-    def _product_vector(self, product_id: str) -> Vector:
-        rows = self._store.fetch(
-            where=any_of("product_id", [product_id]), fields=["embedding"], limit=_PICTURES_OF_A_PRODUCT
-        )
-        if not rows:
-            raise UnknownProduct(f"no product {product_id!r} in {self._store.name!r}; ids are spelt as in the source")
-        # In no order as they come: a sum of floats depends on it.
-        rows.sort(key=lambda row: str(row["image_id"]))
-        return combine(np.asarray(row["embedding"], dtype=np.float32) for row in rows)
+    def _answer(self, asked: _Asked, rows: list[Fields], started: float) -> Answer:
+        query = asked.query
+        near = cut(self._nearest(asked, rows), query.min_score, query.within)
+        hits = list(islice(near, query.offset, query.offset + query.limit + 1))
+        more = len(hits) > query.limit
+        shown = [_with_fields(hit, query.fields) for hit in self._with_pictures(asked, hits[: query.limit])]
+        took_ms = round((time.perf_counter() - started) * 1_000, 3)
+        return Answer(shown, took_ms, query.offset + query.limit if more else None)
 
-    def _nearest(self, vector: Vector, query: Query) -> list[Hit]:
-        """Search wider and wider, leaving out the products already found, until there are enough of them."""
-        found: dict[str, Hit] = {}
-        named = [query.product_id] if query.product_id is not None else []
-        width = 4 * query.limit
-        while len(found) < query.limit:
-            where = _where(compile_filter(query.where), [*named, *found])
-            rows = self._store.search(vector, width, where=where, fields=_FIELDS)
-            found |= best_by_product(rows, query.min_score)
-            if rows and query.min_score is not None and rows[-1]["score"] < query.min_score:
-                break
-            if len(rows) < min(width, self._store.window):
-                found |= self._left_behind(vector, query, [*named, *found])
-                break
+    def _nearest(self, asked: _Asked, rows: list[Fields]) -> Iterator[Hit]:
+        """All products that match, nearest first, as far as they are asked for.
+
+        Each round looks four times as wide as the one before, past the products that are known. The sequence depends
+        on question and limit alone.
+        """
+        where, width = asked.round
+        known = set(asked.named)
+        while True:
+            yield from _new(rows, known)
+            if len(rows) < min(width, self.store.window):
+                yield from _new(self._left_behind(asked.vector, _without(where, known)), known)
+                return
             width *= 4
-        ranked = sorted(found.values(), key=lambda hit: -hit.score)
-        return ranked[: query.limit]
+            with self._timed("search"):
+                rows = self.store.search(asked.vector, width, where=_without(where, known), fields=_FIELDS)
 
-    def _left_behind(self, vector: Vector, query: Query, known: list[str]) -> dict[str, Hit]:
-        """Products that a graph search did not reach although they match: compare every row that is left."""
-        where = _where(compile_filter(query.where), known)
-        if self._store.exact or self._store.count(where, consistency="Session") == 0:
-            return {}
-        rows = self._store.rows(where=where, fields=[*_FIELDS, "embedding"])
-        return best_by_product((_scored(row, vector) for row in rows), query.min_score)
+    def _left_behind(self, vector: Vector, where: str) -> Iterator[Fields]:
+        """Rows that a graph search did not reach although they match: compare every one that is left."""
+        if not self.store.exact and self.store.count(where, consistency="Session"):
+            for row in self.store.rows(where=where, fields=[*_FIELDS, "embedding"]):
+                yield _scored(row, vector)
+
+    def _with_pictures(self, asked: _Asked, hits: list[Hit]) -> list[Hit]:
+        """Add the best pictures of each product, when more than one is asked for."""
+        count = asked.query.per_product
+        if count == 1 or not hits:
+            return hits
+        of_hits = any_of("product_id", [hit.product_id for hit in hits])
+        where = " and ".join(part for part in (asked.round[0], of_hits) if part)
+        best: dict[str, list[Picture]] = {hit.product_id: [] for hit in hits}
+        for row in self.store.rows(where=where, fields=["product_id", "image", "embedding"]):
+            score = float(_scored(row, asked.vector)["score"])
+            pictures = best[row["product_id"]]
+            pictures.append(Picture(row["image_id"], score, row["image"]))
+            pictures.sort(key=lambda picture: (-picture.score, picture.image_id))
+            del pictures[count:]
+        return [replace(hit, pictures=tuple(best[hit.product_id])) for hit in hits]
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._observe(stage, time.perf_counter() - started)
+
+
+def _combined(query: Query, like: list[Meaning | Wrong], unlike: list[Meaning | Wrong]) -> _Asked | Wrong:
+    good: list[Meaning] = []
+    for meaning in (*like, *unlike):
+        if not isinstance(meaning, Meaning):
+            return meaning
+        good.append(meaning)
+    weighted = [(part.weight, m.vector) for part, m in zip((*query.liked, *query.unlike), good, strict=True)]
+    vector = combine(weighted[: len(like)], weighted[len(like) :])
+    return _Asked(query, vector, frozenset().union(*(meaning.named for meaning in good)))
+
+
+def _new(rows: Iterable[Fields], known: set[str]) -> Iterator[Hit]:
+    """The products of rows that are not known yet, best first; then they are."""
+    for hit in best_by_product(row for row in rows if row["product_id"] not in known):
+        known.add(hit.product_id)
+        yield hit
+
+
+def _with_fields(hit: Hit, fields: Sequence[str] | None) -> Hit:
+    if fields is None:
+        return hit
+    return replace(hit, metadata={name: hit.metadata[name] for name in fields if name in hit.metadata})
 
 
 def _scored(row: Fields, vector: Vector) -> Fields:
     return {**row, "embedding": None, "score": float(np.dot(np.asarray(row["embedding"], dtype=np.float32), vector))}
 
 
-def _where(expression: str, without: list[str]) -> str:
-    others = f"not ({any_of('product_id', without)})" if without else ""
-    return " and ".join(part for part in (expression, others) if part)
+def _without(where: str, products: Collection[str]) -> str:
+    others = f"not ({any_of('product_id', sorted(products))})" if products else ""
+    return " and ".join(part for part in (where, others) if part)

@@ -14,11 +14,11 @@ import pytest
 from conftest import NewStore, bring
 from PIL import Image
 
+from encode.budget import PixelBudget
 from encode.models import load_encoder
 from encode.pixels import PixelEncoder
 from encode.preprocess import Pixels
 from ingest.layout import FolderRule, Layout
-from ingest.load import PixelBudget
 from ingest.model import Engine, Model
 from ingest.pipeline import Pace, Target, ingest
 from ingest.report import Rejection, Report

@@ -1,13 +1,15 @@
 """The answer to a question: the right products, as many as asked for, and none twice."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import DIM, NewStore, a_row, bring, unit
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from make_tiny_clip import COLOURS, SHAPES, draw
 
@@ -20,9 +22,9 @@ from schema.errors import BadImage, BadQuery, EncoderMismatch, UnknownProduct
 from schema.filter_words import parse
 from schema.product import ImageRow, Vector
 from schema.store import Store
-from search.finder import Finder
-from search.query import Query
-from search.ranking import combine
+from search.finder import Answer, Finder
+from search.query import Part, Query
+from search.ranking import combine, mean
 
 TINY_CLIP = Path(__file__).parent / "tiny_clip"
 
@@ -69,7 +71,7 @@ def test_asking_by_product_needs_no_encoder(shop: Finder) -> None:
     def fails() -> Encoder:
         raise AssertionError("the encoder was loaded")
 
-    assert len(ids(Finder(shop._store, fails), product_id="red-plain-mug", limit=3)) == 3
+    assert len(ids(Finder(shop.store, fails), product_id="red-plain-mug", limit=3)) == 3
 
 
 def test_a_mix_lies_between_what_is_mixed(shop: Finder, catalogue: Path) -> None:
@@ -97,14 +99,14 @@ def test_filters_limit_and_min_score(shop: Finder, catalogue: Path) -> None:
     ("question", "error", "message"),
     [
         ({}, BadQuery, "nothing is asked"),
-        ({"text": "  "}, BadQuery, "--text is empty"),
+        ({"text": "  "}, BadQuery, "the text is empty"),
         ({"text": "a red mug"}, BadQuery, r"'efficientnet-lite0' knows pictures but no words.*'clip'.*--encoder clip"),
         ({"product_id": "nothing"}, UnknownProduct, "no product 'nothing'"),
         ({"product_id": "x' or product_id != '"}, UnknownProduct, "no product"),
         ({"product_id": "\udcff"}, BadQuery, "UTF-8"),
         ({"image": b"no picture"}, BadImage, "not a picture"),
-        ({"product_id": "red-plain-mug", "limit": 0}, BadQuery, "--limit 0 is not between 1 and 1000"),
-        ({"product_id": "red-plain-mug", "min_score": float("nan")}, BadQuery, "no cosine"),
+        ({"product_id": "red-plain-mug", "limit": 0}, BadQuery, "limit 0 is not between 1 and 1000"),
+        ({"product_id": "red-plain-mug", "min_score": float("nan")}, BadQuery, "min_score nan is not between"),
     ],
 )
 def test_questions_that_cannot_be_answered(
@@ -115,7 +117,7 @@ def test_questions_that_cannot_be_answered(
 
 
 def test_another_encoder_is_refused(shop: Finder, catalogue: Path) -> None:
-    finder = Finder(shop._store, lambda: load_encoder("pixels"))
+    finder = Finder(shop.store, lambda: load_encoder("pixels"))
     with pytest.raises(EncoderMismatch, match=r"'efficientnet-lite0'.*'pixels' is another encoder"):
         ids(finder, image=next((catalogue / "queries").iterdir()).read_bytes())
 
@@ -160,12 +162,147 @@ def test_always_k_distinct_products_the_nearest_ones(
 ) -> None:
     finder, rows = crowded
     own = sorted((row for row in rows if row.product_id == f"p{asked}"), key=lambda row: row.image_id)
-    vector = combine(row.embedding for row in own)
+    vector = mean(row.embedding for row in own)
 
     found = ids(finder, product_id=f"p{asked}", limit=limit, where=parse([f"n < {below}"]))
 
     expected = exact(rows, vector, limit, lambda row: row.product_id != f"p{asked}" and row.metadata["n"] < below)
     assert found == expected
+
+
+@settings(max_examples=25)
+@given(asked=st.integers(0, 39), limit=st.integers(1, 12), below=st.integers(0, 40))
+def test_pages_neither_repeat_nor_skip(
+    crowded: tuple[Finder, list[ImageRow]], asked: int, limit: int, below: int
+) -> None:
+    finder, _ = crowded
+    question = {"product_id": f"p{asked}", "where": parse([f"n < {below}"])}
+    whole = ids(finder, **question, limit=40)
+
+    pages, offset = [], 0
+    while offset is not None:
+        answer = finder.find(Query(**question, limit=limit, offset=offset))  # type: ignore[arg-type]
+        assert len(answer.hits) == min(limit, len(whole) - offset)
+        pages += [hit.product_id for hit in answer.hits]
+        offset = answer.next_offset  # type: ignore[assignment]
+
+    assert pages == whole
+
+
+directions = st.lists(st.integers(-5, 5), min_size=DIM, max_size=DIM).filter(any)
+parts = st.lists(st.tuples(directions, st.floats(0.1, 10)), min_size=1, max_size=4)
+
+
+@settings(max_examples=50)
+@given(like=parts, unlike=parts | st.just([]), factor=st.floats(0.1, 50))
+def test_what_is_asked_together_is_combined_as_stated(
+    crowded: tuple[Finder, list[ImageRow]],
+    like: list[tuple[list[int], float]],
+    unlike: list[tuple[list[int], float]],
+    factor: float,
+) -> None:
+    finder, rows = crowded
+
+    def average(weighted: list[tuple[list[int], float]]) -> Vector:
+        total: Vector = sum(w * unit(*v).astype(np.float64) for v, w in weighted) / sum(w for _, w in weighted)  # type: ignore[assignment]
+        return total
+
+    wanted = average(like) - (0.5 * average(unlike) if unlike else 0)
+    assume(np.linalg.norm(wanted) > 1e-3)
+    wanted /= np.linalg.norm(wanted)
+
+    def as_parts(weighted: list[tuple[list[int], float]], scale: float) -> tuple[Part, ...]:
+        return tuple(Part(vector=[scale * x for x in v], weight=w * scale) for v, w in weighted)
+
+    found = finder.find(Query(like=as_parts(like, factor), unlike=as_parts(unlike, factor), limit=5)).hits
+    scores = {row.image_id: float(row.embedding @ wanted) for row in rows}
+    assert [hit.score for hit in found] == pytest.approx([scores[hit.image_id] for hit in found], abs=1e-4)
+    best = sorted(scores.values())[-1]
+    assert found[0].score == pytest.approx(best, abs=1e-4)
+
+
+def test_a_cut_off_below_the_best(crowded: tuple[Finder, list[ImageRow]]) -> None:
+    finder, _ = crowded
+    everything = finder.find(Query(product_id="p7", limit=40)).hits
+    near = finder.find(Query(product_id="p7", limit=40, within=0.3)).hits
+    assert near == [hit for hit in everything if hit.score >= everything[0].score - 0.3]
+    assert 0 < len(near) < len(everything)
+    assert finder.find(Query(product_id="p7", within=0)).hits == everything[:1]
+
+
+def test_several_pictures_of_a_product(crowded: tuple[Finder, list[ImageRow]]) -> None:
+    finder, rows = crowded
+    for hit in finder.find(Query(vector=[1] * DIM, limit=40, per_product=3, where=parse(["n != 4"]))).hits:
+        vector = mean([np.ones(DIM, dtype=np.float32)])
+        own = sorted((float(row.embedding @ vector) for row in rows if row.product_id == hit.product_id), reverse=True)
+        assert [picture.score for picture in hit.pictures] == pytest.approx(own[:3], abs=1e-5)
+        assert hit.pictures[0].image_id == hit.image_id
+
+
+def test_chosen_columns(crowded: tuple[Finder, list[ImageRow]]) -> None:
+    finder, _ = crowded
+    hits = finder.find(Query(product_id="p7", fields=("parity", "unknown"))).hits
+    assert all(list(hit.metadata) == ["parity"] for hit in hits)
+
+
+def test_by_a_stored_picture(crowded: tuple[Finder, list[ImageRow]]) -> None:
+    finder, rows = crowded
+    row = rows[-1]
+    expected = exact(rows, row.embedding, 10, lambda other: other.product_id != row.product_id)
+    assert ids(finder, image_id=row.image_id) == expected
+    with pytest.raises(UnknownProduct, match="no picture 'nothing'"):
+        ids(finder, image_id="nothing")
+
+
+def test_many_questions_are_answered_as_each_alone(crowded: tuple[Finder, list[ImageRow]]) -> None:
+    finder, _ = crowded
+    queries = [Query(product_id=f"p{n}", limit=1 + n % 3, where=parse(["n < 30"][: n % 2])) for n in range(12)]
+    queries.insert(5, Query(product_id="nothing"))
+    answers = finder.find_many(queries)
+    assert isinstance(answers.pop(5), UnknownProduct)
+    del queries[5]
+    for query, answer in zip(queries, answers, strict=True):
+        assert isinstance(answer, Answer)
+        assert [hit.product_id for hit in answer.hits] == [hit.product_id for hit in finder.find(query).hits]
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({}, "one of image, text"),
+        ({"text": "a", "product_id": "b"}, "one of image, text"),
+        ({"vector": []}, "not all of them zero"),
+        ({"vector": [0.0] * DIM}, "not all of them zero"),
+        ({"vector": [math.inf] * DIM}, "finite"),
+        ({"text": "a", "weight": 0}, "weight 0 is not above 0"),
+        ({"text": "a", "weight": math.nan}, "weight nan"),
+        ({"text": "a" * 10_001}, "too long"),
+    ],
+)
+def test_parts_that_mean_nothing(part: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadQuery, match=message):
+        Part(**part)
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ({"offset": 9_991}, "offset 9991 is not between 0 and 9990"),
+        ({"offset": -1}, "offset -1"),
+        ({"per_product": 0}, "per_product 0"),
+        ({"within": -0.1}, "within -0.1"),
+        ({"min_score": 1.5}, "min_score 1.5"),
+        ({"like": (Part(text="a"),) * 32}, "33 parts are too many"),
+    ],
+)
+def test_numbers_out_of_range(question: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadQuery, match=message):
+        Query(product_id="p", **question)
+
+
+def test_a_vector_of_another_length(crowded: tuple[Finder, list[ImageRow]]) -> None:
+    with pytest.raises(BadQuery, match=f"the vector has 3 numbers; this collection's have {DIM}"):
+        ids(crowded[0], vector=[1.0, 2.0, 3.0])
 
 
 def test_one_product_fills_more_than_a_whole_window(new_store: NewStore) -> None:
@@ -185,10 +322,12 @@ def test_products_that_a_graph_does_not_reach_are_found(new_store: NewStore, mon
     store = new_store()
     rows = scattered(20, lambda p: 2)
     store.upsert(rows)
-    search = store.search
+    search_many = store.search_many
     monkeypatch.setattr(store, "exact", False)
-    monkeypatch.setattr(store, "search", lambda *asked, **options: search(*asked, **options)[:3])
-    vector = combine(row.embedding for row in sorted(rows[:2], key=lambda row: row.image_id))
+    monkeypatch.setattr(
+        store, "search_many", lambda *asked, **options: [rows[:3] for rows in search_many(*asked, **options)]
+    )
+    vector = mean(row.embedding for row in sorted(rows[:2], key=lambda row: row.image_id))
 
     found = ids(Finder(store, lambda: pytest.fail("no encoder is needed")), product_id="p0", limit=15)
 
@@ -196,7 +335,7 @@ def test_products_that_a_graph_does_not_reach_are_found(new_store: NewStore, mon
 
 
 def test_opposites_still_give_an_answer() -> None:
-    assert np.linalg.norm(combine([unit(1), -unit(1)])) == pytest.approx(1)
+    assert np.linalg.norm(combine([(1, unit(1)), (1, -unit(1))], [])) == pytest.approx(1)
 
 
 def test_words_find_products(new_store: NewStore, tmp_path: Path) -> None:

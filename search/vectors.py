@@ -1,0 +1,156 @@
+"""From parts of questions to unit vectors: pictures and words by the encoder, products and keys by the collection."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+
+from encode.budget import PixelBudget
+from encode.decode import open_picture, unpack
+from encode.encoder import Encoder, TextEncoder
+from encode.models import WITH_WORDS
+from encode.preprocess import Pixels
+from schema.errors import BadFilter, BadImage, BadQuery, UnknownProduct
+from schema.expressions import any_of
+from schema.product import Vector, Vectors
+from schema.store import Fields, Store
+from search.query import Part
+from search.ranking import mean
+
+_PICTURES_OF_A_PRODUCT = 1_000
+_TOGETHER = 32
+"""Pictures that are decoded and encoded together."""
+
+Wrong = BadImage | BadQuery | BadFilter | UnknownProduct
+"""What is wrong with one question, and says nothing of others."""
+
+Timed = Callable[[str], AbstractContextManager[object]]
+"""Measures a stage by its name: decode, encode, lookup."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a part stands for: a unit vector, shape (dim,), and the products that it names."""
+
+    vector: Vector
+    named: frozenset[str] = frozenset()
+
+
+class Reader:
+    """Turns parts of questions into vectors; safe to use from several threads."""
+
+    def __init__(self, store: Store, encoder: Callable[[], Encoder], budget: PixelBudget, timed: Timed) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._budget = budget
+        self._timed = timed
+
+    def read(self, parts: Sequence[Part]) -> list[Meaning | Wrong]:
+        """Find what parts stand for, those of a kind together; one that cannot be read gets its error instead.
+
+        Raises StoreUnavailable and what loading the encoder raises.
+        """
+        images = iter(self._images([part.image for part in parts if part.image is not None]))
+        texts = iter(self._texts([part.text for part in parts if part.text is not None]))
+        products = self._products({part.product_id for part in parts if part.product_id is not None})
+        stored = self._stored({part.image_id for part in parts if part.image_id is not None})
+
+        def meaning(part: Part) -> Meaning | Wrong:
+            if part.image is not None:
+                return next(images)
+            if part.text is not None:
+                return next(texts)
+            if part.vector is not None:
+                return self._given(part.vector)
+            return products[part.product_id] if part.product_id is not None else stored[part.image_id or ""]
+
+        return [meaning(part) for part in parts]
+
+    def _images(self, contents: Sequence[bytes]) -> Iterator[Meaning | Wrong]:
+        for start in range(0, len(contents), _TOGETHER):
+            encoder = self._encoder()
+            with self._timed("decode"):
+                prepared = [self._prepared(encoder, content) for content in contents[start : start + _TOGETHER]]
+            good = [pixels for pixels in prepared if not isinstance(pixels, BadImage)]
+            with self._timed("encode"):
+                vectors = iter(encoder.encode_images(np.stack(good)) if good else ())
+            yield from (pixels if isinstance(pixels, BadImage) else _finite(next(vectors)) for pixels in prepared)
+
+    def _prepared(self, encoder: Encoder, content: bytes) -> Pixels | BadImage:
+        try:
+            image = open_picture(content, self._budget.most)
+            with self._budget.take(image.width * image.height):
+                return encoder.prepare(unpack(image))
+        except BadImage as error:
+            return error
+
+    def _texts(self, texts: Sequence[str]) -> Iterator[Meaning | Wrong]:
+        if not texts:
+            return
+        encoder = self._encoder()
+        if not isinstance(encoder, TextEncoder):
+            without = BadQuery(
+                f"{encoder.fingerprint.encoder!r} knows pictures but no words. An encoder with words is "
+                f"{WITH_WORDS!r}: lookalike ingest SOURCE --encoder {WITH_WORDS} --collection NEW_NAME"
+            )
+            yield from (without for _ in texts)
+            return
+        for text in texts:
+            yield self._text(encoder, text)
+
+    def _text(self, encoder: TextEncoder, text: str) -> Meaning | Wrong:
+        try:
+            with self._timed("encode"):
+                vectors: Vectors = encoder.encode_texts([text])
+        except BadQuery as error:
+            return error
+        return _finite(vectors[0])
+
+    def _given(self, values: Sequence[float]) -> Meaning | Wrong:
+        dim = self._store.fingerprint.dim
+        if len(values) != dim:
+            return BadQuery(f"the vector has {len(values)} numbers; this collection's have {dim}")
+        vector = np.asarray(values, dtype=np.float64)
+        # By the largest first: squares of the largest floats are infinite, of the smallest zero.
+        return Meaning(mean([vector / np.abs(vector).max()]))
+
+    def _products(self, product_ids: set[str]) -> Mapping[str, Meaning | Wrong]:
+        if not product_ids:
+            return {}
+        with self._timed("lookup"):
+            rows = self._store.fetch(
+                where=any_of("product_id", sorted(product_ids)),
+                fields=["product_id", "embedding"],
+                limit=_PICTURES_OF_A_PRODUCT * len(product_ids),
+            )
+        # In no order as they come: a sum of floats depends on it.
+        pictures: dict[str, list[Fields]] = {product_id: [] for product_id in product_ids}
+        for row in sorted(rows, key=lambda row: str(row["image_id"])):
+            pictures[row["product_id"]].append(row)
+        return {product_id: self._product(product_id, rows) for product_id, rows in pictures.items()}
+
+    def _product(self, product_id: str, rows: list[Fields]) -> Meaning | Wrong:
+        if not rows:
+            return UnknownProduct(f"no product {product_id!r} in {self._store.name!r}; ids are spelt as in the source")
+        return Meaning(mean(_vectors(rows)), frozenset({product_id}))
+
+    def _stored(self, image_ids: set[str]) -> Mapping[str, Meaning | Wrong]:
+        found: dict[str, Meaning | Wrong] = {
+            image_id: UnknownProduct(f"no picture {image_id!r} in {self._store.name!r}") for image_id in image_ids
+        }
+        if image_ids:
+            with self._timed("lookup"):
+                for row in self._store.get(sorted(image_ids), ["embedding", "product_id"]):
+                    found[row["image_id"]] = Meaning(mean(_vectors([row])), frozenset({row["product_id"]}))
+        return found
+
+
+def _finite(vector: Vector) -> Meaning | Wrong:
+    if np.isfinite(vector).all():
+        return Meaning(vector)
+    return BadImage("the encoder gave no finite vector for it; try --dtype float32")
+
+
+def _vectors(rows: Iterable[Fields]) -> Iterator[Vector]:
+    return (np.asarray(row["embedding"], dtype=np.float32) for row in rows)
