@@ -24,6 +24,7 @@ __version__ = "0.1.0"
 VERBS = {
     "ingest": "ingest.cli:ingest",
     "search": "search.cli:search",
+    "serve": "serve.cli:serve",
     "info": "search.cli:info",
     "duplicates": "search.cli:duplicates",
     "delete": "ingest.upkeep:delete",

@@ -87,6 +87,7 @@ def _pipeline(name: str, files: list[Path], uri: str) -> Callable[[], None]:
     from encode.device import own_process
     from encode.machine import cores
     from encode.models import load_encoder
+    from ingest.inventory import Owned
     from ingest.model import Engine, Model
     from ingest.pipeline import Pace, Target, ingest
     from ingest.report import Report
@@ -100,7 +101,7 @@ def _pipeline(name: str, files: list[Path], uri: str) -> Callable[[], None]:
 
     def run() -> None:
         with Report() as report:
-            ingest(pictures, "bench", model, Target(store, report), Pace(workers=cores()))
+            ingest(pictures, Owned("bench"), model, Target(store, report), Pace(workers=cores()))
         assert report.stored == len(files)
 
     return run

@@ -32,6 +32,7 @@ def main(photos: Path, queries: Path, layout: str, name: str, uri: str | None) -
     from encode.machine import cores
     from encode.models import load_encoder
     from ingest.layout import Layout
+    from ingest.inventory import Owned
     from ingest.model import Engine, Model
     from ingest.pipeline import Pace, Target, ingest
     from ingest.report import Report
@@ -50,7 +51,7 @@ def main(photos: Path, queries: Path, layout: str, name: str, uri: str | None) -
         with Store.create(uri or f"{scratch}/recall.db", encoder.fingerprint, collection=collection) as store:
             with Report() as report:
                 source = FolderSource(photos, Layout(layout))
-                ingest(source.images(), source.name, model, Target(store, report), Pace(workers=cores()))
+                ingest(source.images(), Owned(source.name), model, Target(store, report), Pace(workers=cores()))
             print(f"ingest: {report.summary()}, {time.perf_counter() - started:.1f} s wall")
             finder = Finder(store, lambda: encoder)
             rows = list(store.rows(fields=["product_id", "embedding"]))

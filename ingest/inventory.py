@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,20 +24,27 @@ class StoredVector:
     key: str
 
 
+class Owned(NamedTuple):
+    """Which rows a source answers for: all of that name, or of any (None); `where` leaves others out of sight."""
+
+    source: str | None
+    where: str = ""
+
+
 class Inventory:
     """The rows of a collection without their vectors.
 
-    `known` has those of one source, by key; all others only count as places where the vector of a picture can be found
+    `known` has those that are owned, by key; all others only count as places where the vector of a picture can be found
     by the hash of its bytes. Memory grows with the number of rows, by some hundred bytes each.
     """
 
-    def __init__(self, store: Store, source: str | None) -> None:
+    def __init__(self, store: Store, owned: Owned) -> None:
         self.known: dict[str, Known] = {}
         self._by_hash: dict[str, str] = {}
         self._store = store
-        for row in store.rows(fields=_FIELDS):
+        for row in store.rows(where=owned.where, fields=_FIELDS):
             self._by_hash[row["image_hash"]] = row["image_id"]
-            if source is None or row["source"] == source:
+            if owned.source is None or row["source"] == owned.source:
                 stamp = Stamp(row["image_size"], row["image_mtime"])
                 self.known[row["image_id"]] = Known(
                     row["image_hash"], row["metadata_hash"], stamp, row["image"], row["product_id"]

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from encode.models import DEFAULT
 from ingest.alone import only_run
+from ingest.inventory import Owned
 from ingest.limits import Share
 from ingest.model import Engine, Model
 from ingest.pipeline import Pace, Target, ingest, survey
@@ -64,7 +65,7 @@ def run(job: Job, report: Report) -> str:
     place = job.place
     with only_run(place.uri, place.collection, job.source.name), _opened(job) as (store, model):
         try:
-            plan = ingest(job.source.images(), job.source.name, model, Target(store, report), job.pace)
+            plan = ingest(job.source.images(), Owned(job.source.name), model, Target(store, report), job.pace)
         except KeyboardInterrupt:
             store.settle(report.stored)
             raise

@@ -19,16 +19,21 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def engine_options(command: Command) -> Command:
     """Add --batch-size, --num-workers, --max-pixels, --device and --dtype."""
-    pixels = setting(
-        "--max-pixels", type=click.IntRange(1, MOST_PIXELS), help="Larger pictures are rejected.  [default: 64000000]"
-    )
     workers = setting(
         "--num-workers", type=click.IntRange(1, 256), help="Threads that read and decode.  [default: the cores]"
+    )
+    return engine_settings(workers(command))
+
+
+def engine_settings(command: Command) -> Command:
+    """Add --batch-size, --max-pixels, --device and --dtype."""
+    pixels = setting(
+        "--max-pixels", type=click.IntRange(1, MOST_PIXELS), help="Larger pictures are rejected.  [default: 64000000]"
     )
     batch = setting(
         "--batch-size", type=click.IntRange(1, 4096), help="Pictures in a batch.  [default: 16 on a CPU, 256 on a GPU]"
     )
-    return batch(workers(pixels(encoder_options(command))))
+    return batch(pixels(encoder_options(command)))
 
 
 def report_options(command: Command) -> Command:

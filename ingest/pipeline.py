@@ -12,7 +12,7 @@ from encode.budget import PixelBudget
 from encode.decode import MAX_PIXELS
 from encode.machine import MOST_LANES
 from ingest.files import is_remote, read
-from ingest.inventory import Inventory, StoredVector
+from ingest.inventory import Inventory, Owned, StoredVector
 from ingest.load import Loaded, LoadedImage, Loader, Unchanged, compare
 from ingest.model import Model
 from ingest.plan import Change, Plan
@@ -52,18 +52,18 @@ class Batch:
 
 
 def ingest(
-    pictures: Iterable[ProductImage | Rejection], source: str | None, model: Model, target: Target, pace: Pace
+    pictures: Iterable[ProductImage | Rejection], owned: Owned, model: Model, target: Target, pace: Pace
 ) -> Plan:
     """Make a collection equal to a source, except for what the source has no more: that is in the plan it returns.
 
     Only what is new or has changed is read, and only other bytes than those of any row are encoded. Reading and
     decoding (on `pace.workers` threads), the network and Milvus work at the same time; what waits between them is
     bounded. All that the report counts is acknowledged: a run that was killed is continued by running it again.
-    `source` is the name of the source, None when the pictures are those of all sources.
+    `owned` are the rows that the pictures are compared with; those without a picture are what the source has no more.
     """
     store, report = target
     report.start()
-    inventory = Inventory(store, source)
+    inventory = Inventory(store, owned)
     plan = Plan(inventory.known)
     loader = Loader(plan, inventory, model, PixelBudget(pace.max_pixels))
     steps = _steps(pictures, plan, report)
@@ -88,7 +88,7 @@ def survey(pictures: Iterable[ProductImage | Rejection], source: str, store: Sto
     Of the pictures, those are read whose size or time has changed; new ones are not opened.
     """
     report.start()
-    plan = Plan({} if store is None else Inventory(store, source).known)
+    plan = Plan({} if store is None else Inventory(store, Owned(source)).known)
     for step in _steps(pictures, plan, report):
         if isinstance(step, StoredVector):
             report.count(step.change, step.picture)

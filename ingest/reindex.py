@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ingest.inventory import Inventory
+from ingest.inventory import Inventory, Owned
 from ingest.limits import Share
 from ingest.model import Engine, Model
 from ingest.pipeline import Pace, Target, ingest
@@ -24,6 +24,7 @@ from schema.versions import Version, Versions
 _SAMPLE = 32
 _SELF_MATCH = 0.999
 _PASSES = 20
+_ALL = Owned(None)
 _FIELDS = ("source", "product_id", "image", "metadata")
 
 
@@ -48,7 +49,7 @@ def reindex(versions: Versions, engine: Engine, report: Report, pace: Pace, most
         model = Model(lambda: engine)
         follow = report
         for _ in range(_PASSES):
-            before = Inventory(live, None).known
+            before = Inventory(live, _ALL).known
             if not _follow(live, target, model, follow, pace):
                 break
             follow = Report(on_progress=report.on_progress)
@@ -67,7 +68,7 @@ def _target(versions: Versions, live: Version, fingerprint: Fingerprint) -> Stor
 
 def _follow(live: Store, target: Store, model: Model, report: Report, pace: Pace) -> bool:
     """Bring what differs into the target; tell whether anything did."""
-    plan = ingest(_pictures(live.rows(fields=_FIELDS)), None, model, Target(target, report), pace)
+    plan = ingest(_pictures(live.rows(fields=_FIELDS)), _ALL, model, Target(target, report), pace)
     gone = plan.removed()
     target.delete(gone)
     summary = report.summary()
@@ -101,9 +102,9 @@ def _verify(live: Store, target: Store, most: Share) -> None:
 
 def _bring_late(live: Store, target: Store, model: Model, pace: Pace, before: dict[str, Known]) -> None:
     """Bring what was written to the version that was live between the last look at it and the move."""
-    after = Inventory(live, None).known
+    after = Inventory(live, _ALL).known
     written = [image_id for image_id, known in after.items() if before.get(image_id) != known]
     if written:
         rows = live.get(written, _FIELDS, consistency="Strong")
-        ingest(_pictures(rows), None, model, Target(target, Report()), pace)
+        ingest(_pictures(rows), _ALL, model, Target(target, Report()), pace)
     target.delete([image_id for image_id in before if image_id not in after])

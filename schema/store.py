@@ -25,7 +25,7 @@ from schema.expressions import any_of
 from schema.making import JSON_CAST, index_metadata, made_collections, make_collection
 from schema.product import ImageRow, Vector
 from schema.settings import check_collection, check_uri, is_lite
-from schema.wire import Wire
+from schema.wire import PATIENT, Patience, Wire
 
 Fields = Mapping[str, Any]
 """Columns of a row by name, as far as they were asked for."""
@@ -62,12 +62,12 @@ class Store:
         self._wire = wire
 
     @classmethod
-    def open(cls, uri: str, *, token: str = "", collection: str = "products") -> "Store":
+    def open(cls, uri: str, *, token: str = "", collection: str = "products", patience: Patience = PATIENT) -> "Store":
         """Open a collection that exists. Raises BadSettings when there is none, StoreUnavailable without Milvus."""
         name = check_collection(collection)
         if is_lite(check_uri(uri)) and not Path(uri).exists():
             raise BadSettings(_no_collection(name, uri, []))
-        with _closed_on_error(Wire.connect(uri, token)) as wire:
+        with _closed_on_error(Wire.connect(uri, token, patience)) as wire:
             if not wire.call("has_collection", name):
                 raise BadSettings(_no_collection(name, uri, made_collections(wire)))
             return cls._opened(wire, name)
@@ -120,9 +120,14 @@ class Store:
             wire.call("load_collection", version)
         return cls(wire, name, version, Fingerprint.from_json(properties[FINGERPRINT_PROPERTY]))
 
+    def is_live(self) -> bool:
+        """Tell whether the name still means the version that it meant when it was opened."""
+        live: bool = self._wire.call("describe_collection", self.name)["collection_name"] == self.version
+        return live
+
     def require_live(self) -> None:
         """Raise StoreUnavailable when the name has come to mean another version, without what was written here."""
-        if self._wire.call("describe_collection", self.name)["collection_name"] != self.version:
+        if not self.is_live():
             raise StoreUnavailable(
                 f"{self.name!r} was moved to another version while {self.version} was written to; run the same command "
                 "again, and it brings to the new one what is missing there"

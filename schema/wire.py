@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,16 @@ from schema.driver import MilvusClient, MilvusException
 from schema.errors import DiskFull, StoreUnavailable
 from schema.settings import is_lite
 
-GIVE_UP_AFTER = 120.0
-"""Seconds for which a call to a server that is away is tried again."""
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How many seconds one call to a server may take, and for how long one is tried again while the server is away."""
+
+    call: float = 60.0
+    retry: float = 120.0
+
+
+PATIENT = Patience()
 
 LITE_RESERVE = 320 * 2**20
 """Bytes that must be free before Milvus Lite writes: its memtable (128 MB) once as data, once as log, and a batch.
@@ -26,8 +35,8 @@ A disk that fills up in the middle of its flush costs rows that were already ack
 """
 
 _CONNECT_TIMEOUT = 10.0
-# Milvus Lite answers in its own time (a flush can take a minute); a server that takes longer is stuck.
-_CALL_TIMEOUT = {"lite": 600.0, "server": 60.0}
+# Milvus Lite answers in its own time: a flush can take a minute.
+_LITE_CALL_TIMEOUT = 600.0
 _RETRIED_STATUS = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED}
 # Of a server that is starting, recovering or busy: not ready, unavailable, memory, request and rate limit,
 # collection not (fully) loaded yet.
@@ -45,9 +54,12 @@ _LITE_USERS_LOCK = threading.Lock()
 class Wire:
     """A connection to Milvus Lite or to a server."""
 
-    def __init__(self, client: MilvusClient, uri: str, *, reserve: int = LITE_RESERVE) -> None:
+    def __init__(
+        self, client: MilvusClient, uri: str, *, patience: Patience = PATIENT, reserve: int = LITE_RESERVE
+    ) -> None:
         self.uri = uri
         self.reserve = reserve
+        self._patience = patience
         self._client = client
         self._lite = is_lite(uri)
         self.writing: AbstractContextManager[object] = _LITE_WRITER if self._lite else nullcontext()
@@ -56,11 +68,11 @@ class Wire:
         self._closed = False
 
     @classmethod
-    def connect(cls, uri: str, token: str) -> "Wire":
+    def connect(cls, uri: str, token: str, patience: Patience = PATIENT) -> "Wire":
         """Reach Milvus, or raise StoreUnavailable at once: nothing is under way that would be worth waiting for."""
         try:
             if not is_lite(uri):
-                return cls(MilvusClient(uri, token=token, timeout=_CONNECT_TIMEOUT), uri)
+                return cls(MilvusClient(uri, token=token, timeout=_CONNECT_TIMEOUT), uri, patience=patience)
             with _LITE_USERS_LOCK:
                 wire = cls(MilvusClient(uri, timeout=_CONNECT_TIMEOUT), uri)
                 _LITE_USERS[_lite_path(uri)] += 1
@@ -71,11 +83,11 @@ class Wire:
 
     def call(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Call a method of MilvusClient. Raises StoreUnavailable, or DiskFull where nothing more may be written."""
-        options["timeout"] = _CALL_TIMEOUT["lite" if self._lite else "server"]
+        options["timeout"] = _LITE_CALL_TIMEOUT if self._lite else self._patience.call
         attempts = Retrying(
             retry=retry_if_exception(self._may_pass),
             wait=wait_random_exponential(multiplier=0.2, max=10),
-            stop=stop_after_delay(GIVE_UP_AFTER),
+            stop=stop_after_delay(self._patience.retry),
             reraise=True,
         )
         try:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -18,7 +18,7 @@ from schema.product import Hit, Picture, Vector
 from schema.store import Fields, Store
 from search.query import Query
 from search.ranking import best_by_product, combine, cut
-from search.vectors import Meaning, Reader, Wrong
+from search.vectors import Meaning, Reader, Timed, Wrong
 
 _FIELDS = ("product_id", "image", "metadata")
 
@@ -57,7 +57,8 @@ class Finder:
 
     `load` loads the collection's encoder; it is called with the first question that has a picture or words in it,
     so that asking by product id needs no network at all. Pictures that are decoded at the same time have at most
-    `max_pixels` pixels in all. `observe` is told how many seconds each stage took: decode, encode, lookup, search.
+    `max_pixels` pixels in all. `timed` is entered around each stage, with its name (decode, encode, lookup,
+    search); what it raises ends the question.
     """
 
     def __init__(
@@ -66,14 +67,14 @@ class Finder:
         load: Callable[[], Encoder],
         *,
         max_pixels: int = MAX_PIXELS,
-        observe: Callable[[str, float], object] = lambda stage, seconds: None,
+        timed: Timed = nullcontext,
     ) -> None:
         self.store = store
         self._load = load
         self._loading = threading.Lock()
         self._encoder: Encoder | None = None
-        self._observe = observe
-        self._reader = Reader(store, lambda: self.encoder, PixelBudget(max_pixels), self._timed)
+        self._timed = timed
+        self._reader = Reader(store, lambda: self.encoder, PixelBudget(max_pixels), timed)
 
     @property
     def encoder(self) -> Encoder:
@@ -178,12 +179,6 @@ class Finder:
             pictures.sort(key=lambda picture: (-picture.score, picture.image_id))
             del pictures[count:]
         return [replace(hit, pictures=tuple(best[hit.product_id])) for hit in hits]
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self._observe(stage, time.perf_counter() - started)
 
 
 def _combined(query: Query, like: list[Meaning | Wrong], unlike: list[Meaning | Wrong]) -> _Asked | Wrong:

@@ -26,7 +26,7 @@ Wrong = BadImage | BadQuery | BadFilter | UnknownProduct
 """What is wrong with one question, and says nothing of others."""
 
 Timed = Callable[[str], AbstractContextManager[object]]
-"""Measures a stage by its name: decode, encode, lookup."""
+"""What is entered around a stage, by its name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from milvus_server import milvus_server
 
 from encode.encoder import Encoder
 from encode.models import load_encoder
+from ingest.inventory import Owned
 from ingest.model import Engine, Model
 from ingest.pipeline import Pace, Target, ingest
 from ingest.report import Rejection, Report
@@ -127,7 +128,7 @@ def bring(
     report, items = report or Report(), list(pictures)
     source = next((item.source for item in items if isinstance(item, ProductImage)), "test")
     model = Model(lambda: Engine(encoder, batch_size, lanes=2))
-    ingest(iter(items), source, model, Target(store, report), Pace(workers=2))
+    ingest(iter(items), Owned(source), model, Target(store, report), Pace(workers=2))
     return report
 
 

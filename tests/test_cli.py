@@ -65,8 +65,8 @@ def test_search_prints_json_ids_or_a_table(shop: Path) -> None:
     ids = lookalike("search", query, "--format", "ids", "--limit", 3, cwd=shop).stdout.decode().split()
     table = lookalike("search", query, "--limit", 3, cwd=shop).stdout.decode()
 
-    assert set(answer) == {"hits", "took_ms"}
-    assert set(answer["hits"][0]) == {"product_id", "score", "image", "metadata"}
+    assert set(answer) == {"hits", "took_ms", "next_offset"}
+    assert set(answer["hits"][0]) == {"product_id", "score", "image_id", "image", "metadata"}
     assert [hit["product_id"] for hit in answer["hits"]] == ids
     assert len(ids) == 3
     assert all(word in table for word in (*ids, "mug", "photos/", "score"))

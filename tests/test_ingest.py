@@ -18,6 +18,7 @@ from encode.budget import PixelBudget
 from encode.models import load_encoder
 from encode.pixels import PixelEncoder
 from encode.preprocess import Pixels
+from ingest.inventory import Owned
 from ingest.layout import FolderRule, Layout
 from ingest.model import Engine, Model
 from ingest.pipeline import Pace, Target, ingest
@@ -311,7 +312,7 @@ def test_what_is_in_memory_does_not_grow_with_the_catalogue(new_store: NewStore,
 
     model = Model(lambda: Engine(slow, batch_size=4))
     target = Target(new_store(PIXELS.fingerprint), Report())
-    ingest(slow.watch(pictures), "test", model, target, Pace(workers=2))
+    ingest(slow.watch(pictures), Owned("test"), model, target, Pace(workers=2))
 
     assert slow.asked == slow.encoded == 192
     assert slow.most <= 20 + 12 * 4
@@ -331,7 +332,7 @@ def test_an_error_anywhere_stops_the_run_and_its_threads(new_store: NewStore, ca
             yield item
 
     with pytest.raises(Stops):
-        ingest(pictures(), "test", Model(lambda: Engine(PIXELS, 8)), Target(store, report), Pace(workers=2))
+        ingest(pictures(), Owned("test"), Model(lambda: Engine(PIXELS, 8)), Target(store, report), Pace(workers=2))
 
     assert 0 < report.stored == store.count() < 192
     assert threading.active_count() <= before

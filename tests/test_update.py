@@ -10,6 +10,7 @@ from PIL import Image
 
 from encode.pixels import PixelEncoder
 from encode.preprocess import Pixels
+from ingest.inventory import Owned
 from ingest.layout import FolderRule
 from ingest.limits import Share
 from ingest.model import Engine, Model
@@ -61,7 +62,7 @@ class Shop:
         source, report = FolderSource(self.folder, FolderRule(), "shop"), Report()
         model = Model(lambda: Engine(self.encoder, 8, lanes=2))
         target, items = Target(self.store, report), source.images() if pictures is None else iter(pictures)
-        plan = ingest(items, source.name, model, target, Pace(workers=2))
+        plan = ingest(items, Owned(source.name), model, target, Pace(workers=2))
         assert report.summary().embedded == self.encoder.shown
         return report.summary(), plan
 

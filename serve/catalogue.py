@@ -1,0 +1,178 @@
+"""Products one at a time: read, put and removed over HTTP, written through the same path as ingest."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from encode.budget import PixelBudget
+from encode.decode import open_picture, unpack
+from encode.machine import cores
+from ingest.inventory import Inventory, Owned, StoredVector
+from ingest.metadata import metadata_of
+from ingest.model import Engine, Model
+from ingest.pipeline import Pace, Target, ingest
+from ingest.plan import Change
+from ingest.report import Report
+from schema.errors import BadImage, BadQuery, BadSettings, UnknownProduct
+from schema.expressions import any_of
+from schema.product import FileState, ProductImage
+from schema.store import Fields, Store
+from serve.live import Version
+from serve.messages import ProductOut, StoredPicture, Written, picture_url
+from serve.pictures import name_of
+
+SOURCE = "api"
+"""Whose rows those are that were put over HTTP."""
+
+_MOST_PICTURES = 1_000
+_FIELDS = ("product_id", "source", "image", "metadata")
+
+
+class Catalogue:
+    """Writes products, one after the other; pictures that come with them are kept as files in `uploads`."""
+
+    def __init__(self, uploads: Path, budget: PixelBudget) -> None:
+        self._uploads = uploads.absolute()
+        self._budget = budget
+        self._writing = threading.Lock()
+
+    def get(self, store: Store, product_id: str) -> ProductOut:
+        """Tell a product's pictures and metadata. Raises UnknownProduct."""
+        rows = _rows(store, product_id)
+        pictures = [
+            StoredPicture(
+                image_id=row["image_id"],
+                url=picture_url(row["image_id"]),
+                source=row["source"],
+                metadata=row["metadata"],
+            )
+            for row in rows
+        ]
+        return ProductOut(product_id=product_id, metadata=rows[0]["metadata"], pictures=pictures)
+
+    def put(
+        self, version: Version, product_id: str, images: Sequence[bytes] | None, metadata: dict[str, Any]
+    ) -> Written:
+        """Make a product what is said: these pictures and no others, or those that it has, with this metadata.
+
+        Raises BadImage and BadQuery, with nothing written; UnknownProduct when there are no pictures at all.
+        """
+        told = _metadata(metadata)
+        with self._writing:
+            if images is None:
+                written = self._tell(version.store, product_id, told)
+            else:
+                written = self._replace(version, product_id, images, told)
+            version.store.require_live()
+            return written
+
+    def remove(self, store: Store, product_id: str) -> None:
+        """Remove a product with its pictures. Raises UnknownProduct."""
+        with self._writing:
+            rows = _rows(store, product_id)
+            store.delete([row["image_id"] for row in rows])
+            store.settle(len(rows))
+            store.require_live()
+            self._forget(rows)
+
+    def _replace(self, version: Version, product_id: str, images: Sequence[bytes], metadata: dict[str, Any]) -> Written:
+        store, report = version.store, Report()
+        before = {row["image_id"]: row for row in _fetch(store, product_id)}
+        files = [self._file(product_id, content, self._checked(content)) for content in images]
+        for file, content in zip(files, images, strict=True):
+            _write(file, content)
+        pictures = [ProductImage.named(SOURCE, product_id, file.name, str(file), metadata) for file in files]
+        unique = {picture.image_id: picture for picture in pictures}
+        model = Model(lambda: Engine(version.encoder, version.engine.batch_size, version.engine.lanes))
+        owned = Owned(None, any_of("product_id", [product_id]))
+        plan = ingest(unique.values(), owned, model, Target(store, report), Pace(cores(), self._budget.most))
+        if report.first_rejections:
+            raise BadImage(report.first_rejections[0].reason)
+        gone = plan.removed()
+        store.delete(gone)
+        self._forget([before[image_id] for image_id in gone if image_id in before])
+        done = report.summary()
+        return Written(
+            product_id=product_id,
+            new=done.new,
+            changed=done.changed,
+            metadata=done.metadata,
+            unchanged=done.unchanged,
+            removed=len(gone),
+        )
+
+    def _tell(self, store: Store, product_id: str, metadata: dict[str, Any]) -> Written:
+        """Give the pictures that are there other metadata, without a look at their files."""
+        inventory = Inventory(store, Owned(None, any_of("product_id", [product_id])))
+        wanted = [
+            StoredVector(
+                ProductImage(row["image_id"], row["source"], product_id, row["image"], metadata),
+                FileState(known.image_hash, *known.stamp),
+                Change.METADATA,
+                row["image_id"],
+            )
+            for row in _rows(store, product_id)
+            if (known := inventory.known.get(row["image_id"])) is not None
+        ]
+        ready, _ = inventory.ready(wanted)
+        store.upsert([item.row for item in ready])
+        store.settle(len(ready))
+        return Written(product_id=product_id, new=0, changed=0, metadata=len(ready), unchanged=0, removed=0)
+
+    def _checked(self, content: bytes) -> str:
+        """The suffix of a picture that can be decoded. Raises BadImage."""
+        picture = open_picture(content, self._budget.most)
+        with self._budget.take(picture.width * picture.height):
+            unpack(picture)
+        return f".{(picture.format or 'picture').lower()}"
+
+    def _file(self, product_id: str, content: bytes, suffix: str) -> Path:
+        # Folders and files are named by us: nothing of a request becomes part of a path.
+        return self._uploads / name_of(product_id.encode())[:16] / (name_of(content) + suffix)
+
+    def _forget(self, rows: Sequence[Fields]) -> None:
+        """Remove the files of rows that are gone, of those that were uploaded."""
+        for row in rows:
+            file = Path(row["image"])
+            if row["source"] == SOURCE and file.is_relative_to(self._uploads):
+                file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    file.parent.rmdir()
+
+
+def _fetch(store: Store, product_id: str) -> list[Fields]:
+    rows = store.fetch(where=any_of("product_id", [product_id]), fields=_FIELDS, limit=_MOST_PICTURES)
+    return sorted(rows, key=lambda row: str(row["image_id"]))
+
+
+def _rows(store: Store, product_id: str) -> list[Fields]:
+    rows = _fetch(store, product_id)
+    if not rows:
+        raise UnknownProduct(f"no product {product_id!r}; put it with its images first")
+    return rows
+
+
+def _metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return metadata_of(metadata, {})
+    except ValueError as error:
+        raise BadQuery(f"metadata: {error}") from None
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Write a file as a whole or not at all; the same bytes are there already under that name."""
+    if file.exists():
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        with part.open("wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        part.replace(file)
+    except OSError as error:
+        raise BadSettings(f"--uploads {str(file.parent.parent)!r} cannot be written: {error.strerror}") from error

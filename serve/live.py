@@ -1,0 +1,123 @@
+"""The live version of a collection and its encoder, followed while the service runs."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+from PIL import Image
+
+from ingest.model import Engine
+from schema.collection import require_same_encoder
+from schema.errors import LookalikeError
+from schema.store import Store
+from search.finder import Finder
+from serve.batching import Batched, batched
+from serve.metrics import Metrics
+
+LOOK_EVERY = 5.0
+"""Seconds between two looks at which version is live."""
+
+_GRACE = 120.0
+"""Seconds after which nobody works with a version any more that is not live."""
+
+_log = structlog.get_logger("lookalike")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of a collection that is open: its rows, its encoder, and what answers questions about both."""
+
+    store: Store
+    engine: Engine
+    encoder: Batched
+    finder: Finder
+
+
+class Live:
+    """Opens the collection, and another version of it as soon as that is live: questions never wait for the change.
+
+    `load` loads an encoder by name. Raises what opening and loading raise: a service that cannot answer does not start.
+    """
+
+    def __init__(
+        self, open_store: Callable[[], Store], load: Callable[[str], Engine], metrics: Metrics, max_pixels: int
+    ) -> None:
+        self._open_store = open_store
+        self._load = load
+        self._metrics = metrics
+        self._max_pixels = max_pixels
+        self._left: list[tuple[float, Version, bool]] = []
+        self._stop = threading.Event()
+        self.version = self._opened(None)
+        self._thread = threading.Thread(target=self._follow, name="live", daemon=True)
+        self._thread.start()
+
+    @property
+    def finder(self) -> Finder:
+        """Answers questions about the live version."""
+        return self.version.finder
+
+    @property
+    def waiting(self) -> int:
+        """Pictures and texts that wait for the encoder."""
+        return self.version.encoder.waiting
+
+    def prove(self) -> None:
+        """Embed a picture and search with it, truly. Raises what is in the way."""
+        version = self.version
+        noise = np.random.default_rng().integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        pixels = version.encoder.prepare(Image.fromarray(noise))
+        with self._metrics.timed("ready"):
+            vector = version.encoder.encode_images(pixels[None])[0]
+            version.store.search(vector, 1, fields=["product_id"])
+
+    def look(self) -> None:
+        """Look whether another version is live, and go over to it."""
+        if self.version.store.is_live():
+            return
+        before, self.version = self.version, self._opened(self.version)
+        kept = before.encoder is self.version.encoder
+        self._left.append((time.monotonic() + _GRACE, before, kept))
+        _log.info("moved", before=before.store.version, after=self.version.store.version)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._stop.set()
+        self._thread.join()
+        self._let_go(float("inf"))
+        self.version.encoder.close()
+        self.version.store.close()
+
+    def _opened(self, before: Version | None) -> Version:
+        store = self._open_store()
+        try:
+            if before is not None and not before.store.fingerprint.differences(store.fingerprint):
+                engine, encoder = before.engine, before.encoder
+            else:
+                engine = self._load(store.fingerprint.encoder)
+                require_same_encoder(store.name, store.fingerprint, engine.encoder.fingerprint)
+                encoder = batched(engine.encoder, engine.batch_size, engine.lanes, self._metrics.batch)
+        except BaseException:
+            store.close()
+            raise
+        finder = Finder(store, lambda: encoder, max_pixels=self._max_pixels, timed=self._metrics.timed)
+        return Version(store, engine, encoder, finder)
+
+    def _follow(self) -> None:
+        while not self._stop.wait(LOOK_EVERY):
+            try:
+                self.look()
+                self._let_go(time.monotonic())
+            # Milvus may be away for a while, or the new encoder's weights: the version at hand goes on.
+            except LookalikeError as error:
+                _log.warning("cannot see which version is live", reason=str(error))
+
+    def _let_go(self, now: float) -> None:
+        while self._left and self._left[0][0] <= now:
+            _, version, kept = self._left.pop(0)
+            if not kept:
+                version.encoder.close()
+            version.store.close()

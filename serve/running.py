@@ -1,0 +1,54 @@
+"""From settings to a server that runs until it is told to end."""
+
+import socket
+from typing import Any
+
+import click
+import structlog
+import uvicorn
+
+from ingest.options import load_engine
+from schema.errors import BadSettings
+from schema.store import Store
+from schema.wire import Patience
+from serve.app import create_app
+from serve.logs import log_to_stderr
+from serve.service import Service
+from serve.settings import Settings
+
+IMPATIENT = Patience(call=10.0, retry=3.0)
+"""A guest waits: better a 503 soon than an answer in two minutes."""
+
+_END_SECONDS = 30
+
+
+def run(settings: Settings, options: dict[str, Any]) -> None:
+    """Open, listen, answer; ends after what was begun when the process is asked to."""
+    log_to_stderr()
+    listening = _listen(settings.host, options["port"])
+
+    def open_store() -> Store:
+        return Store.open(options["uri"], token=options["token"], collection=options["collection"], patience=IMPATIENT)
+
+    service = Service.start(settings, open_store, lambda name: load_engine(options["encoder"] or name, options))
+    service.warm_up()
+    address = f"http://{_shown(settings.host)}:{listening.getsockname()[1]}"
+    store = service.live.version.store
+    click.echo(f"{options['collection']} ({store.count()} images) at {address}, documented at {address}/docs", err=True)
+    structlog.get_logger("lookalike").info("listening", address=address)
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(service), log_config=None, access_log=False, timeout_graceful_shutdown=_END_SECONDS)
+    )
+    server.run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2_048)
+    except OSError as error:
+        raise BadSettings(f"--host {host} --port {port} cannot be listened at: {error.strerror}") from error
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

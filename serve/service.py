@@ -1,0 +1,79 @@
+"""What a running service consists of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from fastapi import Request
+
+from encode.budget import PixelBudget
+from encode.machine import cores
+from ingest.model import Engine
+from schema.errors import BadQuery
+from schema.store import Store
+from serve.catalogue import Catalogue
+from serve.desk import Desk
+from serve.fetch import Fetcher
+from serve.live import Live
+from serve.metrics import Metrics
+from serve.pictures import Pictures
+from serve.settings import Settings
+
+_DESKS = 32
+_PICTURE_DESKS = 4
+_FETCH_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts that routes work with; `close` ends them."""
+
+    settings: Settings
+    metrics: Metrics
+    live: Live
+    desk: Desk
+    picture_desk: Desk
+    """Thumbnails have threads of their own: a page full of them keeps no question waiting."""
+    catalogue: Catalogue
+    pictures: Pictures
+    fetcher: Fetcher | None
+
+    @classmethod
+    def start(cls, settings: Settings, open_store: Callable[[], Store], load: Callable[[str], Engine]) -> "Service":
+        """Open the collection and load its encoder; raises what they raise."""
+        metrics, budget = Metrics(), PixelBudget(settings.max_pixels)
+        live = Live(open_store, load, metrics, settings.max_pixels)
+        metrics.watch("lookalike_queue_length", "Pictures and texts that wait for the encoder.", lambda: live.waiting)
+        return cls(
+            settings,
+            metrics,
+            live,
+            Desk(_DESKS, settings.deadline),
+            Desk(min(_PICTURE_DESKS, cores()), settings.deadline),
+            Catalogue(settings.uploads, budget),
+            Pictures(budget),
+            Fetcher(max_bytes=settings.max_body, seconds=_FETCH_SECONDS) if settings.fetch_urls else None,
+        )
+
+    def fetch(self, url: str) -> bytes:
+        """Get a picture that a request names. Raises BadQuery, always so where fetching is not allowed."""
+        if self.fetcher is None:
+            raise BadQuery("image_url is not fetched by this service (--fetch-urls); send the picture itself as image")
+        return self.fetcher.fetch(url)
+
+    def warm_up(self) -> None:
+        """Answer before the first guest comes: networks are slow at first."""
+        self.live.prove()
+
+    def close(self) -> None:
+        """Finish what was begun, and let go of Milvus."""
+        self.desk.close()
+        self.picture_desk.close()
+        if self.fetcher is not None:
+            self.fetcher.close()
+        self.live.close()
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request came to."""
+    return cast("Service", request.app.state.service)
