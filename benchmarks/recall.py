@@ -31,8 +31,8 @@ def main(photos: Path, queries: Path, layout: str, name: str, uri: str | None) -
     from encode.device import own_process
     from encode.machine import cores
     from encode.models import load_encoder
-    from ingest.layout import Layout
     from ingest.inventory import Owned
+    from ingest.layout import Layout
     from ingest.model import Engine, Model
     from ingest.pipeline import Pace, Target, ingest
     from ingest.report import Report
