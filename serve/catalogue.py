@@ -73,7 +73,7 @@ class Catalogue:
         """Remove a product with its pictures. Raises UnknownProduct."""
         with self._writing:
             rows = _rows(store, product_id)
-            store.delete([row["image_id"] for row in rows])
+            _delete(store, [row["image_id"] for row in rows])
             store.settle(len(rows))
             store.require_live()
             self._forget(rows)
@@ -92,7 +92,7 @@ class Catalogue:
         if report.first_rejections:
             raise BadImage(report.first_rejections[0].reason)
         gone = plan.removed()
-        store.delete(gone)
+        _delete(store, gone)
         self._forget([before[image_id] for image_id in gone if image_id in before])
         done = report.summary()
         return Written(
@@ -153,6 +153,13 @@ def _rows(store: Store, product_id: str) -> list[Fields]:
     if not rows:
         raise UnknownProduct(f"no product {product_id!r}; put it with its images first")
     return rows
+
+
+def _delete(store: Store, image_ids: Sequence[str]) -> None:
+    """Remove rows, and see them gone: a server acknowledges a delete before its searches know of it."""
+    if image_ids:
+        store.delete(image_ids)
+        store.count(any_of("image_id", image_ids), consistency="Strong")
 
 
 def _metadata(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Gate:
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         # The route's template, not the path: one counter for all products, and no ids of shoppers in the metrics.
-        route = getattr(scope.get("route"), "path", "other")
+        route = getattr(scope.get("route"), "path_format", "other")
         method = scope["method"] if scope["method"] in ("GET", "POST", "PUT", "DELETE", "HEAD") else "other"
         self._metrics.requests.labels(route, method, str(status)).inc()
         self._metrics.seconds.labels(route, method).observe(seconds)

@@ -1,15 +1,19 @@
 """What goes over HTTP, in the words of its JSON: questions, answers, products, problems."""
 
+import binascii
+from base64 import b64decode
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from schema.errors import BadQuery
 from schema.filter_json import from_json
-from schema.product import Hit
-from search.finder import Answer
 from search.query import MAX_LIMIT, MAX_PARTS, MAX_PER_PRODUCT, MAX_REACH, MAX_TEXT, MAX_WEIGHT, Part, Query
+
+if TYPE_CHECKING:  # a client needs the words, not numpy and Milvus
+    from schema.product import Hit
+    from search.finder import Answer
 
 MAX_QUERIES = 100
 MAX_IMAGES = 32
@@ -20,6 +24,16 @@ Words = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
 Url = Annotated[str, StringConstraints(min_length=1, max_length=8_192)]
 
 
+def _decoded(text: Any) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError("a picture is a text in Base64")
+    try:
+        return b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"this is not Base64: {error}") from None
+
+
+Coded = Annotated[bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
 Fetch = Callable[[str], bytes]
 """Gets a picture by its URL. Raises BadQuery."""
 
@@ -27,13 +41,13 @@ Fetch = Callable[[str], bytes]
 class Message(BaseModel):
     """Strict about names: a misspelt field is an error, not ignored."""
 
-    model_config = ConfigDict(extra="forbid", val_json_bytes="base64")
+    model_config = ConfigDict(extra="forbid")
 
 
 class PartIn(Message):
     """One thing to be like, or unlike: exactly one of image, image_url, text, product_id, image_id and vector."""
 
-    image: Base64Bytes | None = Field(None, description="A picture, in Base64.")
+    image: Coded | None = Field(None, description="A picture, in Base64.")
     image_url: Url | None = Field(None, description="Where a picture is; only when the service allows fetching.")
     text: Words | None = Field(None, description="Words; only when the collection's encoder knows words.")
     product_id: Key | None = Field(None, description="A product of the collection: the mean of its pictures.")
@@ -69,7 +83,7 @@ class SearchIn(Message):
         }
     )
 
-    image: Base64Bytes | None = Field(None, description="A picture, in Base64.")
+    image: Coded | None = Field(None, description="A picture, in Base64.")
     image_url: Url | None = Field(None, description="Where a picture is; only when the service allows fetching.")
     text: Words | None = Field(None, description="Words; only when the collection's encoder knows words.")
     product_id: Key | None = Field(None, description="A product of the collection; it is left out of the answer.")
@@ -137,7 +151,7 @@ class HitOut(BaseModel):
     pictures: list[PictureOut] = Field([], description="The best pictures, when `per_product` asks for more than one.")
 
     @classmethod
-    def of(cls, hit: Hit) -> "HitOut":
+    def of(cls, hit: "Hit") -> "HitOut":
         """Tell a hit; where the file is stays ours."""
         return cls(
             product_id=hit.product_id,
@@ -159,7 +173,7 @@ class SearchOut(BaseModel):
     next_offset: int | None = Field(description="Where the next page starts; null after the last one.")
 
     @classmethod
-    def of(cls, answer: Answer) -> "SearchOut":
+    def of(cls, answer: "Answer") -> "SearchOut":
         """Tell an answer."""
         hits = [HitOut.of(hit) for hit in answer.hits]
         return cls(hits=hits, took_ms=answer.took_ms, next_offset=answer.next_offset)
@@ -210,7 +224,7 @@ class ProductOut(BaseModel):
 class ImageIn(Message):
     """A picture of a product: the bytes, or where they are."""
 
-    image: Base64Bytes | None = Field(None, description="A picture, in Base64.")
+    image: Coded | None = Field(None, description="A picture, in Base64.")
     image_url: Url | None = Field(None, description="Where a picture is; only when the service allows fetching.")
 
 
