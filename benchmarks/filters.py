@@ -25,7 +25,6 @@ _LIMIT = 10
 def main(rows: int, queries: int, uri: str | None) -> None:
     """Print recall@10 by product, and the median milliseconds, for filters that keep 100 % to 0.1 % of the rows."""
     from schema.filter_words import parse
-    from schema.store import Store
     from search.finder import Finder
     from search.query import Query
 

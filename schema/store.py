@@ -4,6 +4,7 @@ Milvus Lite (embedded, a path ending in .db) and a Milvus server (http://…) an
 differ, or do harm, the reason stands beside the line that meets it.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -38,6 +39,7 @@ MAX_MESSAGE_ROWS = 1_000
 SERVER_WINDOW = 16_384
 _FLUSHED_ROWS = 1_000
 _KEYS_IN_A_QUERY = 500
+_INDEX_LOOK, _INDEX_TAKEN_UP = 2.0, 30.0
 LITE_WINDOW = 262_144
 _KEYS = 16**8
 
@@ -60,6 +62,7 @@ class Store:
         self.window = LITE_WINDOW if self.exact else SERVER_WINDOW
         """The most rows that one search or query returns."""
         self._wire = wire
+        self._indexed_looked = self._indexing_until = float("-inf")
 
     @classmethod
     def open(cls, uri: str, *, token: str = "", collection: str = "products", patience: Patience = PATIENT) -> "Store":
@@ -200,6 +203,18 @@ class Store:
             consistency_level="Session",
         )
         return [[{**hit["entity"], "score": _cosine(hit["distance"])} for hit in answer] for answer in found]
+
+    def indexing(self) -> bool:
+        """Tell whether a server still builds its graph; until then it searches an interim one, which filters thin out.
+
+        Asked again after some seconds: what is built is taken up only a while later.
+        """
+        now = time.monotonic()
+        if not self.exact and now >= self._indexed_looked + _INDEX_LOOK:
+            self._indexed_looked = now
+            if self._wire.call("describe_index", self.version, "embedding").get("pending_index_rows"):
+                self._indexing_until = now + _INDEX_TAKEN_UP
+        return now < self._indexing_until
 
     def count(self, where: str = "", *, consistency: Consistency = "Strong") -> int:
         """Count the rows that match, all of them without `where`."""

@@ -21,6 +21,7 @@ from search.ranking import best_by_product, combine, cut
 from search.vectors import Meaning, Reader, Timed, Wrong
 
 _FIELDS = ("product_id", "image", "metadata")
+_FEW = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +128,22 @@ class Finder:
         for (where, width), places in together.items():
             vectors = [several[place].vector for place in places]
             with self._timed("search"):
-                answers = self.store.search_many(vectors, width, where=where, fields=_FIELDS)
+                answers = self._few(vectors, where) or self.store.search_many(
+                    vectors, width, where=where, fields=_FIELDS
+                )
             for place, rows in zip(places, answers, strict=True):
                 found[place] = rows
         return found
+
+    def _few(self, vectors: Sequence[Vector], where: str) -> list[list[Fields]] | None:
+        """Compare all rows that a filter leaves, when they are few and Milvus would not find them all.
+
+        A server with its graph built does so itself, and Milvus Lite always.
+        """
+        if not where or not self.store.indexing() or self.store.count(where, consistency="Session") > _FEW:
+            return None
+        rows = list(self.store.rows(where=where, fields=[*_FIELDS, "embedding"]))
+        return [[_scored(row, vector) for row in rows] for vector in vectors]
 
     def _answer(self, asked: _Asked, rows: list[Fields], started: float) -> Answer:
         query = asked.query

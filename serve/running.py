@@ -1,5 +1,6 @@
 """From settings to a server that runs until it is told to end."""
 
+import signal
 import socket
 from typing import Any
 
@@ -39,6 +40,9 @@ def run(settings: Settings, options: dict[str, Any]) -> None:
     server = uvicorn.Server(
         uvicorn.Config(create_app(service), log_config=None, access_log=False, timeout_graceful_shutdown=_END_SECONDS)
     )
+    # To be told to end is no failure: uvicorn sends itself the signal again when all is done, and there it stops.
+    for asked in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(asked, lambda _number, _frame: None)
     server.run(sockets=[listening])
 
 
