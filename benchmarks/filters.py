@@ -40,7 +40,7 @@ def main(rows: int, queries: int, uri: str | None) -> None:
         for kept in (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001):
             where = parse([f"chance < {kept}"])
             inside = chance < kept
-            found, answered, took = 0, 0, []
+            found, answered, took = 0.0, 0, []
             for vector in asked:
                 truth = _exact(vectors, products, inside, vector)
                 started = time.perf_counter()

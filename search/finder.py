@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 
@@ -22,6 +23,15 @@ from search.vectors import Meaning, Reader, Timed, Wrong
 
 _FIELDS = ("product_id", "image", "metadata")
 _FEW = 5_000
+
+
+class SearchMany(Protocol):
+    """How Store.search_many is called."""
+
+    def __call__(
+        self, vectors: Sequence[Vector], limit: int, *, where: str = "", fields: Sequence[str] = ()
+    ) -> list[list[Fields]]:
+        """Search for several vectors, an answer for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +68,9 @@ class Finder:
 
     `load` loads the collection's encoder; it is called with the first question that has a picture or words in it,
     so that asking by product id needs no network at all. Pictures that are decoded at the same time have at most
-    `max_pixels` pixels in all. `timed` is entered around each stage, with its name (decode, encode, lookup,
-    search); what it raises ends the question.
+    `max_pixels` pixels in all. A product's vector is remembered for `remember` seconds, so that the next question like
+    it is one call to Milvus. `search_many` stands in for that of the store. `timed` is entered around each stage, with
+    its name (decode, encode, lookup, search); what it raises ends the question.
     """
 
     def __init__(
@@ -68,6 +79,8 @@ class Finder:
         load: Callable[[], Encoder],
         *,
         max_pixels: int = MAX_PIXELS,
+        remember: float = 0,
+        search_many: SearchMany | None = None,
         timed: Timed = nullcontext,
     ) -> None:
         self.store = store
@@ -75,7 +88,12 @@ class Finder:
         self._loading = threading.Lock()
         self._encoder: Encoder | None = None
         self._timed = timed
-        self._reader = Reader(store, lambda: self.encoder, PixelBudget(max_pixels), timed)
+        self._search_many = search_many or store.search_many
+        self._reader = Reader(store, lambda: self.encoder, PixelBudget(max_pixels), timed, remember)
+
+    def forget(self, product_id: str) -> None:
+        """A product was written: what is remembered of it holds no longer."""
+        self._reader.recent.forget(product_id)
 
     @property
     def encoder(self) -> Encoder:
@@ -128,9 +146,7 @@ class Finder:
         for (where, width), places in together.items():
             vectors = [several[place].vector for place in places]
             with self._timed("search"):
-                answers = self._few(vectors, where) or self.store.search_many(
-                    vectors, width, where=where, fields=_FIELDS
-                )
+                answers = self._few(vectors, where) or self._search_many(vectors, width, where=where, fields=_FIELDS)
             for place, rows in zip(places, answers, strict=True):
                 found[place] = rows
         return found
@@ -142,8 +158,7 @@ class Finder:
         """
         if not where or not self.store.indexing() or self.store.count(where, consistency="Session") > _FEW:
             return None
-        rows = list(self.store.rows(where=where, fields=[*_FIELDS, "embedding"]))
-        return [[_scored(row, vector) for row in rows] for vector in vectors]
+        return [list(self._compared(vector, where)) for vector in vectors]
 
     def _answer(self, asked: _Asked, rows: list[Fields], started: float) -> Answer:
         query = asked.query
@@ -164,18 +179,24 @@ class Finder:
         known = set(asked.named)
         while True:
             yield from _new(rows, known)
+            left = _without(where, known)
             if len(rows) < min(width, self.store.window):
-                yield from _new(self._left_behind(asked.vector, _without(where, known)), known)
-                return
+                count = self._left_behind(left)
+                if not rows or count <= _FEW:
+                    yield from _new(self._compared(asked.vector, left) if count else (), known)
+                    return
             width *= 4
             with self._timed("search"):
-                rows = self.store.search(asked.vector, width, where=_without(where, known), fields=_FIELDS)
+                [rows] = self._search_many([asked.vector], width, where=left, fields=_FIELDS)
 
-    def _left_behind(self, vector: Vector, where: str) -> Iterator[Fields]:
-        """Rows that a graph search did not reach although they match: compare every one that is left."""
-        if not self.store.exact and self.store.count(where, consistency="Session"):
-            for row in self.store.rows(where=where, fields=[*_FIELDS, "embedding"]):
-                yield _scored(row, vector)
+    def _left_behind(self, where: str) -> int:
+        """Count the rows that match, but that a graph search has not reached: with a filter it may end early."""
+        return 0 if self.store.exact else self.store.count(where, consistency="Session")
+
+    def _compared(self, vector: Vector, where: str) -> Iterator[Fields]:
+        """Compare every row that matches."""
+        rows = self.store.rows(where=where, fields=[*_FIELDS, "embedding"])
+        return (_scored(row, vector) for row in rows)
 
     def _with_pictures(self, asked: _Asked, hits: list[Hit]) -> list[Hit]:
         """Add the best pictures of each product, when more than one is asked for."""

@@ -17,8 +17,10 @@ from schema.product import Vector, Vectors
 from schema.store import Fields, Store
 from search.query import Part
 from search.ranking import mean
+from search.recent import Recent
 
 _PICTURES_OF_A_PRODUCT = 1_000
+_REMEMBERED = 10_000
 _TOGETHER = 32
 """Pictures that are decoded and encoded together."""
 
@@ -40,11 +42,15 @@ class Meaning:
 class Reader:
     """Turns parts of questions into vectors; safe to use from several threads."""
 
-    def __init__(self, store: Store, encoder: Callable[[], Encoder], budget: PixelBudget, timed: Timed) -> None:
+    def __init__(
+        self, store: Store, encoder: Callable[[], Encoder], budget: PixelBudget, timed: Timed, remember: float
+    ) -> None:
         self._store = store
         self._encoder = encoder
         self._budget = budget
         self._timed = timed
+        self.recent: Recent[Meaning] = Recent(remember, _REMEMBERED)
+        """Products that were asked with lately."""
 
     def read(self, parts: Sequence[Part]) -> list[Meaning | Wrong]:
         """Find what parts stand for, those of a kind together; one that cannot be read gets its error instead.
@@ -116,6 +122,11 @@ class Reader:
         return Meaning(mean([vector / np.abs(vector).max()]))
 
     def _products(self, product_ids: set[str]) -> Mapping[str, Meaning | Wrong]:
+        found = {product_id: self.recent.get(product_id) for product_id in product_ids}
+        known: dict[str, Meaning | Wrong] = {name: meaning for name, meaning in found.items() if meaning is not None}
+        return {**known, **self._looked_up(product_ids - known.keys())}
+
+    def _looked_up(self, product_ids: set[str]) -> Mapping[str, Meaning | Wrong]:
         if not product_ids:
             return {}
         with self._timed("lookup"):
@@ -133,7 +144,9 @@ class Reader:
     def _product(self, product_id: str, rows: list[Fields]) -> Meaning | Wrong:
         if not rows:
             return UnknownProduct(f"no product {product_id!r} in {self._store.name!r}; ids are spelt as in the source")
-        return Meaning(mean(_vectors(rows)), frozenset({product_id}))
+        meaning = Meaning(mean(_vectors(rows)), frozenset({product_id}))
+        self.recent.put(product_id, meaning)
+        return meaning
 
     def _stored(self, image_ids: set[str]) -> Mapping[str, Meaning | Wrong]:
         found: dict[str, Meaning | Wrong] = {

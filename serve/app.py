@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
 
-from serve import health, problems, products, questions
+from serve import health, html, login, page, problems, products, questions
 from serve.gate import Gate
 from serve.messages import BatchIn, Problem, ProductIn, SearchIn
 from serve.service import Service
@@ -25,14 +25,16 @@ def create_app(service: Service, version: str = "0") -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
+        await run_in_threadpool(app.state.page.close)
         await run_in_threadpool(service.close)
 
     app = FastAPIOffline(title="lookalike", description=_DESCRIPTION, version=version, lifespan=lifespan)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.state.service = service
     app.state.readiness = health.Readiness()
+    app.state.page = page.Page(service)
     problems.install(app)
-    for router in (questions.router, products.router, health.router):
+    for router in (questions.router, products.router, health.router, page.router, login.router, html.router):
         app.include_router(router)
     app.add_middleware(Gate, settings=service.settings, metrics=service.metrics)
     return app

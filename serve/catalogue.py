@@ -66,14 +66,17 @@ class Catalogue:
                 written = self._tell(version.store, product_id, told)
             else:
                 written = self._replace(version, product_id, images, told)
+            version.finder.forget(product_id)
             version.store.require_live()
             return written
 
-    def remove(self, store: Store, product_id: str) -> None:
+    def remove(self, version: Version, product_id: str) -> None:
         """Remove a product with its pictures. Raises UnknownProduct."""
+        store = version.store
         with self._writing:
             rows = _rows(store, product_id)
             _delete(store, [row["image_id"] for row in rows])
+            version.finder.forget(product_id)
             store.settle(len(rows))
             store.require_live()
             self._forget(rows)

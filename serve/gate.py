@@ -5,14 +5,14 @@ import time
 import uuid
 from collections.abc import MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.metrics import Metrics
-from serve.problems import Refused, problem, respond
+from serve.problems import Refused, problem, respond, unforeseen
 from serve.settings import Settings, is_loopback
 
 COOKIE = "lookalike-key"
@@ -21,6 +21,8 @@ _ALWAYS = ("/health", "/ready")
 
 _OPEN = ("/login", "/static/")
 _BODY_SECONDS = 60.0
+_NOTHING_SENT = 499
+"""What the metrics say of a client that went away, as nginx does."""
 
 _log = structlog.get_logger("lookalike")
 
@@ -53,6 +55,12 @@ class Gate:
                 found = problem(refused.status, refused.detail, state["request_id"])
                 state["error"] = "Refused"
                 await respond(found, refused.headers)(scope, receive, told)
+            # A mistake of ours: the log gets all of it, the guest a name to ask for.
+            except Exception as error:  # noqa: BLE001
+                state["error"] = type(error).__name__
+                _log.exception("unforeseen")
+                if not told.answered:
+                    await respond(unforeseen(state["request_id"]))(scope, receive, told)
             finally:
                 self.in_flight -= 1
                 self._note(scope, told.status, time.perf_counter() - started)
@@ -79,6 +87,8 @@ class Gate:
                 raise Refused(403, "without API keys only this machine itself is answered; set LOOKALIKE_API_KEYS")
             return
         may_write = keys.may_write(_key(request))
+        if may_write is None and _is_visit(request):
+            raise Refused(303, "the page asks for an API key first", {"Location": _login(request)})
         if may_write is None:
             raise Refused(401, "an API key is needed: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
         if not may_write and request.method in ("PUT", "DELETE"):
@@ -102,8 +112,12 @@ class _Told:
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
         self._request_id = request_id
-        self.status = 499
-        """Nothing was sent: the client went away."""
+        self.status = _NOTHING_SENT
+
+    @property
+    def answered(self) -> bool:
+        """Whether an answer was begun."""
+        return self.status != _NOTHING_SENT
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
@@ -145,6 +159,17 @@ def _key(request: Request) -> str:
     if kind.lower() == "bearer":
         return key.strip()
     return request.headers.get("x-api-key") or request.cookies.get(COOKIE, "")
+
+
+def _is_visit(request: Request) -> bool:
+    """Tell whether a person with a browser wants to see the page, not a program an answer."""
+    return request.url.path in ("/", "/logout") and "text/html" in request.headers.get("accept", "")
+
+
+def _login(request: Request) -> str:
+    """Where to enter a key, and to go on from there to the address that was asked for."""
+    query = request.url.query if request.method == "GET" else ""
+    return f"/login?{urlencode({'then': f'/?{query}'})}" if query else "/login"
 
 
 def _is_own(host: str, bound: str) -> bool:

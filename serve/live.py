@@ -2,19 +2,21 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import structlog
 from PIL import Image
 
+from encode.machine import cores
 from ingest.model import Engine
 from schema.collection import require_same_encoder
 from schema.errors import LookalikeError
 from schema.store import Store
 from search.finder import Finder
-from serve.batching import Batched, batched
+from serve.batching import Batched, Searches, batched
 from serve.metrics import Metrics
 
 LOOK_EVERY = 5.0
@@ -22,6 +24,9 @@ LOOK_EVERY = 5.0
 
 _GRACE = 120.0
 """Seconds after which nobody works with a version any more that is not live."""
+
+_REMEMBERED = 30.0
+"""Seconds for which a product's vector is good enough; what this service writes itself it forgets at once."""
 
 _log = structlog.get_logger("lookalike")
 
@@ -33,7 +38,15 @@ class Version:
     store: Store
     engine: Engine
     encoder: Batched
+    searches: Searches
     finder: Finder
+
+    def close(self, *, encoder: bool) -> None:
+        """Finish what was asked; the encoder too, when no other version goes on with it."""
+        if encoder:
+            self.encoder.close()
+        self.searches.close()
+        self.store.close()
 
 
 class Live:
@@ -49,6 +62,7 @@ class Live:
         self._load = load
         self._metrics = metrics
         self._max_pixels = max_pixels
+        self._decoding = threading.BoundedSemaphore(cores())
         self._left: list[tuple[float, Version, bool]] = []
         self._stop = threading.Event()
         self.version = self._opened(None)
@@ -88,8 +102,7 @@ class Live:
         self._stop.set()
         self._thread.join()
         self._let_go(float("inf"))
-        self.version.encoder.close()
-        self.version.store.close()
+        self.version.close(encoder=True)
 
     def _opened(self, before: Version | None) -> Version:
         store = self._open_store()
@@ -103,8 +116,22 @@ class Live:
         except BaseException:
             store.close()
             raise
-        finder = Finder(store, lambda: encoder, max_pixels=self._max_pixels, timed=self._metrics.timed)
-        return Version(store, engine, encoder, finder)
+        searches = Searches(store)
+        finder = Finder(
+            store,
+            lambda: encoder,
+            max_pixels=self._max_pixels,
+            remember=_REMEMBERED,
+            search_many=searches.search_many,
+            timed=self._timed,
+        )
+        return Version(store, engine, encoder, searches, finder)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        """Measure a stage; more pictures decoded at once than there are cores would only take turns."""
+        with self._decoding if stage == "decode" else nullcontext(), self._metrics.timed(stage):
+            yield
 
     def _follow(self) -> None:
         while not self._stop.wait(LOOK_EVERY):
@@ -118,6 +145,4 @@ class Live:
     def _let_go(self, now: float) -> None:
         while self._left and self._left[0][0] <= now:
             _, version, kept = self._left.pop(0)
-            if not kept:
-                version.encoder.close()
-            version.store.close()
+            version.close(encoder=not kept)

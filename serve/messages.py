@@ -39,9 +39,9 @@ Fetch = Callable[[str], bytes]
 
 
 class Message(BaseModel):
-    """Strict about names: a misspelt field is an error, not ignored."""
+    """Strict: a misspelt field is an error, and "5" is no number."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class PartIn(Message):

@@ -71,6 +71,11 @@ def problem_of(error: LookalikeError, request_id: str = "") -> Problem:
     return problem(status, _OURS.get(status, str(error)), request_id)
 
 
+def unforeseen(request_id: str) -> Problem:
+    """Tell that something has happened which nobody had thought of, and nothing more."""
+    return problem(500, _OURS[500], request_id)
+
+
 def problem(status: int, detail: str, request_id: str = "") -> Problem:
     """Make a problem with the title of its status."""
     return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request_id=request_id)
@@ -122,10 +127,6 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> JSONResponse:
         return respond(problem(error.status_code, str(error.detail), request_id(request)), error.headers)
-
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        return respond(problem(500, _OURS[500], request_id(request)))
 
 
 def request_id(request: Request) -> str:

@@ -56,7 +56,7 @@ async def put_product(request: Request, product_id: ProductId) -> Written:
 async def delete_product(request: Request, product_id: ProductId) -> Response:
     """Remove a product with all its pictures."""
     service = service_of(request)
-    await service.desk.run(request, lambda: service.catalogue.remove(service.live.version.store, product_id))
+    await service.desk.run(request, lambda: service.catalogue.remove(service.live.version, product_id))
     return Response(status_code=204)
 
 

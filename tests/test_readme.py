@@ -1,12 +1,19 @@
 """Every command of the README works, in its order, and prints what the README says it prints."""
 
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx2
 import pytest
+from serving import until
+
+from schema.filter_json import from_json
+from serve.messages import SearchIn
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -24,10 +31,36 @@ def commands() -> list[tuple[str, str]]:
     ]
 
 
+class Background:
+    """A command that the README starts with `&`: the service, on a port that is free here."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"http://localhost:{free.getsockname()[1]}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, command: str, folder: Path, environment: dict[str, str]) -> None:
+        words = [*command.removesuffix("&").split(), "--port", self.address.rsplit(":", 1)[1]]
+        self._process = subprocess.Popen(words, cwd=folder, env=environment)
+        until(self._answers, seconds=60)
+
+    def end(self) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        assert self._process.wait(60) == 0
+
+    def _answers(self) -> bool:
+        try:
+            return httpx2.get(f"{self.address}/ready", trust_env=False, timeout=10).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory: pytest.TempPathFactory, server: str) -> Path:
     """A folder in which somebody has followed the README from top to bottom."""
-    folder = tmp_path_factory.mktemp("readme")
+    folder, service = tmp_path_factory.mktemp("readme"), Background()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOOKALIKE_", "MILVUS_"))}
     environment = {**kept, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for command, expected in commands():
@@ -38,6 +71,13 @@ def followed(tmp_path_factory: pytest.TempPathFactory, server: str) -> Path:
             continue
         # There may be no model hub here: the tests' own CLIP stands in for OpenAI's.
         command = command.replace("--encoder clip", f"--encoder {TINY_CLIP}")
+        command = command.replace("http://localhost:8000", service.address)
+        if command.endswith("&"):
+            service.start(command, folder, environment)
+            continue
+        if command == "kill %1":
+            service.end()
+            continue
         done = subprocess.run(
             ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
         )
@@ -63,6 +103,16 @@ def test_the_two_commands_are_there() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert f"\n{target}: " in makefile
+
+
+def test_questions_and_filters_in_the_documentation_are_understood() -> None:
+    page = (ROOT / "docs" / "service.md").read_text()
+    [question] = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    assert len(SearchIn.model_validate_json(question).query(lambda url: b"").liked) == 2
+    filters = [json.loads(found) for found in re.findall(r"`(\{.*?\})` *\|", page)]
+    assert len(filters) >= 5
+    for told in filters:
+        from_json(told)
 
 
 def test_links_lead_somewhere() -> None:

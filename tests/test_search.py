@@ -317,19 +317,20 @@ def test_one_product_fills_more_than_a_whole_window(new_store: NewStore) -> None
     assert found == ["a", *(f"b{n}" for n in range(9))]
 
 
-def test_products_that_a_graph_does_not_reach_are_found(new_store: NewStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_that_a_graph_does_not_reach_are_found(new_store: NewStore) -> None:
     """A server's graph search may end early; here it is made to, on every backend."""
     store = new_store()
     rows = scattered(20, lambda p: 2)
     store.upsert(rows)
-    search_many = store.search_many
-    monkeypatch.setattr(store, "exact", False)
-    monkeypatch.setattr(
-        store, "search_many", lambda *asked, **options: [rows[:3] for rows in search_many(*asked, **options)]
-    )
+    store.exact = False
+
+    def early(*asked: Any, **options: Any) -> Any:
+        return [rows[:3] for rows in store.search_many(*asked, **options)]
+
     vector = mean(row.embedding for row in sorted(rows[:2], key=lambda row: row.image_id))
 
-    found = ids(Finder(store, lambda: pytest.fail("no encoder is needed")), product_id="p0", limit=15)
+    finder = Finder(store, lambda: pytest.fail("no encoder is needed"), search_many=early)
+    found = ids(finder, product_id="p0", limit=15)
 
     assert found == exact(rows[2:], vector, 15, lambda row: True)
 

@@ -355,6 +355,10 @@ class Slow(PixelEncoder):
         self.let = threading.Event()
         self.sizes: list[int] = []
         self.fails = False
+        self.shape: int | None = None
+
+    def prepare(self, image: Image.Image) -> Pixels:
+        return super().prepare(image)[: self.shape]
 
     def encode_images(self, batch: Pixels) -> Vectors:
         self.let.wait(30)
@@ -435,6 +439,19 @@ def test_an_encoder_that_fails_is_not_the_end(slow: tuple[Service, Slow, str]) -
         encoder.fails = False
         assert http.post("/search", files={"image": drawn((20, 20))}).status_code == 200
         until(lambda: http.get("/ready").status_code == 200)
+
+
+def test_what_nobody_foresaw_tells_nothing(slow: tuple[Service, Slow, str]) -> None:
+    _, encoder, address = slow
+    encoder.let.set()
+    encoder.shape = "wrong"  # type: ignore[assignment]
+    with client(address) as http:
+        answer = http.post("/search", files={"image": drawn((20, 20))})
+        assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+        assert "Traceback" not in answer.text
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+        encoder.shape = None
+        assert http.post("/search", files={"image": drawn((20, 20))}).status_code == 200
 
 
 def test_it_finishes_what_it_took(tmp_path: Path) -> None:
