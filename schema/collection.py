@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,9 @@ LEFT_PROPERTY = "lookalike.left"
 # A 2.3 server counts bytes, Milvus Lite characters: what fits as bytes fits both.
 MAX_BYTES = {"image_id": 64, "product_id": 1024, "image": 8192, "source": 8192, "image_hash": 64, "metadata_hash": 64}
 MAX_METADATA_BYTES = 65_000
+
+MAX_MESSAGE_BYTES = 16 * 2**20
+MAX_MESSAGE_ROWS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +120,17 @@ def _is_json(value: object) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     return not isinstance(value, int) or -(2**63) <= value < 2**63
+
+
+def messages(rows: Iterable[ImageRow], sizes: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
+    """Cut rows, of so many bytes each, into messages well below what a server takes (64 MB)."""
+    message: list[dict[str, Any]] = []
+    total = 0
+    for row, size in zip(rows, sizes, strict=True):
+        if message and (total + size > MAX_MESSAGE_BYTES or len(message) == MAX_MESSAGE_ROWS):
+            yield message
+            message, total = [], 0
+        message.append(asdict(row))
+        total += size
+    if message:
+        yield message

@@ -4,10 +4,8 @@ Milvus Lite (embedded, a path ending in .db) and a Milvus server (http://…) an
 differ, or do harm, the reason stands beside the line that meets it.
 """
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -16,13 +14,17 @@ from schema.collection import (
     FINGERPRINT_PROPERTY,
     LAYOUT,
     LAYOUT_PROPERTY,
+    MAX_MESSAGE_BYTES,
+    MAX_MESSAGE_ROWS,
     Fingerprint,
     check_row,
+    messages,
     require_same_encoder,
 )
 from schema.driver import LoadState
 from schema.errors import BadSettings, StoreUnavailable
 from schema.expressions import any_of
+from schema.graph import Graph
 from schema.making import JSON_CAST, index_metadata, made_collections, make_collection
 from schema.product import ImageRow, Vector
 from schema.settings import check_collection, check_uri, is_lite
@@ -34,12 +36,9 @@ Fields = Mapping[str, Any]
 Consistency = Literal["Strong", "Session"]
 """Strong sees everything that anyone has written; Session what this client has, at a fortieth of the latency."""
 
-MAX_MESSAGE_BYTES = 16 * 2**20
-MAX_MESSAGE_ROWS = 1_000
 SERVER_WINDOW = 16_384
 _FLUSHED_ROWS = 1_000
 _KEYS_IN_A_QUERY = 500
-_INDEX_LOOK, _INDEX_TAKEN_UP = 2.0, 30.0
 LITE_WINDOW = 262_144
 _KEYS = 16**8
 
@@ -62,7 +61,7 @@ class Store:
         self.window = LITE_WINDOW if self.exact else SERVER_WINDOW
         """The most rows that one search or query returns."""
         self._wire = wire
-        self._indexed_looked = self._indexing_until = float("-inf")
+        self._graph = Graph(wire, version)
 
     @classmethod
     def open(cls, uri: str, *, token: str = "", collection: str = "products", patience: Patience = PATIENT) -> "Store":
@@ -152,7 +151,7 @@ class Store:
         """
         latest = {row.image_id: row for row in rows}
         sizes = [check_row(row, self.fingerprint.dim) for row in latest.values()]
-        for message in _messages(latest.values(), sizes):
+        for message in messages(latest.values(), sizes):
             with self._wire.writing:
                 self._wire.check_room()
                 self._wire.call("upsert", self.version, data=message)
@@ -205,16 +204,8 @@ class Store:
         return [[{**hit["entity"], "score": _cosine(hit["distance"])} for hit in answer] for answer in found]
 
     def indexing(self) -> bool:
-        """Tell whether a server still builds its graph; until then it searches an interim one, which filters thin out.
-
-        Asked again after some seconds: what is built is taken up only a while later.
-        """
-        now = time.monotonic()
-        if not self.exact and now >= self._indexed_looked + _INDEX_LOOK:
-            self._indexed_looked = now
-            if self._wire.call("describe_index", self.version, "embedding").get("pending_index_rows"):
-                self._indexing_until = now + _INDEX_TAKEN_UP
-        return now < self._indexing_until
+        """Tell whether a server still builds its graph: until then it searches another, which filters thin out."""
+        return not self.exact and self._graph.building()
 
     def count(self, where: str = "", *, consistency: Consistency = "Strong") -> int:
         """Count the rows that match, all of them without `where`."""
@@ -284,20 +275,6 @@ class Store:
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _messages(rows: Iterable[ImageRow], sizes: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
-    """Cut rows into messages well below what a server takes (64 MB)."""
-    message: list[dict[str, Any]] = []
-    total = 0
-    for row, size in zip(rows, sizes, strict=True):
-        if message and (total + size > MAX_MESSAGE_BYTES or len(message) == MAX_MESSAGE_ROWS):
-            yield message
-            message, total = [], 0
-        message.append(asdict(row))
-        total += size
-    if message:
-        yield message
 
 
 def _cosine(distance: float) -> float:
