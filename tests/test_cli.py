@@ -158,7 +158,7 @@ def test_the_summary_is_one_json_object_and_the_report_has_every_rejection(tmp_p
         (("search", "photos"), "cannot be read: Is a directory"),
         (("search", "--product", "x", "--where", "price ~ 5"), "was not understood"),
         (("search", "--product", "x", "--where", "price < " + "9" * 400), "no place"),
-        (("search", "--product", "x", "--limit", "0"), "--limit 0"),
+        (("search", "--product", "x", "--limit", "0"), "limit 0 is not between 1 and 1000"),
         (("search", "--product", "x"), "no collection 'products'"),
         (("search", "--product", "x", "--sheet", "no/folder/s.png"), "does not exist"),
         (("search", "--product", "x", "--sheet", "s.doc"), "should end in .png"),

@@ -9,7 +9,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -353,6 +353,7 @@ class Slow(PixelEncoder):
     def __init__(self) -> None:
         super().__init__()
         self.let = threading.Event()
+        self.begun = threading.Event()
         self.sizes: list[int] = []
         self.fails = False
         self.shape: int | None = None
@@ -361,6 +362,7 @@ class Slow(PixelEncoder):
         return super().prepare(image)[: self.shape]
 
     def encode_images(self, batch: Pixels) -> Vectors:
+        self.begun.set()
         self.let.wait(30)
         if self.fails:
             raise RuntimeError("out of memory at /secret/path")
@@ -378,10 +380,22 @@ def slow(tmp_path: Path) -> Iterator[tuple[Service, Slow, str]]:
             encoder.let.set()
 
 
+def occupied(encoder: Slow, guests: Executor, http: httpx2.Client, asked: int) -> "list[Future[httpx2.Response]]":
+    """Ask for several pictures, the first of which is with the encoder before the others come."""
+
+    def ask(seed: int) -> "Future[httpx2.Response]":
+        return guests.submit(http.post, "/search", files={"image": drawn((20, 20), seed=seed)})
+
+    first = ask(0)
+    encoder.begun.wait(10)
+    return [first, *map(ask, range(1, asked))]
+
+
 def test_deadlines_are_kept_and_what_is_late_is_not_computed(slow: tuple[Service, Slow, str]) -> None:
     _, encoder, address = slow
     with client(address) as http, ThreadPoolExecutor(4) as guests:
-        late = list(guests.map(lambda n: http.post("/search", files={"image": drawn((20, 20), seed=n)}), range(4)))
+        asked = occupied(encoder, guests, http, 4)
+        late = [answer.result() for answer in asked]
         assert [answer.status_code for answer in late] == [504] * 4
         assert "no answer within 2 s" in late[0].json()["detail"]
         encoder.let.set()
@@ -391,10 +405,9 @@ def test_deadlines_are_kept_and_what_is_late_is_not_computed(slow: tuple[Service
 
 
 def test_who_hangs_up_is_not_computed_for(slow: tuple[Service, Slow, str]) -> None:
-    service, encoder, address = slow
+    _, encoder, address = slow
     with client(address) as http, ThreadPoolExecutor(1) as guest:
-        waits = guest.submit(http.post, "/search", files={"image": drawn((20, 20))})
-        until(lambda: service.live.waiting == 0 and b"lookalike_in_flight 2" in http.get("/metrics").content)
+        [waits] = occupied(encoder, guest, http, 1)
         for seed in range(3):
             with pytest.raises(httpx2.ReadTimeout):
                 httpx2.post(f"{address}/search", files={"image": drawn((20, 20), seed=seed)}, timeout=0.2)
@@ -408,7 +421,7 @@ def test_who_hangs_up_is_not_computed_for(slow: tuple[Service, Slow, str]) -> No
 def test_what_is_asked_at_once_goes_through_the_network_together(slow: tuple[Service, Slow, str]) -> None:
     service, encoder, address = slow
     with client(address) as http, ThreadPoolExecutor(12) as guests:
-        asked = [guests.submit(http.post, "/search", files={"image": drawn((20, 20), seed=n)}) for n in range(12)]
+        asked = occupied(encoder, guests, http, 12)
         until(lambda: service.live.waiting == 11)
         encoder.let.set()
         assert [answer.result().status_code for answer in asked] == [200] * 12
@@ -418,7 +431,7 @@ def test_what_is_asked_at_once_goes_through_the_network_together(slow: tuple[Ser
 def test_more_than_it_can_take_is_turned_away(slow: tuple[Service, Slow, str]) -> None:
     service, encoder, address = slow
     with client(address) as http, ThreadPoolExecutor(20) as guests:
-        asked = [guests.submit(http.post, "/search", files={"image": drawn((20, 20), seed=n)}) for n in range(20)]
+        asked = occupied(encoder, guests, http, 20)
         until(lambda: service.live.waiting == 19)
         refused = http.post("/search", files={"image": drawn((20, 20))})
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "2")
@@ -459,10 +472,7 @@ def test_it_finishes_what_it_took(tmp_path: Path) -> None:
     with Store.create(str(tmp_path / "end.db"), encoder.fingerprint) as store, ThreadPoolExecutor(3) as guests:
         service = service_for(store, encoder, tmp_path / "uploads")
         with listening(service) as address:
-            asked = [
-                guests.submit(httpx2.post, f"{address}/search", files={"image": drawn((20, 20), seed=n)}, timeout=30)
-                for n in range(3)
-            ]
+            asked = occupied(encoder, guests, client(address), 3)
             until(lambda: service.live.waiting == 2)
             threading.Timer(0.5, encoder.let.set).start()
         assert [answer.result().status_code for answer in asked] == [200] * 3
