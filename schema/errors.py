@@ -13,6 +13,8 @@ LookalikeError
 ├── HeldBack             a limit was passed; nothing was done beyond it
 ├── Busy                 another run is writing the same rows
 └── StoreUnavailable     Milvus not reached, or it refused
+    ├── StoreAway        Milvus not reached, by anyone
+    ├── TooMuch          more than Milvus sends in one answer
     └── DiskFull         no room left for Milvus Lite to write
 
 A message says what failed, with which value, and what to do next.
@@ -69,6 +71,14 @@ class Busy(LookalikeError):
 
 class StoreUnavailable(LookalikeError):
     """Milvus was not reached, or refused."""
+
+
+class StoreAway(StoreUnavailable):
+    """Milvus was not reached; whatever is asked, nothing would be answered."""
+
+
+class TooMuch(StoreUnavailable):
+    """An answer would have more bytes than Milvus sends in one; ask for fewer rows or columns at once."""
 
 
 class DiskFull(StoreUnavailable):

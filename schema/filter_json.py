@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from schema.errors import BadFilter
-from schema.filters import MAX_DEPTH, AnyOf, Clause, Condition, Filter, Not, check_size
+from schema.filters import MAX_CONDITIONS, MAX_DEPTH, AnyOf, Clause, Condition, Filter, Not, check_size
 
 _OPERATORS = {
     "eq": "=",
@@ -58,6 +58,8 @@ def _clauses(key: str, value: Any, depth: int) -> Iterator[Clause]:
 def _several(key: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise BadFilter(f'"{key}" takes a list of filters, not {reprlib.repr(value)}')
+    if len(value) > MAX_CONDITIONS:
+        raise BadFilter(f'"{key}" takes up to {MAX_CONDITIONS} filters, not {len(value)}')
     return value
 
 

@@ -90,32 +90,34 @@ Filter = tuple[Clause, ...]
 
 def check_size(where: Filter) -> Filter:
     """Return a filter that Milvus answers in time, or raise BadFilter: thousands of conditions hold a server."""
-    conditions = list(_conditions(where))
-    values = sum(len(condition.values) for condition in conditions)
-    if len(conditions) > MAX_CONDITIONS:
-        raise BadFilter(f"{len(conditions)} conditions are too many; {MAX_CONDITIONS} is the limit")
+    found = list(conditions(where))
+    values = sum(len(condition.values) for condition in found)
+    if len(found) > MAX_CONDITIONS:
+        raise BadFilter(f"{len(found)} conditions are too many; {MAX_CONDITIONS} is the limit")
     if values > MAX_VALUES:
         raise BadFilter(f"{values} values in one filter are too many; {MAX_VALUES} is the limit")
-    if sum(len(str(value)) for condition in conditions for value in condition.values) > MAX_CHARACTERS:
+    if sum(len(str(value)) for condition in found for value in condition.values) > MAX_CHARACTERS:
         raise BadFilter(f"the values of the filter are longer than {MAX_CHARACTERS} characters")
     return where
 
 
-def _conditions(where: Filter, depth: int = 1) -> Iterator[Condition]:
+def conditions(where: Filter, depth: int = 1) -> Iterator[Condition]:
+    """All conditions of a filter. Raises BadFilter where it is nested too deep."""
     if depth > MAX_DEPTH:
         raise BadFilter(f"a filter may be nested {MAX_DEPTH} deep, not more")
     for clause in where:
         if isinstance(clause, Condition):
             yield clause
         elif isinstance(clause, Not):
-            yield from _conditions(clause.negated, depth + 1)
+            yield from conditions(clause.negated, depth + 1)
         else:
             for alternative in clause.alternatives:
-                yield from _conditions(alternative, depth + 1)
+                yield from conditions(alternative, depth + 1)
 
 
 def _can_be_sent(value: Scalar) -> bool:
     """UTF-8 has no lone surrogates, JSON neither infinity nor NaN, Milvus no integers past 64 bits."""
     if isinstance(value, str):
         return not any("\ud800" <= character <= "\udfff" for character in value)
-    return math.isfinite(value) if isinstance(value, float) else -(2**63) <= value < 2**63
+    # A server reads -2**63 as the negative of a number that is one too large.
+    return math.isfinite(value) if isinstance(value, float) else -(2**63) < value < 2**63

@@ -6,6 +6,7 @@ differ, or do harm, the reason stands beside the line that meets it.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -22,10 +23,11 @@ from schema.collection import (
     require_same_encoder,
 )
 from schema.driver import LoadState
-from schema.errors import BadSettings, StoreUnavailable
+from schema.errors import BadSettings, StoreUnavailable, TooMuch
 from schema.expressions import any_of
 from schema.graph import Graph
 from schema.making import JSON_CAST, index_metadata, made_collections, make_collection
+from schema.pages import by_key, by_range
 from schema.product import ImageRow, Vector
 from schema.settings import check_collection, check_uri, is_lite
 from schema.wire import PATIENT, Patience, Wire
@@ -38,9 +40,7 @@ Consistency = Literal["Strong", "Session"]
 
 SERVER_WINDOW = 16_384
 _FLUSHED_ROWS = 1_000
-_KEYS_IN_A_QUERY = 500
 LITE_WINDOW = 262_144
-_KEYS = 16**8
 
 
 class Store:
@@ -190,6 +190,18 @@ class Store:
         self, vectors: Sequence[Vector], limit: int, *, where: str = "", fields: Sequence[str] = ()
     ) -> list[list[Fields]]:
         """Search for several vectors in one call, an answer for each: per vector a fraction of the time."""
+        try:
+            return self._searched(vectors, limit, where, fields)
+        except TooMuch:
+            found = self._searched(vectors, limit, where, ())
+        wanted = sorted({hit["image_id"] for answer in found for hit in answer})
+        columns = {row["image_id"]: row for row in self.get(wanted, fields)}
+        # A row that was deleted in between is none any more.
+        return [
+            [{**columns[hit["image_id"]], **hit} for hit in answer if hit["image_id"] in columns] for answer in found
+        ]
+
+    def _searched(self, vectors: Sequence[Vector], limit: int, where: str, fields: Sequence[str]) -> list[list[Fields]]:
         found = self._wire.call(
             "search",
             self.version,
@@ -232,37 +244,22 @@ class Store:
         self, image_ids: Sequence[str], fields: Sequence[str], *, consistency: Consistency = "Session"
     ) -> Iterator[Fields]:
         """Read rows by key, in no order; keys that are not there are left out."""
-        for start in range(0, len(image_ids), _KEYS_IN_A_QUERY):
-            chosen = image_ids[start : start + _KEYS_IN_A_QUERY]
-            where = any_of("image_id", chosen)
-            yield from self.fetch(where=where, fields=fields, limit=len(chosen), consistency=consistency)
+        return by_key(partial(self._fetched, fields, consistency), image_ids)
 
     def rows(self, *, where: str = "", fields: Sequence[str]) -> Iterator[Fields]:
         """Read every row that matches, in no order, past the window of a single query.
 
-        The keys are hashes, so ranges of them cut the collection into even pages. (Milvus's own iterator can miss
-        rows that were just written: seen on 2.3.)
+        By ranges of keys: Milvus's own iterator can miss rows that were just written (seen on 2.3).
         """
-        # Hashes fall evenly enough for a page never to be full by chance; one that is, is cut in two.
+        # Hashes fall evenly enough for a page never to be full by chance.
         most = 0.85 * self.window
         if "embedding" in fields:
             most = min(most, MAX_MESSAGE_BYTES / (4 * self.fingerprint.dim))
         pages = int(self.count(where) / most) + 1
-        for page in range(pages):
-            yield from self._page(_KEYS * page // pages, _KEYS * (page + 1) // pages, where, fields)
+        yield from by_range(partial(self._fetched, fields, "Strong"), where, self.window, pages)
 
-    def _page(self, first: int, end: int, where: str, fields: Sequence[str]) -> Iterator[Fields]:
-        """The rows whose keys start with first, …, end - 1, as eight hexadecimal digits."""
-        # "g" comes after every hexadecimal digit.
-        inside = f'image_id >= "{first:08x}" and image_id < "{end - 1:08x}g"'
-        narrowed = f"{inside} and ({where})" if where else inside
-        found = self.fetch(where=narrowed, fields=fields, limit=self.window, consistency="Strong")
-        if len(found) < self.window or end - first == 1:
-            yield from found
-        else:
-            middle = (first + end) // 2
-            yield from self._page(first, middle, where, fields)
-            yield from self._page(middle, end, where, fields)
+    def _fetched(self, fields: Sequence[str], consistency: Consistency, where: str, limit: int) -> list[Fields]:
+        return self.fetch(where=where, fields=fields, limit=limit, consistency=consistency)
 
     def close(self) -> None:
         """Let go of Milvus."""

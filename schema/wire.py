@@ -14,7 +14,7 @@ import grpc
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from schema.driver import MilvusClient, MilvusException
-from schema.errors import DiskFull, StoreUnavailable
+from schema.errors import DiskFull, StoreAway, StoreUnavailable, TooMuch
 from schema.settings import is_lite
 
 
@@ -41,6 +41,9 @@ _RETRIED_STATUS = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDE
 # Of a server that is starting, recovering or busy: not ready, unavailable, memory, request and rate limit,
 # collection not (fully) loaded yet.
 _RETRIED_CODES = {1, 2, 3, 4, 8, 101, 103}
+
+# Of a server between its parts, and of a part of it.
+_TOO_MUCH = ("message larger than max", "exceed the limit size")
 
 # Two threads that write one Milvus Lite collection corrupt its log: one writer at a time in the whole process.
 _LITE_WRITER = threading.RLock()
@@ -69,7 +72,7 @@ class Wire:
 
     @classmethod
     def connect(cls, uri: str, token: str, patience: Patience = PATIENT) -> "Wire":
-        """Reach Milvus, or raise StoreUnavailable at once: nothing is under way that would be worth waiting for."""
+        """Reach Milvus, or raise StoreAway at once: nothing is under way that would be worth waiting for."""
         try:
             if not is_lite(uri):
                 return cls(MilvusClient(uri, token=token, timeout=_CONNECT_TIMEOUT), uri, patience=patience)
@@ -79,10 +82,10 @@ class Wire:
                 return wire
         # pymilvus takes an address apart with urllib, whose complaint is a ValueError.
         except (MilvusException, grpc.RpcError, OSError, ValueError) as error:
-            raise StoreUnavailable(_unreachable(uri, error)) from error
+            raise StoreAway(_unreachable(uri, error)) from error
 
     def call(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """Call a method of MilvusClient. Raises StoreUnavailable, or DiskFull where nothing more may be written."""
+        """Call a method of MilvusClient. Raises StoreAway, StoreUnavailable, DiskFull where nothing may be written."""
         options["timeout"] = _LITE_CALL_TIMEOUT if self._lite else self._patience.call
         attempts = Retrying(
             retry=retry_if_exception(self._may_pass),
@@ -96,8 +99,9 @@ class Wire:
             if self._lite and "[Errno 28]" in str(error):
                 raise self._full(error) from error
             if self._may_pass(error):
-                raise StoreUnavailable(_unreachable(self.uri, error)) from error
-            raise StoreUnavailable(f"Milvus at {self.uri} refused {method}: {_reason(error)}") from error
+                raise StoreAway(_unreachable(self.uri, error)) from error
+            kind = TooMuch if any(sign in str(error) for sign in _TOO_MUCH) else StoreUnavailable
+            raise kind(f"Milvus at {self.uri} refused {method}: {_reason(error)}") from error
 
     def check_room(self) -> None:
         """Raise DiskFull while Milvus Lite can still be closed without losing anything."""

@@ -16,6 +16,8 @@ class Recent(Generic[Value]):
         self._most = most
         self._kept: OrderedDict[str, tuple[float, Value]] = OrderedDict()
         self._lock = threading.Lock()
+        self.forgotten = 0
+        """Grows with everything forgotten: what was looked up before that may be what was forgotten."""
 
     def get(self, key: str) -> Value | None:
         """Recall a value, None when there is none, or only an old one."""
@@ -23,11 +25,11 @@ class Recent(Generic[Value]):
             kept = self._kept.get(key)
         return kept[1] if kept is not None and kept[0] > time.monotonic() else None
 
-    def put(self, key: str, value: Value) -> None:
-        """Keep a value."""
-        if not self._seconds:
-            return
+    def put(self, key: str, value: Value, forgotten: int) -> None:
+        """Keep a value; `forgotten` is what that was before the value was looked up."""
         with self._lock:
+            if not self._seconds or forgotten != self.forgotten:
+                return
             self._kept[key] = (time.monotonic() + self._seconds, value)
             self._kept.move_to_end(key)
             if len(self._kept) > self._most:
@@ -36,4 +38,5 @@ class Recent(Generic[Value]):
     def forget(self, key: str) -> None:
         """Keep it no longer."""
         with self._lock:
+            self.forgotten += 1
             self._kept.pop(key, None)

@@ -129,6 +129,7 @@ class Reader:
     def _looked_up(self, product_ids: set[str]) -> Mapping[str, Meaning | Wrong]:
         if not product_ids:
             return {}
+        forgotten = self.recent.forgotten
         with self._timed("lookup"):
             rows = self._store.fetch(
                 where=any_of("product_id", sorted(product_ids)),
@@ -139,14 +140,16 @@ class Reader:
         pictures: dict[str, list[Fields]] = {product_id: [] for product_id in product_ids}
         for row in sorted(rows, key=lambda row: str(row["image_id"])):
             pictures[row["product_id"]].append(row)
-        return {product_id: self._product(product_id, rows) for product_id, rows in pictures.items()}
+        found = {product_id: self._product(product_id, rows) for product_id, rows in pictures.items()}
+        for product_id, meaning in found.items():
+            if isinstance(meaning, Meaning):
+                self.recent.put(product_id, meaning, forgotten)
+        return found
 
     def _product(self, product_id: str, rows: list[Fields]) -> Meaning | Wrong:
         if not rows:
             return UnknownProduct(f"no product {product_id!r} in {self._store.name!r}; ids are spelt as in the source")
-        meaning = Meaning(mean(_vectors(rows)), frozenset({product_id}))
-        self.recent.put(product_id, meaning)
-        return meaning
+        return Meaning(mean(_vectors(rows)), frozenset({product_id}))
 
     def _stored(self, image_ids: set[str]) -> Mapping[str, Meaning | Wrong]:
         found: dict[str, Meaning | Wrong] = {

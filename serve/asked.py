@@ -7,10 +7,12 @@ from urllib.parse import urlencode
 
 from schema.errors import BadFilter
 from schema.filters import Condition, Filter, Scalar, check_size
+from serve.private import without_places
 
 Bound = Literal["min", "max"]
 
 _CHOICE, _BOUNDS = "f", ("min", "max")
+_MOST_CHOICES = 200
 _OPERATORS = {"min": ">=", "max": "<="}
 
 
@@ -31,7 +33,7 @@ class Asked:
 
     @classmethod
     def read(cls, fields: Iterable[tuple[str, str]]) -> "Asked":
-        """Read a query string or a form; what is not known is left alone."""
+        """Read a query string or a form; what is not known is left alone. Raises BadFilter for too much."""
         told: dict[str, str] = {}
         choices: dict[tuple[str, str], None] = {}
         bounds: dict[tuple[str, str], str] = {}
@@ -43,6 +45,8 @@ class Asked:
                 bounds[column, kind] = value.strip()
             else:
                 told[name] = value.strip()
+            if len(choices) + len(bounds) > _MOST_CHOICES:
+                raise BadFilter(f"more than {_MOST_CHOICES} choices are too many; leave some out")
         return cls(
             picture=told.get("picture", ""),
             text=told.get("text", ""),
@@ -70,7 +74,7 @@ class Asked:
         limits = [
             Condition(column, _OPERATORS[kind], (_number(kind, column, text),)) for column, kind, text in self.bounds
         ]
-        return check_size((*chosen, *limits))
+        return without_places(check_size((*chosen, *limits)))
 
     @property
     def address(self) -> str:

@@ -2,12 +2,12 @@
 
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from schema.errors import BadQuery
-from serve.problems import Refused
+from serve.problems import Misread, Refused, mistakes
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -23,8 +23,11 @@ class Sent:
         self.files = files
 
     def read(self, kind: type[Body]) -> Body:
-        """Understand the JSON. Raises ValidationError."""
-        return kind.model_validate_json(self.text)
+        """Understand the JSON. Raises Misread."""
+        try:
+            return kind.model_validate_json(self.text)
+        except ValidationError as error:
+            raise Misread(mistakes(error)) from None
 
 
 async def sent(request: Request, field: str = "", most_files: int = 0) -> Sent:

@@ -3,9 +3,11 @@
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from encode.budget import PixelBudget
 from encode.decode import open_picture, unpack
@@ -16,19 +18,25 @@ from ingest.model import Engine, Model
 from ingest.pipeline import Pace, Target, ingest
 from ingest.plan import Change
 from ingest.report import Report
+from schema.collection import misfit
 from schema.errors import BadImage, BadQuery, BadSettings, UnknownProduct
 from schema.expressions import any_of
 from schema.product import FileState, ProductImage
 from schema.store import Fields, Store
+from serve.deadline import current
 from serve.live import Version
 from serve.messages import ProductOut, StoredPicture, Written, picture_url
 from serve.pictures import name_of
+from serve.private import source_name
 
 SOURCE = "api"
 """Whose rows those are that were put over HTTP."""
 
 _MOST_PICTURES = 1_000
+_NOT_AN_END = "/similar"
 _FIELDS = ("product_id", "source", "image", "metadata")
+
+_log = structlog.get_logger("lookalike")
 
 
 class Catalogue:
@@ -46,7 +54,7 @@ class Catalogue:
             StoredPicture(
                 image_id=row["image_id"],
                 url=picture_url(row["image_id"]),
-                source=row["source"],
+                source=source_name(row["source"]),
                 metadata=row["metadata"],
             )
             for row in rows
@@ -60,8 +68,8 @@ class Catalogue:
 
         Raises BadImage and BadQuery, with nothing written; UnknownProduct when there are no pictures at all.
         """
-        told = _metadata(metadata)
-        with self._writing:
+        told = _checked(product_id, metadata)
+        with self._turn():
             if images is None:
                 written = self._tell(version.store, product_id, told)
             else:
@@ -73,8 +81,10 @@ class Catalogue:
     def remove(self, version: Version, product_id: str) -> None:
         """Remove a product with its pictures. Raises UnknownProduct."""
         store = version.store
-        with self._writing:
-            rows = _rows(store, product_id)
+        with self._turn():
+            rows = list(store.rows(where=any_of("product_id", [product_id]), fields=["image", "source"]))
+            if not rows:
+                raise _unknown(product_id)
             _delete(store, [row["image_id"] for row in rows])
             version.finder.forget(product_id)
             store.settle(len(rows))
@@ -84,7 +94,7 @@ class Catalogue:
     def _replace(self, version: Version, product_id: str, images: Sequence[bytes], metadata: dict[str, Any]) -> Written:
         store, report = version.store, Report()
         before = {row["image_id"]: row for row in _fetch(store, product_id)}
-        files = [self._file(product_id, content, self._checked(content)) for content in images]
+        files = [self._file(store.name, product_id, content, self._suffix(content)) for content in images]
         for file, content in zip(files, images, strict=True):
             _write(file, content)
         pictures = [ProductImage.named(SOURCE, product_id, file.name, str(file), metadata) for file in files]
@@ -93,7 +103,9 @@ class Catalogue:
         owned = Owned(None, any_of("product_id", [product_id]))
         plan = ingest(unique.values(), owned, model, Target(store, report), Pace(cores(), self._budget.most))
         if report.first_rejections:
-            raise BadImage(report.first_rejections[0].reason)
+            self._undo(store, [picture for image_id, picture in unique.items() if image_id not in before])
+            _log.error("a picture was rejected", reason=report.first_rejections[0].reason)
+            raise BadImage("a picture could not be taken in, and none of them was; the service's log says why")
         gone = plan.removed()
         _delete(store, gone)
         self._forget([before[image_id] for image_id in gone if image_id in before])
@@ -125,16 +137,30 @@ class Catalogue:
         store.settle(len(ready))
         return Written(product_id=product_id, new=0, changed=0, metadata=len(ready), unchanged=0, removed=0)
 
-    def _checked(self, content: bytes) -> str:
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for other writes; a write that nobody waits for any more is not begun."""
+        with self._writing:
+            deadline = current()
+            if deadline is not None:
+                deadline.check()
+            yield
+
+    def _undo(self, store: Store, pictures: Sequence[ProductImage]) -> None:
+        """Take back what is new."""
+        _delete(store, [picture.image_id for picture in pictures])
+        self._forget([{"source": picture.source, "image": picture.image} for picture in pictures])
+
+    def _suffix(self, content: bytes) -> str:
         """The suffix of a picture that can be decoded. Raises BadImage."""
         picture = open_picture(content, self._budget.most)
         with self._budget.take(picture.width * picture.height):
             unpack(picture)
         return f".{(picture.format or 'picture').lower()}"
 
-    def _file(self, product_id: str, content: bytes, suffix: str) -> Path:
+    def _file(self, collection: str, product_id: str, content: bytes, suffix: str) -> Path:
         # Folders and files are named by us: nothing of a request becomes part of a path.
-        return self._uploads / name_of(product_id.encode())[:16] / (name_of(content) + suffix)
+        return self._uploads / collection / name_of(product_id.encode())[:16] / (name_of(content) + suffix)
 
     def _forget(self, rows: Sequence[Fields]) -> None:
         """Remove the files of rows that are gone, of those that were uploaded."""
@@ -154,8 +180,12 @@ def _fetch(store: Store, product_id: str) -> list[Fields]:
 def _rows(store: Store, product_id: str) -> list[Fields]:
     rows = _fetch(store, product_id)
     if not rows:
-        raise UnknownProduct(f"no product {product_id!r}; put it with its images first")
+        raise _unknown(product_id)
     return rows
+
+
+def _unknown(product_id: str) -> UnknownProduct:
+    return UnknownProduct(f"no product {product_id!r}; put it with its images first")
 
 
 def _delete(store: Store, image_ids: Sequence[str]) -> None:
@@ -165,11 +195,18 @@ def _delete(store: Store, image_ids: Sequence[str]) -> None:
         store.count(any_of("image_id", image_ids), consistency="Strong")
 
 
-def _metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+def _checked(product_id: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return what is kept of metadata. Raises BadQuery for a product that could not be kept."""
+    if product_id.endswith(_NOT_AN_END):
+        raise BadQuery(f"a product id that ends in {_NOT_AN_END} could not be asked for; take another one")
     try:
-        return metadata_of(metadata, {})
+        told = metadata_of(metadata, {})
     except ValueError as error:
         raise BadQuery(f"metadata: {error}") from None
+    problem = misfit({"product_id": product_id}, told)
+    if problem:
+        raise BadQuery(problem)
+    return told
 
 
 def _write(file: Path, content: bytes) -> None:
@@ -185,4 +222,4 @@ def _write(file: Path, content: bytes) -> None:
             os.fsync(opened.fileno())
         part.replace(file)
     except OSError as error:
-        raise BadSettings(f"--uploads {str(file.parent.parent)!r} cannot be written: {error.strerror}") from error
+        raise BadSettings(f"--uploads {str(file.parents[2])!r} cannot be written: {error.strerror}") from error

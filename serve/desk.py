@@ -25,6 +25,20 @@ class Desk:
         deadline = Deadline(self._seconds)
         watching = asyncio.create_task(_watch(request, deadline))
         try:
+            return await self._within(deadline, work)
+        finally:
+            watching.cancel()
+
+    async def run_for_many(self, work: Callable[[], Result]) -> Result:
+        """Do some work that others than who asked for it wait for too. Raises TooLate, and what the work raises."""
+        return await self._within(Deadline(self._seconds), work)
+
+    def close(self) -> None:
+        """Finish what was begun."""
+        self._threads.shutdown()
+
+    async def _within(self, deadline: Deadline, work: Callable[[], Result]) -> Result:
+        try:
             with within(deadline):
                 context = contextvars.copy_context()
             working = asyncio.get_running_loop().run_in_executor(self._threads, context.run, _begin, deadline, work)
@@ -34,11 +48,6 @@ class Desk:
             raise TooLate(f"no answer within {self._seconds:g} s; the service is busy, ask again") from None
         finally:
             deadline.abandon()
-            watching.cancel()
-
-    def close(self) -> None:
-        """Finish what was begun."""
-        self._threads.shutdown()
 
 
 def _begin(deadline: Deadline, work: Callable[[], Result]) -> Result:

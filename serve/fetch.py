@@ -15,6 +15,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import httpcore2
 
 from schema.errors import BadQuery
+from serve.deadline import current
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -65,25 +66,30 @@ class Fetcher:
         self._allowed = allowed
         self._resolvers = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="resolve")
 
-    def fetch(self, url: str) -> bytes:
-        """Return what is at an http or https URL; `seconds` bound it from first to last. Raises BadQuery."""
-        network = _Guarded(self._resolvers, self._allowed, time.monotonic() + self._seconds)
+    def fetch(self, url: str, *, max_bytes: int | None = None, seconds: float | None = None) -> bytes:
+        """Return what is at an http or https URL; `seconds` bound it from first to last. Raises BadQuery.
+
+        Both bounds may be narrower than those of the fetcher.
+        """
+        most = self._max_bytes if max_bytes is None else min(max_bytes, self._max_bytes)
+        time_left = self._seconds if seconds is None else min(seconds, self._seconds)
+        network = _Guarded(self._resolvers, self._allowed, time.monotonic() + time_left)
         try:
-            return self._follow(url.strip(), network)
+            return self._follow(url.strip(), network, most)
         except (_Unfetched, httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError) as error:
-            why = _why(error, self._seconds)
+            why = _why(error, time_left)
             raise BadQuery(f"{_shown(url)} could not be fetched: {why}; send the picture itself instead") from error
 
     def close(self) -> None:
         """Let go of the threads that resolve names."""
         self._resolvers.shutdown(wait=False, cancel_futures=True)
 
-    def _follow(self, url: str, network: "_Guarded") -> bytes:
+    def _follow(self, url: str, network: "_Guarded", most: int) -> bytes:
         for _ in range(1 + _REDIRECTS):
             with self._asked(_parsed(url), network) as response:
                 further = _redirected(response, url)
                 if further is None:
-                    return self._body(response)
+                    return _body(response, most)
             url = further
         raise _Unfetched(f"it was redirected more than {_REDIRECTS} times")
 
@@ -97,19 +103,30 @@ class Fetcher:
         ):
             yield response
 
-    def _body(self, response: httpcore2.Response) -> bytes:
-        if response.status != 200:
-            raise _Unfetched(f"the server answered {response.status}")
-        self._check_size(int(_header(response, b"content-length") or 0))
-        body = bytearray()
-        for part in response.iter_stream():
-            body += part
-            self._check_size(len(body))
-        return bytes(body)
 
-    def _check_size(self, size: int) -> None:
-        if size > self._max_bytes:
-            raise _Unfetched(f"it has more than {self._max_bytes} bytes, which is the limit")
+class Fetches:
+    """The fetches of one request: so many, so many bytes in all, and no longer than anybody waits for its answer."""
+
+    def __init__(self, fetcher: Fetcher | None, most: int, max_bytes: int) -> None:
+        self._fetcher = fetcher
+        self._most = most
+        self._done = 0
+        self._bytes_left = max_bytes
+
+    def fetch(self, url: str) -> bytes:
+        """Fetch a picture. Raises BadQuery, always so without a fetcher; TooLate."""
+        if self._fetcher is None:
+            raise BadQuery("image_url is not fetched by this service (--fetch-urls); send the picture itself as image")
+        if self._done == self._most:
+            raise BadQuery(f"one request may name {self._most} pictures by image_url; send the others in another one")
+        deadline = current()
+        if deadline is not None:
+            deadline.check()
+        self._done += 1
+        seconds = deadline.left if deadline is not None else None
+        content = self._fetcher.fetch(url, max_bytes=self._bytes_left, seconds=seconds)
+        self._bytes_left -= len(content)
+        return content
 
 
 class _Unfetched(Exception):
@@ -212,6 +229,22 @@ def _parsed(url: str) -> httpcore2.URL:
     return httpcore2.URL(scheme=parts.scheme, host=host, port=port, target=target)
 
 
+def _body(response: httpcore2.Response, most: int) -> bytes:
+    if response.status != 200:
+        raise _Unfetched(f"the server answered {response.status}")
+    _check_size(int(_header(response, b"content-length") or 0), most)
+    body = bytearray()
+    for part in response.iter_stream():
+        body += part
+        _check_size(len(body), most)
+    return bytes(body)
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise _Unfetched(f"it has more than {most} bytes, which is the limit")
+
+
 def _visible(text: str) -> str:
     """Percent-encode what may not stand in a request line, and leave alone what is encoded already."""
     return quote(text, safe=string.punctuation)
@@ -239,7 +272,7 @@ def _header(response: httpcore2.Response, name: bytes) -> str | None:
 def _why(error: Exception, seconds: float) -> str:
     cause = error.__cause__
     if isinstance(error, httpcore2.TimeoutException):
-        return f"timed out after {seconds:g} s"
+        return f"timed out after {seconds:.3g} s"
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"its certificate does not hold ({cause.verify_message.rstrip('.')})"
     if isinstance(error, httpcore2.NetworkError):

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import structlog
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.metrics import Metrics
@@ -20,7 +20,11 @@ _ALWAYS = ("/health", "/ready")
 """Asked while all else is overloaded, and without a key."""
 
 _OPEN = ("/login", "/static/")
+"""Without a key, so within narrower bounds."""
+
 _BODY_SECONDS = 60.0
+_OPEN_SECONDS = 10.0
+_OPEN_BODY = 16 * 2**10
 _NOTHING_SENT = 499
 """What the metrics say of a client that went away, as nginx does."""
 
@@ -34,6 +38,7 @@ class Gate:
         self._app = app
         self._settings = settings
         self._metrics = metrics
+        self._bounds = (settings.max_body, _BODY_SECONDS)
         self.in_flight = 0
         metrics.watch("lookalike_in_flight", "Requests that are worked on or wait.", lambda: self.in_flight)
 
@@ -46,15 +51,20 @@ class Gate:
         state["request_id"] = uuid.uuid4().hex[:16]
         told = _Told(send, state["request_id"])
         started = time.perf_counter()
-        self.in_flight += 1
+        # Whoever has no key must not take the places of those who have one.
+        counted = not scope["path"].startswith(_OPEN)
+        self.in_flight += counted
         with structlog.contextvars.bound_contextvars(request_id=state["request_id"]):
             try:
                 self._admit(scope)
-                await self._app(scope, _Body(receive, self._settings.max_body), told)
+                body = _Body(receive, *(self._bounds if counted else (_OPEN_BODY, _OPEN_SECONDS)))
+                await self._app(scope, body, told)
             except Refused as refused:
                 found = problem(refused.status, refused.detail, state["request_id"])
                 state["error"] = "Refused"
                 await respond(found, refused.headers)(scope, receive, told)
+            except ClientDisconnect:
+                state["error"] = "ClientDisconnect"
             # A mistake of ours: the log gets all of it, the guest a name to ask for.
             except Exception as error:  # noqa: BLE001
                 state["error"] = type(error).__name__
@@ -62,7 +72,7 @@ class Gate:
                 if not told.answered:
                     await respond(unforeseen(state["request_id"]))(scope, receive, told)
             finally:
-                self.in_flight -= 1
+                self.in_flight -= counted
                 self._note(scope, told.status, time.perf_counter() - started)
 
     def _admit(self, scope: Scope) -> None:
@@ -127,6 +137,7 @@ class _Told:
                 (b"x-request-id", self._request_id.encode()),
                 (b"x-content-type-options", b"nosniff"),
                 (b"referrer-policy", b"same-origin"),
+                (b"cross-origin-resource-policy", b"same-origin"),
             ]
         await self._send(message)
 
@@ -134,19 +145,23 @@ class _Told:
 class _Body:
     """Counts what comes in, whatever was announced, and waits for it only so long."""
 
-    def __init__(self, receive: Receive, most: int) -> None:
+    def __init__(self, receive: Receive, most: int, seconds: float) -> None:
         self._receive = receive
         self._most = most
         self._left = most
+        self._seconds = seconds
+        # For all of it: a client that sends a byte now and then is not waited for.
+        self._end = asyncio.get_running_loop().time() + seconds
         self._complete = False
 
     async def __call__(self) -> Message:
         if self._complete:
             return await self._receive()
         try:
-            message = await asyncio.wait_for(self._receive(), _BODY_SECONDS)
+            async with asyncio.timeout_at(self._end):
+                message = await self._receive()
         except TimeoutError:
-            raise Refused(408, f"nothing more came for {_BODY_SECONDS:g} s; send the request again") from None
+            raise Refused(408, f"the request was not complete after {self._seconds:g} s; send it again") from None
         self._left -= len(message.get("body", b""))
         if self._left < 0:
             raise Refused(413, _too_large(self._most))
@@ -173,7 +188,10 @@ def _login(request: Request) -> str:
 
 
 def _is_own(host: str, bound: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
     return is_loopback(name) or name == bound
 
 

@@ -35,17 +35,17 @@ class Readiness:
         self._until = 0.0
         self._ready = False
 
-    async def prove(self, request: Request, service: Service) -> bool:
+    async def prove(self, service: Service) -> bool:
         """Embed a picture and search with it, unless that was done a moment ago."""
         async with self._proving:
             if time.monotonic() >= self._until:
-                self._ready = await self._proved(request, service)
+                self._ready = await self._proved(service)
                 self._until = time.monotonic() + _KEPT_SECONDS
             return self._ready
 
-    async def _proved(self, request: Request, service: Service) -> bool:
+    async def _proved(self, service: Service) -> bool:
         try:
-            await service.desk.run(request, service.live.prove)
+            await service.desk.run_for_many(service.live.prove)
         except LookalikeError as error:
             _log.warning("not ready", error=type(error).__name__, reason=str(error))
             return False
@@ -62,7 +62,7 @@ async def health() -> State:
 async def ready(request: Request) -> State:
     """Tell whether questions are answered: a picture is embedded and searched with, truly."""
     readiness: Readiness = request.app.state.readiness
-    if not await readiness.prove(request, service_of(request)):
+    if not await readiness.prove(service_of(request)):
         raise Refused(503, "no question can be answered just now; the service's log says why")
     return State(status="ready")
 

@@ -18,12 +18,13 @@ from schema.store import Store
 from search.finder import Finder
 from serve.batching import Batched, Searches, batched
 from serve.metrics import Metrics
+from serve.settings import Settings
 
 LOOK_EVERY = 5.0
 """Seconds between two looks at which version is live."""
 
-_GRACE = 120.0
-"""Seconds after which nobody works with a version any more that is not live."""
+_GRACE = 60.0
+"""Seconds after the deadline of the last request that may work with a version, until that is closed."""
 
 _REMEMBERED = 30.0
 """Seconds for which a product's vector is good enough; what this service writes itself it forgets at once."""
@@ -56,12 +57,12 @@ class Live:
     """
 
     def __init__(
-        self, open_store: Callable[[], Store], load: Callable[[str], Engine], metrics: Metrics, max_pixels: int
+        self, open_store: Callable[[], Store], load: Callable[[str], Engine], metrics: Metrics, settings: Settings
     ) -> None:
         self._open_store = open_store
         self._load = load
         self._metrics = metrics
-        self._max_pixels = max_pixels
+        self._settings = settings
         self._decoding = threading.BoundedSemaphore(cores())
         self._left: list[tuple[float, Version, bool]] = []
         self._stop = threading.Event()
@@ -94,7 +95,7 @@ class Live:
             return
         before, self.version = self.version, self._opened(self.version)
         kept = before.encoder is self.version.encoder
-        self._left.append((time.monotonic() + _GRACE, before, kept))
+        self._left.append((time.monotonic() + self._settings.deadline + _GRACE, before, kept))
         _log.info("moved", before=before.store.version, after=self.version.store.version)
 
     def close(self) -> None:
@@ -120,7 +121,7 @@ class Live:
         finder = Finder(
             store,
             lambda: encoder,
-            max_pixels=self._max_pixels,
+            max_pixels=self._settings.max_pixels,
             remember=_REMEMBERED,
             search_many=searches.search_many,
             timed=self._timed,
@@ -141,6 +142,9 @@ class Live:
             # Milvus may be away for a while, or the new encoder's weights: the version at hand goes on.
             except LookalikeError as error:
                 _log.warning("cannot see which version is live", reason=str(error))
+            # A mistake of ours must not end the following either.
+            except Exception:  # noqa: BLE001
+                _log.exception("cannot see which version is live")
 
     def _let_go(self, now: float) -> None:
         while self._left and self._left[0][0] <= now:

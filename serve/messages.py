@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from schema.errors import BadQuery
 from schema.filter_json import from_json
 from search.query import MAX_LIMIT, MAX_PARTS, MAX_PER_PRODUCT, MAX_REACH, MAX_TEXT, MAX_WEIGHT, Part, Query
+from serve.private import without_places
 
 if TYPE_CHECKING:  # a client needs the words, not numpy and Milvus
     from schema.product import Hit
@@ -52,7 +53,7 @@ class PartIn(Message):
     text: Words | None = Field(None, description="Words; only when the collection's encoder knows words.")
     product_id: Key | None = Field(None, description="A product of the collection: the mean of its pictures.")
     image_id: Key | None = Field(None, description="A picture of the collection, by its key.")
-    vector: Annotated[list[float], Field(min_length=1, max_length=32_768)] | None = Field(
+    vector: Annotated[list[float], Field(min_length=1, max_length=32_768, fail_fast=True)] | None = Field(
         None, description="An embedding of the collection's encoder; of any length but zero."
     )
     weight: float = Field(1.0, gt=0, le=MAX_WEIGHT, description="How much it counts beside the others.")
@@ -64,6 +65,9 @@ class PartIn(Message):
         if self.model_fields_set - {"weight"} != {"image_url"}:
             raise BadQuery("a part of a question is one of image, image_url, text, product_id, image_id and vector")
         return Part(image=fetch(self.image_url), weight=self.weight)
+
+
+Parts = Annotated[list[PartIn], Field(max_length=MAX_PARTS, fail_fast=True)]
 
 
 class SearchIn(Message):
@@ -88,11 +92,11 @@ class SearchIn(Message):
     text: Words | None = Field(None, description="Words; only when the collection's encoder knows words.")
     product_id: Key | None = Field(None, description="A product of the collection; it is left out of the answer.")
     image_id: Key | None = Field(None, description="A picture of the collection; its product is left out.")
-    vector: Annotated[list[float], Field(min_length=1, max_length=32_768)] | None = Field(
+    vector: Annotated[list[float], Field(min_length=1, max_length=32_768, fail_fast=True)] | None = Field(
         None, description="An embedding of the collection's encoder."
     )
-    like: list[PartIn] = Field([], max_length=MAX_PARTS, description="More things to be like, each with a weight.")
-    unlike: list[PartIn] = Field([], max_length=MAX_PARTS, description="Things not to be like.")
+    like: Parts = Field([], description="More things to be like, each with a weight.")
+    unlike: Parts = Field([], description="Things not to be like.")
     where: dict[str, Any] = Field(
         {},
         description="A filter: columns with what they equal, or with operators (eq, ne, lt, lte, gt, gte, in, not_in, "
@@ -103,7 +107,9 @@ class SearchIn(Message):
     min_score: float | None = Field(None, ge=-1, le=1, description="Leave out products below this cosine.")
     within: float | None = Field(None, ge=0, le=2, description="Leave out products this much below the best cosine.")
     per_product: int = Field(1, ge=1, le=MAX_PER_PRODUCT, description="How many pictures of a product to tell.")
-    fields: list[str] | None = Field(None, max_length=100, description="Columns of the metadata to tell; all without.")
+    fields: Annotated[list[str], Field(max_length=100, fail_fast=True)] | None = Field(
+        None, description="Columns of the metadata to tell; all without."
+    )
 
     def query(self, fetch: Fetch, pictures: tuple[Part, ...] = ()) -> Query:
         """Make it a question, with pictures that were sent beside it. Raises BadQuery and BadFilter."""
@@ -116,7 +122,7 @@ class SearchIn(Message):
             vector=self.vector,
             like=(*pictures, *fetched, *(part.part(fetch) for part in self.like)),
             unlike=tuple(part.part(fetch) for part in self.unlike),
-            where=from_json(self.where),
+            where=without_places(from_json(self.where)),
             limit=self.limit,
             offset=self.offset,
             min_score=self.min_score,
@@ -129,7 +135,7 @@ class SearchIn(Message):
 class BatchIn(Message):
     """Several questions."""
 
-    queries: list[SearchIn] = Field(min_length=1, max_length=MAX_QUERIES)
+    queries: list[SearchIn] = Field(min_length=1, max_length=MAX_QUERIES, fail_fast=True)
 
 
 class PictureOut(BaseModel):
@@ -231,7 +237,7 @@ class ImageIn(Message):
 class ProductIn(Message):
     """What a product is from now on. Without `images` it keeps its pictures and gets other metadata."""
 
-    images: list[ImageIn] | None = Field(None, min_length=1, max_length=MAX_IMAGES)
+    images: Annotated[list[ImageIn], Field(min_length=1, max_length=MAX_IMAGES, fail_fast=True)] | None = None
     metadata: dict[str, Any] = {}
 
 

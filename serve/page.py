@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import UploadFile
@@ -21,7 +20,7 @@ from serve.asked import Asked
 from serve.counted import Counted
 from serve.html import page
 from serve.messages import Problem, picture_url
-from serve.problems import Refused, problem, problem_of, request_id
+from serve.problems import Refused, problem, request_id, told_of
 from serve.service import Service, service_of
 from serve.uploaded import Uploaded
 
@@ -35,7 +34,6 @@ _GONE = (
     "The picture of this address is not here any more: they are kept in memory for a while only. "
     "Choose it again, and share the new address."
 )
-_log = structlog.get_logger("lookalike")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +128,9 @@ class Page:
 @router.get("/")
 async def show(request: Request) -> Response:
     """Answer the question of an address."""
-    asked = Asked.read(request.query_params.multi_items())
+    asked = Asked()
     try:
+        asked = Asked.read(request.query_params.multi_items())
         return await service_of(request).desk.run(request, lambda: page_of(request).answer(asked))
     except (LookalikeError, Refused) as error:
         return page_of(request).explain(asked, _told(request, error))
@@ -141,11 +140,12 @@ async def show(request: Request) -> Response:
 async def ask(request: Request) -> Response:
     """Take in a question with its picture, and lead to the address that answers it."""
     async with request.form(max_files=1, max_fields=1_000) as form:
-        asked = Asked.read((name, value) for name, value in form.multi_items() if isinstance(value, str))
+        fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
         upload = form.get("upload")
         content = await upload.read() if isinstance(upload, UploadFile) else b""
-    uploaded = page_of(request).uploaded
+    uploaded, asked = page_of(request).uploaded, Asked()
     try:
+        asked = Asked.read(fields)
         if content:
             name = await service_of(request).desk.run(request, lambda: uploaded.keep(content))
             asked = replace(asked, picture=name)
@@ -174,11 +174,7 @@ def page_of(request: Request) -> Page:
 def _told(request: Request, error: LookalikeError | Refused) -> Problem:
     if isinstance(error, Refused):
         return problem(error.status, error.detail, request_id(request))
-    told = problem_of(error, request_id(request))
-    request.state.error = type(error).__name__
-    if told.detail != str(error):
-        _log.error("failed", error=type(error).__name__, reason=str(error))
-    return told
+    return told_of(request, error)
 
 
 def _some(store: Store, where: Filter) -> Answer:

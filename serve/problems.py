@@ -1,6 +1,6 @@
 """What went wrong, as HTTP tells it: RFC 9457 problem details, by one table from our errors to statuses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -29,6 +29,8 @@ from serve.messages import Invalid, Problem
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
+_MOST_MISTAKES = 1_000
+_SHOWN_MISTAKES = 20
 
 _STATUS: tuple[tuple[type[LookalikeError], int], ...] = (
     (BadQuery, 422),
@@ -65,6 +67,32 @@ class Refused(Exception):
         self.headers = dict(headers or {})
 
 
+class Misread(Exception):
+    """A body that is not as it should be."""
+
+    def __init__(self, errors: list[Invalid]) -> None:
+        super().__init__(f"{len(errors)} mistakes")
+        self.errors = errors
+
+
+def mistakes(error: ValidationError) -> list[Invalid]:
+    """Tell what is wrong, the first of it; of too many mistakes to look at, only how many there are."""
+    count = error.error_count()
+    if count > _MOST_MISTAKES:
+        return [Invalid(at="", detail=f"{count} mistakes")]
+    return _invalid(error.errors(include_url=False, include_context=False, include_input=False))
+
+
+def _invalid(errors: Sequence[Any]) -> list[Invalid]:
+    return [Invalid(at="/".join(map(str, wrong["loc"])), detail=wrong["msg"]) for wrong in errors[:_SHOWN_MISTAKES]]
+
+
+def _misread(errors: list[Invalid], request_id: str) -> Problem:
+    found = problem(422, "the request is not as it should be; see `errors`", request_id)
+    found.errors = errors
+    return found
+
+
 def problem_of(error: LookalikeError, request_id: str = "") -> Problem:
     """Tell one of our errors."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
@@ -93,6 +121,15 @@ def respond(found: Problem, headers: Mapping[str, str] | None = None) -> JSONRes
     )
 
 
+def told_of(request: Request, error: LookalikeError) -> Problem:
+    """Tell one of our errors to who asked, and the log what they are not told."""
+    found = problem_of(error, request_id(request))
+    request.state.error = type(error).__name__
+    if found.status >= 500 or found.detail != str(error):
+        _log.error("failed", error=type(error).__name__, reason=str(error))
+    return found
+
+
 def told(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Describe problems for OpenAPI: those named, and those that any request may meet."""
     every = {401, 403, 408, 429, 500, 503, 504, *statuses}
@@ -105,24 +142,19 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(LookalikeError)
     async def ours(request: Request, error: LookalikeError) -> JSONResponse:
-        found = problem_of(error, request_id(request))
-        request.state.error = type(error).__name__
-        if found.status >= 500 or found.detail != str(error):
-            _log.error("failed", error=type(error).__name__, reason=str(error))
-        return respond(found)
+        return respond(told_of(request, error))
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> JSONResponse:
         return respond(problem(error.status, error.detail, request_id(request)), error.headers)
 
     @app.exception_handler(RequestValidationError)
-    @app.exception_handler(ValidationError)
-    async def invalid(request: Request, error: ValidationError | RequestValidationError) -> JSONResponse:
-        found = problem(422, "the request is not as it should be; see `errors`", request_id(request))
-        found.errors = [
-            Invalid(at="/".join(map(str, wrong["loc"])), detail=wrong["msg"]) for wrong in error.errors()[:20]
-        ]
-        return respond(found)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return respond(_misread(_invalid(error.errors()), request_id(request)))
+
+    @app.exception_handler(Misread)
+    async def misread(request: Request, error: Misread) -> JSONResponse:
+        return respond(_misread(error.errors, request_id(request)))
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> JSONResponse:

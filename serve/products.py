@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header, Path, Request, Response
 
 from schema.errors import BadQuery
 from serve.bodies import Sent, described, sent
-from serve.messages import MAX_ID, MAX_IMAGES, ImageIn, ProductIn, ProductOut, Written
+from serve.messages import MAX_ID, MAX_IMAGES, Fetch, ImageIn, ProductIn, ProductOut, Written
 from serve.problems import told
 from serve.service import Service, service_of
 
@@ -49,14 +49,14 @@ async def put_product(request: Request, product_id: ProductId) -> Written:
     """
     body = await sent(request, "product", MAX_IMAGES)
     service = service_of(request)
-    return await service.desk.run(request, lambda: _put(body, product_id, service))
+    return await service.write_desk.run(request, lambda: _put(body, product_id, service))
 
 
 @router.delete("/products/{product_id:path}", status_code=204, responses=told(404, 422, 507))
 async def delete_product(request: Request, product_id: ProductId) -> Response:
     """Remove a product with all its pictures."""
     service = service_of(request)
-    await service.desk.run(request, lambda: service.catalogue.remove(service.live.version, product_id))
+    await service.write_desk.run(request, lambda: service.catalogue.remove(service.live.version, product_id))
     return Response(status_code=204)
 
 
@@ -95,14 +95,14 @@ async def get_image(
 
 
 def _put(body: Sent, product_id: str, service: Service) -> Written:
-    asked = body.read(ProductIn)
-    images = [*body.files.get("image", ()), *(_content(image, service) for image in asked.images or ())]
+    asked, fetch = body.read(ProductIn), service.fetches().fetch
+    images = [*body.files.get("image", ()), *(_content(image, fetch) for image in asked.images or ())]
     if len(images) > MAX_IMAGES:
         raise BadQuery(f"{len(images)} images are too many; {MAX_IMAGES} is the limit")
     return service.catalogue.put(service.live.version, product_id, images or None, asked.metadata)
 
 
-def _content(image: ImageIn, service: Service) -> bytes:
+def _content(image: ImageIn, fetch: Fetch) -> bytes:
     if (image.image is None) == (image.image_url is None):
         raise BadQuery("an image is either `image`, the picture in Base64, or `image_url`")
-    return service.fetch(image.image_url) if image.image is None and image.image_url else image.image or b""
+    return fetch(image.image_url) if image.image is None and image.image_url else image.image or b""

@@ -10,7 +10,8 @@ from schema.filter_words import parse
 from search.query import MAX_LIMIT, MAX_PARTS, MAX_REACH, Part
 from search.query import Query as Question
 from serve.bodies import Sent, described, sent
-from serve.messages import MAX_ID, BatchIn, BatchOut, SearchIn, SearchOut
+from serve.messages import MAX_ID, BatchIn, BatchOut, Fetch, SearchIn, SearchOut
+from serve.private import without_places
 from serve.problems import problem_of, request_id, told
 from serve.service import Service, service_of
 
@@ -66,7 +67,7 @@ async def similar(
     service = service_of(request)
 
     def answer() -> SearchOut:
-        question = Question(product_id=product_id, where=parse(where or ()), limit=limit, offset=offset)
+        question = Question(product_id=product_id, where=without_places(parse(where or ())), limit=limit, offset=offset)
         return SearchOut.of(service.live.finder.find(question))
 
     return await service.desk.run(request, answer)
@@ -75,12 +76,13 @@ async def similar(
 def _question(body: Sent, service: Service) -> Question:
     asked = body.read(SearchIn)
     pictures = tuple(Part(image=content) for content in body.files.get("image", ()))
-    return asked.query(service.fetch, pictures)
+    return asked.query(service.fetches().fetch, pictures)
 
 
 def _batch(asked: BatchIn, service: Service, name: str) -> BatchOut:
     started = time.perf_counter()
-    understood = [_understood(one, service) for one in asked.queries]
+    fetch = service.fetches().fetch
+    understood = [_understood(one, fetch) for one in asked.queries]
     answers = iter(service.live.finder.find_many([one for one in understood if isinstance(one, Question)]))
     told = [next(answers) if isinstance(one, Question) else one for one in understood]
     return BatchOut(
@@ -89,8 +91,8 @@ def _batch(asked: BatchIn, service: Service, name: str) -> BatchOut:
     )
 
 
-def _understood(one: SearchIn, service: Service) -> Question | BadQuery | BadFilter | BadImage | UnknownProduct:
+def _understood(one: SearchIn, fetch: Fetch) -> Question | BadQuery | BadFilter | BadImage | UnknownProduct:
     try:
-        return one.query(service.fetch)
+        return one.query(fetch)
     except (BadQuery, BadFilter) as error:
         return error

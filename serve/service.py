@@ -9,18 +9,19 @@ from fastapi import Request
 from encode.budget import PixelBudget
 from encode.machine import cores
 from ingest.model import Engine
-from schema.errors import BadQuery
 from schema.store import Store
 from serve.catalogue import Catalogue
 from serve.desk import Desk
-from serve.fetch import Fetcher
+from serve.fetch import Fetcher, Fetches
 from serve.live import Live
+from serve.messages import MAX_IMAGES
 from serve.metrics import Metrics
 from serve.pictures import Pictures
 from serve.settings import Settings
 
 _DESKS = 32
 _PICTURE_DESKS = 4
+_WRITE_DESKS = 2
 _FETCH_SECONDS = 10.0
 
 
@@ -34,6 +35,8 @@ class Service:
     desk: Desk
     picture_desk: Desk
     """Thumbnails have threads of their own: a page full of them keeps no question waiting."""
+    write_desk: Desk
+    """So have writes, of which one is done at a time."""
     catalogue: Catalogue
     pictures: Pictures
     fetcher: Fetcher | None
@@ -42,7 +45,7 @@ class Service:
     def start(cls, settings: Settings, open_store: Callable[[], Store], load: Callable[[str], Engine]) -> "Service":
         """Open the collection and load its encoder; raises what they raise."""
         metrics, budget = Metrics(), PixelBudget(settings.max_pixels)
-        live = Live(open_store, load, metrics, settings.max_pixels)
+        live = Live(open_store, load, metrics, settings)
         metrics.watch("lookalike_queue_length", "Pictures and texts that wait for the encoder.", lambda: live.waiting)
         return cls(
             settings,
@@ -50,16 +53,15 @@ class Service:
             live,
             Desk(_DESKS, settings.deadline),
             Desk(min(_PICTURE_DESKS, cores()), settings.deadline),
+            Desk(_WRITE_DESKS, settings.deadline),
             Catalogue(settings.uploads, budget),
             Pictures(budget),
             Fetcher(max_bytes=settings.max_body, seconds=_FETCH_SECONDS) if settings.fetch_urls else None,
         )
 
-    def fetch(self, url: str) -> bytes:
-        """Get a picture that a request names. Raises BadQuery, always so where fetching is not allowed."""
-        if self.fetcher is None:
-            raise BadQuery("image_url is not fetched by this service (--fetch-urls); send the picture itself as image")
-        return self.fetcher.fetch(url)
+    def fetches(self) -> Fetches:
+        """What one request gets pictures with that it names by URL."""
+        return Fetches(self.fetcher, MAX_IMAGES, self.settings.max_body)
 
     def warm_up(self) -> None:
         """Answer before the first guest comes: networks are slow at first."""
@@ -67,8 +69,8 @@ class Service:
 
     def close(self) -> None:
         """Finish what was begun, and let go of Milvus."""
-        self.desk.close()
-        self.picture_desk.close()
+        for desk in (self.desk, self.picture_desk, self.write_desk):
+            desk.close()
         if self.fetcher is not None:
             self.fetcher.close()
         self.live.close()

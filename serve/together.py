@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from schema.errors import EncoderUnavailable, LookalikeError, StoreUnavailable
+from schema.errors import EncoderUnavailable, LookalikeError, StoreAway
 from serve.deadline import Deadline, TooLate, current
 
 Asked = TypeVar("Asked")
@@ -101,7 +101,7 @@ class Together(Generic[Asked, Got]):
 
     def _fail(self, items: Sequence[_Item[Asked, Got]], error: Exception) -> None:
         # Milvus is away for one as for all.
-        if len(items) == 1 or isinstance(error, StoreUnavailable):
+        if len(items) == 1 or isinstance(error, StoreAway):
             for item in items:
                 item.got.set_exception(_ours(error))
         else:

@@ -17,7 +17,8 @@ from urllib.parse import unquote
 import pytest
 
 from schema.errors import BadQuery
-from serve.fetch import Address, Fetcher, is_public
+from serve.deadline import Deadline, TooLate, within
+from serve.fetch import Address, Fetcher, Fetches, is_public
 
 PICTURE = bytes(range(256)) * 4
 LIMIT = len(PICTURE)
@@ -335,3 +336,19 @@ def test_a_certificate_is_held_against_the_name(
         assert fetcher.fetch(f"https://localhost:{port}/picture") == PICTURE
         with pytest.raises(BadQuery, match=r"its certificate does not hold \(.*mismatch.*\); send"):
             fetcher.fetch(f"https://127.0.0.1:{port}/picture")
+
+
+def test_a_request_fetches_within_bounds(fetcher: Fetcher, site: str) -> None:
+    picture = fetcher.fetch(f"{site}/picture")
+    allowed = Fetches(fetcher, most=3, max_bytes=len(picture) + 1)
+    assert allowed.fetch(f"{site}/picture") == picture
+    with pytest.raises(BadQuery, match="more than 1 bytes"):
+        allowed.fetch(f"{site}/picture")
+    deadline = Deadline(60)
+    deadline.abandon()
+    with within(deadline), pytest.raises(TooLate):
+        allowed.fetch(f"{site}/picture")
+    with suppress(BadQuery):
+        allowed.fetch(f"{site}/nothing")
+    with pytest.raises(BadQuery, match="may name 3 pictures"):
+        allowed.fetch(f"{site}/picture")

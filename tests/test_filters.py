@@ -165,6 +165,9 @@ def test_the_columns_of_the_collection_itself(store: Store, word: str) -> None:
         ("sold = true", "sold", "=", (True, "true")),
         ('brand in Acme, "Fine, Ltd"', "brand", "in", ("Acme", "Fine, Ltd")),
         ("brand not  in [a, b]", "brand", "not in", ("a", "b")),
+        ('size in 5", 6", "7, 8"', "size", "in", ('5", 6"', "7, 8")),
+        ('size in "5", 6"', "size", "in", ("5", '6"')),
+        ("x in " + '"\\' * 29_000, "x", "in", ('"\\' * 29_000,)),
         ("tags contains red", "tags", "contains", ("red",)),
         ("colour exists", "colour", "exists", ()),
         ("title = not in stock", "title", "=", ("not in stock",)),
@@ -196,6 +199,8 @@ def test_the_refusal_shows_what_to_write() -> None:
 def test_infinity_cannot_be_asked_for() -> None:
     with pytest.raises(BadFilter, match="no place"):
         Condition("price", "<", (math.inf,))
+    with pytest.raises(BadFilter, match="no place"):
+        Condition("price", "<", (-(2**63),))
 
 
 @pytest.mark.parametrize(
@@ -243,7 +248,7 @@ def test_a_filter_in_json(told: dict[str, Any], read: Filter) -> None:
         ({"": 1}, "needs the name of a column"),
         ({"a": 10**30}, "no place"),
         ({"a": math.nan}, "no place"),
-        ({"or": [{"a": n} for n in range(101)]}, "101 conditions are too many"),
+        ({"or": [{"a": n, "b": n} for n in range(51)]}, "102 conditions are too many"),
         ({"and": [{"a": {"in": list(range(600))}}] * 2}, "1200 values in one filter are too many"),
         ({"a": "x" * 70_000}, "longer than 60000"),
     ],

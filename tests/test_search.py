@@ -25,6 +25,7 @@ from schema.store import Store
 from search.finder import Answer, Finder
 from search.query import Part, Query
 from search.ranking import combine, mean
+from search.recent import Recent
 
 TINY_CLIP = Path(__file__).parent / "tiny_clip"
 
@@ -333,6 +334,16 @@ def test_products_that_a_graph_does_not_reach_are_found(new_store: NewStore) -> 
     found = ids(finder, product_id="p0", limit=15)
 
     assert found == exact(rows[2:], vector, 15, lambda row: True)
+
+
+def test_what_was_looked_up_before_it_was_forgotten_is_not_remembered() -> None:
+    recent: Recent[int] = Recent(60, 10)
+    recent.put("a", 1, recent.forgotten)
+    assert recent.get("a") == 1
+    looked_up = recent.forgotten
+    recent.forget("a")
+    recent.put("a", 1, looked_up)
+    assert recent.get("a") is None
 
 
 def test_opposites_still_give_an_answer() -> None:

@@ -8,8 +8,9 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -28,13 +29,14 @@ from encode.pixels import PixelEncoder
 from encode.preprocess import Pixels
 from ingest.layout import Layout
 from ingest.sources import FolderSource
-from schema.errors import EncoderUnavailable
+from schema.errors import EncoderUnavailable, StoreAway, StoreUnavailable
 from schema.product import Vectors
 from schema.store import Store
 from schema.versions import Versions
 from search.finder import Finder
 from search.query import Part, Query
 from serve.service import Service
+from serve.together import Together
 
 READER, WRITER = "reader-0123456789", "writer-0123456789"
 
@@ -163,6 +165,8 @@ BOMB += chunk(b"IDAT", zlib.compress(bytes(99_999))) + chunk(b"IEND", b"")
         ({"image": coded(BOMB)}, 422, "pixels, the limit"),
         ({"image": coded(drawn((64, 64))[:-100])}, 422, "the picture is broken"),
         ({"image_url": "http://127.0.0.1/x.jpg"}, 422, "not fetched by this service"),
+        ({"product_id": "red-plain-mug", "where": {"image": {"lt": "/m"}}}, 422, "image has no order here"),
+        ({"product_id": "red-plain-mug", "where": {"or": [{"a": 1}] * 200}}, 422, "up to 100 filters"),
         ({"like": [{"text": "a", "product_id": "b"}]}, 422, "one of image, text"),
         ({"like": [{"image_url": "http://x", "text": "b"}]}, 422, "one of image, image_url"),
     ],
@@ -193,6 +197,14 @@ def test_bodies_that_are_not_understood(shop: Shop, sent: dict[str, Any], status
     answer = shop.http.post("/search", **sent)
     assert answer.status_code == status, answer.text
     assert detail in answer.json()["detail"]
+
+
+def test_of_mistakes_the_first_are_told(shop: Shop) -> None:
+    """A list ends at its first mistake; of other ones there may be as many as a body has room for."""
+    some = shop.http.post("/search", json={"vector": ["x"] * 30_000, "limit": "5"}).json()["errors"]
+    assert [wrong["at"] for wrong in some] == ["vector/0", "limit"]
+    many = shop.http.post("/search", json=dict.fromkeys(map(str, range(100_000)), 1)).json()["errors"]
+    assert many == [{"at": "", "detail": "100000 mistakes"}]
 
 
 # Products and pictures.
@@ -253,7 +265,8 @@ def test_a_product_is_put_told_found_and_removed(shop: Shop, product_id: str) ->
         ({"images": [{"image": coded(b"x")}]}, 422, "not a picture"),
         ({"images": [{"image": coded(drawn((9, 9)))}, {"image": coded(b"x")}]}, 422, "not a picture"),
         ({"images": [{"image": coded(drawn((9, 9)))}], "metadata": {"source": "x"}}, 422, "column of the collection"),
-        ({"images": [{"image": coded(drawn((9, 9)))}], "metadata": {"long": "x" * 70_000}}, 422, "metadata"),
+        ({"images": [{"image": coded(drawn((9, 9)))}], "metadata": {"long": "x" * 70_000}}, 422, "the metadata has"),
+        ({"images": [{"image": coded(drawn((9, 9)))}], "metadata": {"n": 2**63}}, 422, "the metadata holds"),
     ],
 )
 def test_what_cannot_be_put_changes_nothing(shop: Shop, asked: dict[str, Any], status: int, detail: str) -> None:
@@ -261,6 +274,20 @@ def test_what_cannot_be_put_changes_nothing(shop: Shop, asked: dict[str, Any], s
     assert answer.status_code == status, answer.text
     assert detail in answer.json()["detail"]
     assert shop.http.get("/products/bad").status_code == 404
+    assert not list(shop.service.settings.uploads.rglob("*.*"))
+
+
+@pytest.mark.parametrize(("product_id", "detail"), [("a/similar", "ends in /similar"), ("ä" * 513, "product_id has")])
+def test_ids_that_could_not_be_asked_for(shop: Shop, product_id: str, detail: str) -> None:
+    answer = shop.http.put(f"/products/{quote(product_id)}", files={"image": drawn((9, 9))})
+    assert answer.status_code == 422
+    assert detail in answer.json()["detail"]
+
+
+def test_where_pictures_are_is_not_told(shop: Shop) -> None:
+    told = shop.http.get("/products/red-plain-mug")
+    assert told.json()["pictures"][0]["source"] == "photos"
+    assert str(shop.folder) not in told.text
 
 
 # What it survives.
@@ -478,6 +505,67 @@ def test_it_finishes_what_it_took(tmp_path: Path) -> None:
         assert [answer.result().status_code for answer in asked] == [200] * 3
 
 
+def test_who_has_no_key_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.gate._OPEN_SECONDS", 1.0)
+    encoder = PixelEncoder()
+    with Store.create(str(tmp_path / "open.db"), encoder.fingerprint) as store, ExitStack() as lines:
+        service = service_for(store, encoder, tmp_path / "uploads", keys=READER, max_in_flight=5)
+        with listening(service) as address, client(address) as http:
+            port = http.base_url.port
+            slow = [lines.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(8)]
+            for line in slow:
+                line.sendall(b"POST /login HTTP/1.1\r\nhost: a\r\ncontent-length: 99\r\n")
+                line.sendall(b"content-type: application/x-www-form-urlencoded\r\n\r\nkey=")
+            answer = http.get("/products/p", headers={"x-api-key": READER})
+            assert answer.status_code == 404, "the service is not kept busy"
+            for _ in range(3):
+                time.sleep(0.5)
+                for line in slow:
+                    line.sendall(b"a")
+            assert {line.recv(99).split()[1] for line in slow} == {b"408"}
+            assert http.post("/login", data={"key": "a" * 20_000}).status_code == 413
+
+
+def test_readiness_is_not_taken_from_who_hangs_up(slow: tuple[Service, Slow, str]) -> None:
+    _, encoder, address = slow
+    with client(address) as http, ThreadPoolExecutor(1) as guest:
+        with pytest.raises(httpx2.ReadTimeout):
+            httpx2.get(f"{address}/ready", timeout=0.3)
+        asked = guest.submit(http.get, "/ready")
+        time.sleep(0.2)
+        encoder.let.set()
+        assert asked.result().status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("bad", "expected", "sizes"), [("bad", [True, False, True], [3, 1, 1, 1]), ("away", [False] * 3, [3])]
+)
+def test_one_bad_question_fails_no_others(bad: str, expected: list[bool], sizes: list[int]) -> None:
+    def run(asked: Sequence[str]) -> list[str]:
+        calls.append(len(asked))
+        begun.set()
+        let.wait(10)
+        if "away" in asked:
+            raise StoreAway("nobody is there")
+        if "bad" in asked:
+            raise StoreUnavailable("refused")
+        return list(asked)
+
+    calls: list[int] = []
+    begun, let = threading.Event(), threading.Event()
+    together: Together[str, str] = Together(run, 8, 1)
+    with ThreadPoolExecutor(4) as guests:
+        first = guests.submit(together.do, ["first"])
+        begun.wait(10)
+        asked = [guests.submit(together.do, [one]) for one in ("good", bad, "good")]
+        until(lambda: together.waiting == 3)
+        let.set()
+        assert first.result() == ["first"]
+        assert [answer.exception() is None for answer in asked] == expected
+    assert calls[1:] == sizes
+    together.close()
+
+
 def test_keys(tmp_path: Path) -> None:
     encoder = PixelEncoder()
     with Store.create(str(tmp_path / "keys.db"), encoder.fingerprint) as store:
@@ -508,6 +596,7 @@ def test_without_keys_only_this_machine_is_answered(slow: tuple[Service, Slow, s
     with client(slow[2]) as http:
         assert http.get("/products/p", headers={"host": "shop.example"}).status_code == 403
         assert http.get("/products/p", headers={"host": "localhost:1"}).status_code == 404
+        assert http.get("/products/p", headers={"host": "["}).status_code == 403
 
 
 def test_milvus_away_and_back(server: str, tmp_path: Path) -> None:

@@ -97,12 +97,22 @@ def test_ids_that_are_not_utf8_or_too_long_are_refused(new_store: NewStore) -> N
     store.upsert([a_row("a.jpg", "p" * 1024)])
 
 
-def test_a_batch_past_the_message_limit_is_cut(new_store: NewStore) -> None:
+def test_batches_and_answers_past_the_message_limit_are_cut(new_store: NewStore) -> None:
     store = new_store()
     rows = [a_row(f"{n}.jpg", metadata={"text": "x" * 60_000}) for n in range(1_200)]  # 72 MB; a server takes 64
 
     assert store.upsert(rows) == 1_200
-    assert store.count() == 1_200
+    store.flush()
+
+    everything = {row.image_id for row in rows}
+    ways = (
+        store.rows(fields=["metadata"]),
+        store.get(sorted(everything), ["metadata", "embedding"]),
+        store.search(rows[0].embedding, 1_200, fields=["metadata"]),
+    )
+    for found in map(list, ways):
+        assert {row["image_id"] for row in found} == everything
+        assert all(row["metadata"] == rows[0].metadata for row in found)
 
 
 def test_rows_are_read_past_the_window_of_one_query(new_store: NewStore) -> None:
@@ -258,7 +268,7 @@ def test_a_full_disk_loses_nothing_acknowledged(
 def test_a_second_process_is_told_why_it_cannot_have_the_store(tmp_path: Path) -> None:
     with Store.create(str(tmp_path / "x.db"), PLAIN, collection="t"):
         second = script('Store.open(sys.argv[1], collection="t")', tmp_path / "x.db")
-    assert "StoreUnavailable" in second.stderr
+    assert "StoreAway" in second.stderr
     assert "another process has it open" in second.stderr
 
 
