@@ -246,7 +246,7 @@ class Store:
         """Read rows by key, in no order; keys that are not there are left out."""
         return by_key(partial(self._fetched, fields, consistency), image_ids)
 
-    def rows(self, *, where: str = "", fields: Sequence[str]) -> Iterator[Fields]:
+    def rows(self, *, where: str = "", fields: Sequence[str], consistency: Consistency = "Strong") -> Iterator[Fields]:
         """Read every row that matches, in no order, past the window of a single query.
 
         By ranges of keys: Milvus's own iterator can miss rows that were just written (seen on 2.3).
@@ -255,8 +255,8 @@ class Store:
         most = 0.85 * self.window
         if "embedding" in fields:
             most = min(most, MAX_MESSAGE_BYTES / (4 * self.fingerprint.dim))
-        pages = int(self.count(where) / most) + 1
-        yield from by_range(partial(self._fetched, fields, "Strong"), where, self.window, pages)
+        pages = int(self.count(where, consistency=consistency) / most) + 1
+        yield from by_range(partial(self._fetched, fields, consistency), where, self.window, pages)
 
     def _fetched(self, fields: Sequence[str], consistency: Consistency, where: str, limit: int) -> list[Fields]:
         return self.fetch(where=where, fields=fields, limit=limit, consistency=consistency)

@@ -172,30 +172,32 @@ class Finder:
     def _nearest(self, asked: _Asked, rows: list[Fields]) -> Iterator[Hit]:
         """All products that match, nearest first, as far as they are asked for.
 
-        Each round looks four times as wide as the one before, past the products that are known. The sequence depends
-        on question and limit alone.
+        Each round looks four times as wide as the one before; past the widest that Milvus answers, and where a graph
+        ends, beyond the products that are known. (A filter that leaves those out would be narrower, but they are the
+        very neighbours over which a graph leads to the others.) The sequence depends on question and limit alone.
         """
         where, width = asked.round
-        known = set(asked.named)
+        known, beyond = set(asked.named), where
         while True:
             yield from _new(rows, known)
-            left = _without(where, known)
-            if len(rows) < min(width, self.store.window):
-                count = self._left_behind(left)
-                if not rows or count <= _FEW:
-                    yield from _new(self._compared(asked.vector, left) if count else (), known)
-                    return
+            ended = len(rows) < min(width, self.store.window)
+            behind = self._left_behind(beyond, len(rows)) if ended else None
+            if behind is not None and (behind <= _FEW or not rows):
+                yield from _new(self._compared(asked.vector, _without(where, known)) if behind else (), known)
+                return
             width *= 4
+            if ended or width > self.store.window:
+                beyond = _without(where, known)
             with self._timed("search"):
-                [rows] = self._search_many([asked.vector], width, where=left, fields=_FIELDS)
+                [rows] = self._search_many([asked.vector], width, where=beyond, fields=_FIELDS)
 
-    def _left_behind(self, where: str) -> int:
+    def _left_behind(self, where: str, found: int) -> int:
         """Count the rows that match, but that a graph search has not reached: with a filter it may end early."""
-        return 0 if self.store.exact else self.store.count(where, consistency="Session")
+        return 0 if self.store.exact else max(0, self.store.count(where, consistency="Session") - found)
 
     def _compared(self, vector: Vector, where: str) -> Iterator[Fields]:
         """Compare every row that matches."""
-        rows = self.store.rows(where=where, fields=[*_FIELDS, "embedding"])
+        rows = self.store.rows(where=where, fields=[*_FIELDS, "embedding"], consistency="Session")
         return (_scored(row, vector) for row in rows)
 
     def _with_pictures(self, asked: _Asked, hits: list[Hit]) -> list[Hit]:
@@ -206,7 +208,8 @@ class Finder:
         of_hits = any_of("product_id", [hit.product_id for hit in hits])
         where = " and ".join(part for part in (asked.round[0], of_hits) if part)
         best: dict[str, list[Picture]] = {hit.product_id: [] for hit in hits}
-        for row in self.store.rows(where=where, fields=["product_id", "image", "embedding"]):
+        fields = ["product_id", "image", "embedding"]
+        for row in self.store.rows(where=where, fields=fields, consistency="Session"):
             score = float(_scored(row, asked.vector)["score"])
             pictures = best[row["product_id"]]
             pictures.append(Picture(row["image_id"], score, row["image"]))

@@ -60,7 +60,7 @@ class Query:
     `min_score` leaves out products whose cosine is lower, `within` those more than so much below the best.
     `per_product` is how many pictures of a product are told, its best ones; `fields` which columns of the metadata,
     all without. With the same `limit`, pages at `offset` 0, `limit`, 2 `limit`, … neither repeat nor skip a product as
-    long as the collection is not written to.
+    long as the collection is not written to, and a server has built its graph.
     """
 
     image: bytes | None = None
