@@ -23,6 +23,11 @@ from search.vectors import Meaning, Reader, Timed, Wrong
 
 _FIELDS = ("product_id", "image", "metadata")
 _FEW = 5_000
+"""Rows that are compared one by one rather than missed."""
+
+_PICTURES = 4
+_WIDE = 1_000
+"""Rows that cost hardly more than a few."""
 
 
 class SearchMany(Protocol):
@@ -53,6 +58,8 @@ class _Asked:
     query: Query
     vector: Vector
     named: frozenset[str]
+    pictures: int
+    """Of the products that the question names, the most that one has; the others may have as many."""
 
     @property
     def round(self) -> tuple[str, int]:
@@ -60,7 +67,8 @@ class _Asked:
 
         That depends on the limit, not on the offset: all pages are cut from one sequence.
         """
-        return compile_filter(self.query.where), 4 * self.query.limit
+        limit = self.query.limit
+        return compile_filter(self.query.where), limit * max(_PICTURES, min(self.pictures, _WIDE // limit))
 
 
 class Finder:
@@ -226,7 +234,8 @@ def _combined(query: Query, like: list[Meaning | Wrong], unlike: list[Meaning | 
         good.append(meaning)
     weighted = [(part.weight, m.vector) for part, m in zip((*query.liked, *query.unlike), good, strict=True)]
     vector = combine(weighted[: len(like)], weighted[len(like) :])
-    return _Asked(query, vector, frozenset().union(*(meaning.named for meaning in good)))
+    named = frozenset().union(*(meaning.named for meaning in good))
+    return _Asked(query, vector, named, max(meaning.pictures for meaning in good))
 
 
 def _new(rows: Iterable[Fields], known: set[str]) -> Iterator[Hit]:

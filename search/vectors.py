@@ -33,10 +33,14 @@ Timed = Callable[[str], AbstractContextManager[object]]
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a part stands for: a unit vector, shape (dim,), and the products that it names."""
+    """What a part stands for: a unit vector, shape (dim,), the products that it names, and how many pictures they have.
+
+    One picture, where that is not known.
+    """
 
     vector: Vector
     named: frozenset[str] = frozenset()
+    pictures: int = 1
 
 
 class Reader:
@@ -149,7 +153,7 @@ class Reader:
     def _product(self, product_id: str, rows: list[Fields]) -> Meaning | Wrong:
         if not rows:
             return UnknownProduct(f"no product {product_id!r} in {self._store.name!r}; ids are spelt as in the source")
-        return Meaning(mean(_vectors(rows)), frozenset({product_id}))
+        return Meaning(mean(_vectors(rows)), frozenset({product_id}), len(rows))
 
     def _stored(self, image_ids: set[str]) -> Mapping[str, Meaning | Wrong]:
         found: dict[str, Meaning | Wrong] = {
