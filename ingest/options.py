@@ -1,13 +1,14 @@
 """Options that the commands share which encode pictures, and the engine that is made of them."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from encode.decode import MOST_PIXELS
-from encode.machine import cores
+from encode.machine import MOST_LANES, cores
 from schema.output import format_option
 from schema.settings import encoder_options, setting
 
@@ -50,10 +51,18 @@ def load_engine(name: str, options: dict[str, Any]) -> "Engine":
     from encode.models import load_encoder
     from ingest.model import Engine
 
-    encoder = load_encoder(name, device=options["device"], dtype=options["dtype"])
+    lanes = min(cores(), MOST_LANES)
+    encoder = load_encoder(
+        name,
+        device=options["device"],
+        dtype=options["dtype"],
+        engine=options["engine"],
+        lanes=lanes,
+        tell=partial(click.echo, err=True),
+    )
     device = getattr(encoder, "device", None)
     if device is None:
-        return Engine(encoder, options["batch_size"] or 16, cores())
+        return Engine(encoder, options["batch_size"] or 16, lanes)
     from encode.device import own_process
 
     return Engine(encoder, options["batch_size"] or (16 if device.type == "cpu" else 256), own_process(device))

@@ -61,7 +61,14 @@ def store_options(command: Command) -> Command:
 
 
 def encoder_options(command: Command) -> Command:
-    """Add the options that say where the network runs: --device, --dtype."""
+    """Add the options that say where the network runs, and by what: --device, --dtype, --engine."""
+    command = setting(
+        "--engine",
+        type=click.Choice(["auto", "torch", "onnx"]),
+        default="auto",
+        show_default=True,
+        help="What runs it on a CPU; auto measures once which is faster.",
+    )(command)
     command = setting(
         "--dtype",
         type=click.Choice(["auto", "float32", "float16", "bfloat16"]),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from encode.encoder import Encoder
+    from encode.engines import EngineName
     from schema.product import Hit
     from search.finder import Answer
 
@@ -139,7 +140,9 @@ def _ask(query: Query, options: dict[str, Any]) -> "Answer":
             from encode.models import load_encoder
 
             name = options["encoder"] or store.fingerprint.encoder
-            return load_encoder(name, device=options["device"], dtype=options["dtype"])
+            # One question is not worth a measurement.
+            engine: EngineName = "kept" if options["engine"] == "auto" else options["engine"]
+            return load_encoder(name, device=options["device"], dtype=options["dtype"], engine=engine)
 
         return Finder(store, load).find(query)
 

@@ -44,6 +44,11 @@ _shared = ExitStack()
 _address: list[str] = []
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what is measured of engines between runs of the tests, and apart from the user's own."""
+    os.environ["XDG_CACHE_HOME"] = str(config.rootpath / ".pytest_cache")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """With several workers (pytest -n 2): start one server for all of them, before the first one."""
@@ -95,7 +100,7 @@ def new_store(uri: str) -> Iterator[NewStore]:
 @pytest.fixture(scope="session")
 def encoder() -> Encoder:
     """The default encoder."""
-    return load_encoder()
+    return load_encoder(engine="torch")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,204 @@
+"""Which engine runs a network on a CPU: torch, or ONNX Runtime where it gives the same vectors faster."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from itertools import repeat, takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from encode.encoder import Encoder, TextEncoder
+from encode.kept import Kept, Shelf
+from encode.machine import cores
+from encode.preprocess import Pixels, Prepare, Preprocessing
+from schema.errors import EncoderUnavailable
+from schema.product import Vectors
+
+if TYPE_CHECKING:
+    from encode.network import TorchEncoder
+    from encode.onnx import OnnxEncoder
+
+EngineName = Literal["auto", "kept", "torch", "onnx"]
+"""auto measures, once, which is faster; kept takes what was measured, and torch where nothing was."""
+
+SAME = 0.9999
+"""The least cosine between two vectors of one picture that counts as the same."""
+
+_BATCH = 16
+_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is wanted of an encoder: where it runs, how precisely, by what, and how many batches at the same time."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    engine: EngineName = "kept"
+    lanes: int = 1
+    tell: Callable[[str], object] = lambda message: None
+    """Is told what takes a while."""
+
+
+def with_engine(files: Callable[[], list[Path]], load: Callable[[], "TorchEncoder"], wish: Wish) -> Encoder:
+    """Load an encoder; what is kept of it without loading torch. `files` are its weights.
+
+    Raises EncoderUnavailable, also where ONNX is demanded and cannot be had.
+    """
+    if wish.engine == "torch" or wish.device not in ("auto", "cpu") or wish.dtype not in ("auto", "float32"):
+        return _only_torch(load, wish)
+    if wish.device == "cpu" or _no_gpu():
+        found = _recalled(files(), load, wish)
+        if found is not None:
+            return found
+    encoder = load()
+    if encoder.device.type != "cpu":
+        return _only_torch(lambda: encoder, wish)
+    try:
+        shelf = Shelf(files())
+        kept = shelf.read()
+        if wish.engine == "onnx" or (wish.engine == "auto" and kept is None):
+            kept = _with_network(shelf, kept, encoder, wish)
+    except OSError as error:
+        if wish.engine == "onnx":
+            raise EncoderUnavailable(f"the network cannot be kept as ONNX ({error}); set LOOKALIKE_CACHE") from error
+        wish.tell(f"which engine is faster cannot be kept ({error}), so it is torch; set LOOKALIKE_CACHE")
+        return encoder
+    if kept is None or not _wanted(kept, wish):
+        return encoder
+    return _onnx(shelf, kept, encoder.prepare_image, load, wish)
+
+
+def _only_torch(load: Callable[[], "TorchEncoder"], wish: Wish) -> Encoder:
+    if wish.engine == "onnx":
+        raise EncoderUnavailable("--engine onnx runs on the CPU in float32; leave out --dtype and take --device cpu")
+    return load()
+
+
+def _no_gpu() -> bool:
+    """Tell, without torch, that it would find no GPU; False when that is not sure."""
+    if "+cpu" in version("torch"):
+        return True
+    devices = Path("/dev")
+    return sys.platform == "linux" and not any(devices.glob("nvidia[0-9]*")) and not (devices / "kfd").exists()
+
+
+def _recalled(files: list[Path], load: Callable[[], "TorchEncoder"], wish: Wish) -> Encoder | None:
+    """The encoder as it is kept, without torch; None when it is not, or only together with torch."""
+    if not files:
+        return None
+    shelf = Shelf(files)
+    kept = shelf.read()
+    if kept is None or kept.preprocessing is None or kept.why_not or not _wanted(kept, wish):
+        return None
+    try:
+        return _onnx(shelf, kept, kept.preprocessing, load, wish)
+    except EncoderUnavailable:  # it is made again
+        shelf.clear()
+        return None
+
+
+def _wanted(kept: Kept, wish: Wish) -> bool:
+    return kept.engine == "onnx" or wish.engine == "onnx"
+
+
+def _onnx(shelf: Shelf, kept: Kept, prepare: Prepare, load: Callable[[], "TorchEncoder"], wish: Wish) -> Encoder:
+    from encode.onnx import OnnxEncoder, OnnxTextEncoder
+
+    threads = max(1, cores() // wish.lanes)
+    if not kept.words:
+        return OnnxEncoder(shelf.network, prepare, kept.fingerprint, threads)
+    return OnnxTextEncoder(shelf.network, prepare, kept.fingerprint, threads, partial(_words, load))
+
+
+def _words(load: Callable[[], "TorchEncoder"]) -> TextEncoder:
+    return cast("TextEncoder", load())  # what is kept of it says that it knows words
+
+
+def _with_network(shelf: Shelf, kept: Kept | None, encoder: "TorchEncoder", wish: Wish) -> Kept:
+    """Export and measure, unless that was done. Raises OSError, and EncoderUnavailable where ONNX is demanded."""
+    name = encoder.fingerprint.encoder
+    if kept is None:
+        wish.tell(f"measuring, once, whether torch or ONNX Runtime runs {name} faster on this machine …")
+        kept = _measured(shelf, encoder, wish.lanes)
+        rates = ", ".join(f"{engine} {rate:.0f} images/s" for engine, rate in kept.rates.items())
+        wish.tell(f"{rates}: {kept.engine} it is (--engine)")
+    if wish.engine == "onnx" and kept.why_not:
+        raise EncoderUnavailable(f"{name} cannot be had as ONNX: {kept.why_not}; take --engine torch")
+    return kept
+
+
+def _measured(shelf: Shelf, encoder: "TorchEncoder", lanes: int) -> Kept:
+    from encode.onnx import OnnxEncoder, export
+
+    with shelf.new() as made:
+        network, why_not, agreement = made / shelf.network.name, "", 0.0
+        pixels = np.stack([encoder.prepare(picture) for picture in _drawn(_BATCH)])
+        rates = {}
+        try:
+            export(encoder, network)
+            onnx = OnnxEncoder(network, encoder.prepare_image, encoder.fingerprint, max(1, cores() // lanes))
+            agreement = _agreement(encoder.encode_images(pixels), onnx.encode_images(pixels))
+            rates["onnx"] = _rate(onnx, pixels, lanes)
+        # Exporting fails in as many ways as there are networks.
+        except Exception as error:  # noqa: BLE001
+            why_not = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
+        with _threads(max(1, cores() // lanes)):
+            rates["torch"] = _rate(encoder, pixels, lanes)
+        if not why_not and agreement < SAME:
+            why_not = f"its vectors are not the same (cosine {agreement:.6f})"
+        if why_not:
+            network.unlink(missing_ok=True)
+        faster = "onnx" if not why_not and rates["onnx"] > rates["torch"] else "torch"
+        ours = encoder.prepare_image if isinstance(encoder.prepare_image, Preprocessing) else None
+        words = isinstance(encoder, TextEncoder)
+        kept = Kept(faster, rates, agreement, why_not, encoder.fingerprint, ours, words)
+        shelf.put(kept, made)
+    return kept
+
+
+def _drawn(count: int) -> Iterator[Image.Image]:
+    """Pictures between a blur and noise, so that vectors differ."""
+    random = np.random.default_rng(0)
+    for place in range(count):
+        noise = Image.fromarray(random.integers(0, 256, (300, 260, 3), dtype=np.uint8))
+        yield noise.filter(ImageFilter.GaussianBlur(place))
+
+
+def _agreement(ones: Vectors, others: Vectors) -> float:
+    """The least cosine between two vectors of one picture."""
+    return float(np.einsum("nd,nd->n", ones, others).min())
+
+
+def _rate(encoder: "TorchEncoder | OnnxEncoder", pixels: Pixels, lanes: int) -> float:
+    """Pictures a second, with so many batches at the same time."""
+    encoder.encode_images(pixels)
+    with ThreadPoolExecutor(lanes) as pool:
+        started = time.perf_counter()
+        until = started + _SECONDS
+
+        def encoded(_lane: int) -> int:
+            batches = takewhile(lambda _: time.perf_counter() < until, repeat(pixels))
+            return sum(len(encoder.encode_images(batch)) for batch in batches)
+
+        return sum(pool.map(encoded, range(lanes))) / (time.perf_counter() - started)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,112 @@
+"""Networks that ONNX Runtime runs: exported from torch once, and without torch from then on."""
+
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+from encode.encoder import TextEncoder
+from encode.preprocess import Pixels, Prepare
+from schema.collection import Fingerprint
+from schema.errors import EncoderUnavailable
+from schema.product import Vectors
+
+if TYPE_CHECKING:
+    from encode.network import TorchEncoder
+
+_LARGEST = 2**30
+"""Bytes of parameters that fit into the file of a network itself; protobuf ends at twice that."""
+
+_ERROR = 3
+
+
+class OnnxEncoder:
+    """An encoder whose network ONNX Runtime runs on the CPU, one batch on `threads` threads.
+
+    Raises EncoderUnavailable for a file that is no network.
+    """
+
+    def __init__(self, network: Path, prepare: Prepare, fingerprint: Fingerprint, threads: int) -> None:
+        self.fingerprint = fingerprint
+        self._prepare = prepare
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERROR
+        try:
+            self._session = onnxruntime.InferenceSession(str(network), options, providers=["CPUExecutionProvider"])
+        # Its errors share no ancestor but Exception.
+        except Exception as error:
+            raise EncoderUnavailable(f"{network} cannot be used ({error}); remove it, and it is made again") from error
+
+    @property
+    def dim(self) -> int:
+        """The length of a vector."""
+        return self.fingerprint.dim
+
+    def prepare(self, image: Image.Image) -> Pixels:
+        """Resize and crop one RGB picture: uint8 (height, width, 3), or float32 (3, height, width), normalised."""
+        return self._prepare(image)
+
+    def encode_images(self, batch: Pixels) -> Vectors:
+        """Encode prepared pictures, stacked: (n, …) to float32 (n, dim) of unit length."""
+        vectors: Vectors = self._session.run(None, {"pixels": np.ascontiguousarray(batch)})[0]
+        return vectors
+
+
+class OnnxTextEncoder(OnnxEncoder):
+    """The same for a model with a text tower, which torch runs: it is loaded with the first text."""
+
+    def __init__(
+        self,
+        network: Path,
+        prepare: Prepare,
+        fingerprint: Fingerprint,
+        threads: int,
+        load_words: Callable[[], TextEncoder],
+    ) -> None:
+        super().__init__(network, prepare, fingerprint, threads)
+        self._load_words = load_words
+        self._words: TextEncoder | None = None
+        self._loading = threading.Lock()
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Encode texts: float32 (n, dim) of unit length."""
+        with self._loading:
+            if self._words is None:
+                self._words = self._load_words()
+        return self._words.encode_texts(texts)
+
+
+def export(encoder: "TorchEncoder", file: Path) -> None:
+    """Write an encoder's network, from prepared pictures to unit vectors, as ONNX. Raises what torch raises."""
+    import torch
+
+    blank = np.stack([np.asarray(encoder.prepare(Image.new("RGB", (64, 64), "grey")))] * 2)
+    size = sum(parameter.nbytes for parameter in encoder.network.parameters())
+    # The exporter tells everything it meets, down to packages that are not there.
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                encoder.network,
+                (torch.from_numpy(blank),),
+                file,
+                input_names=["pixels"],
+                output_names=["vectors"],
+                dynamic_shapes={"pixels": {0: torch.export.Dim.DYNAMIC}},
+                dynamo=True,
+                external_data=size > _LARGEST,
+                verbose=False,
+            )
+    finally:
+        logger.setLevel(level)
