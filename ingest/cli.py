@@ -1,6 +1,7 @@
 """`lookalike ingest` and `lookalike sample`: options in, summary out."""
 
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,9 @@ _MAY_PASS = (StoreUnavailable, HeldBack, BadSource, Busy)
 @setting("--watch", type=click.IntRange(1), metavar="SECONDS", help="Run again and again, this long after each run.")
 @engine_options
 @setting("--source-name", metavar="NAME", help="Whose rows these are.  [default: the full path of SOURCE]")
+@click.option(
+    "--profile", type=click.Path(path_type=Path), metavar="FILE", help="Say where time went; FILE opens in Perfetto."
+)
 @report_options
 def ingest(**options: Any) -> None:
     """Make a collection equal to SOURCE: a folder of pictures, or a manifest (.csv, .jsonl, .parquet, - for JSONL).
@@ -58,7 +62,7 @@ def ingest(**options: Any) -> None:
         if options["watch"]:
             _watch(job, options, stop)
             return
-        ending = _once(job, options, stop)
+        ending = _profiled(job, options, stop) if options["profile"] else _once(job, options, stop)
     if isinstance(ending, KeyboardInterrupt):
         click.echo("Interrupted. What is counted as stored is kept; run it again, and it does the rest.", err=True)
         sys.exit(128 + stop.asked)
@@ -108,6 +112,16 @@ def _once(
     return ending
 
 
+def _profiled(job: "Job", options: dict[str, Any], stop: "Stop") -> KeyboardInterrupt | LookalikeError | None:
+    from ingest.profile import Profile
+    from ingest.terminal import print_profile
+
+    with Profile(options["profile"]) as profile:
+        ending = _once(replace(job, profile=profile), options, stop)
+        print_profile(profile)
+    return ending
+
+
 def _watch(job: "Job", options: dict[str, Any], stop: "Stop") -> None:
     """Run until asked to stop; quiet where nothing changes, and patient with what may pass."""
     again = False
@@ -148,6 +162,8 @@ def _source(options: dict[str, Any], *, empty_is_meant: bool) -> "Source":
     from ingest.sources import FolderSource
 
     path, layout, fields = options["source"], options["layout"], parse_fields(options["fields"])
+    if options["profile"] and options["watch"]:
+        raise BadSettings("--profile measures one run; leave --watch out")
     if path == "-" and options["watch"]:
         raise BadSettings("--watch cannot read standard input again; give it a file")
     _keep_apart(path, options["report"])

@@ -12,6 +12,7 @@ from ingest.inventory import Owned
 from ingest.limits import Share
 from ingest.model import Engine, Model
 from ingest.pipeline import Pace, Target, ingest, survey
+from ingest.profile import Profile
 from ingest.prune import Pruning, prune, to_prune
 from ingest.report import Rejection, Report
 from schema.collection import require_same_encoder
@@ -54,6 +55,7 @@ class Job:
     fields: Fields
     pruning: Pruning | None
     max_rejected: Share | None
+    profile: Profile | None = None
 
 
 def run(job: Job, report: Report) -> str:
@@ -65,7 +67,9 @@ def run(job: Job, report: Report) -> str:
     place = job.place
     with only_run(place.uri, place.collection, job.source.name), _opened(job) as (store, model):
         try:
-            plan = ingest(job.source.images(), Owned(job.source.name), model, Target(store, report), job.pace)
+            plan = ingest(
+                job.source.images(), Owned(job.source.name), model, Target(store, report, job.profile), job.pace
+            )
         except KeyboardInterrupt:
             store.settle(report.stored)
             raise
@@ -104,10 +108,10 @@ def _opened(job: Job) -> Iterator[tuple[Store, Model]]:
     uri, token, collection = job.place.uri, job.place.token, job.place.collection
     store = Store.find(uri, token=token, collection=collection)
     if store is None:
-        model = Model(lambda: job.load(job.encoder or DEFAULT))
+        model = Model(lambda: job.load(job.encoder or DEFAULT), job.profile)
         store = Store.create(uri, model.encoder.fingerprint, token=token, collection=collection)
     else:
-        model = Model(lambda: _matching(store, job.load(job.encoder or store.fingerprint.encoder)))
+        model = Model(lambda: _matching(store, job.load(job.encoder or store.fingerprint.encoder)), job.profile)
     with store:
         if job.encoder is not None and _goes_by_another_name(job.encoder, store):
             model.encoder  # noqa: B018  raises when it is another

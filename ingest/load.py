@@ -12,6 +12,7 @@ from ingest.files import glance, is_remote, read
 from ingest.inventory import Inventory, StoredVector
 from ingest.model import Model
 from ingest.plan import Change, Plan
+from ingest.profile import Profile, spent
 from ingest.report import Rejection
 from schema.errors import BadImage
 from schema.product import FileState, ProductImage
@@ -45,6 +46,7 @@ class Loader:
     inventory: Inventory
     model: Model
     budget: PixelBudget
+    profile: Profile | None = None
 
     def __call__(self, item: ProductImage | StoredVector | Rejection) -> Loaded:
         """Find out what a picture needs, and load its pixels if it is a forward pass; a bad one is a Rejection."""
@@ -57,7 +59,7 @@ class Loader:
 
     def pixels(self, picture: ProductImage, change: Change) -> LoadedImage:
         """Load the pixels whatever is stored. Raises BadImage."""
-        content, file = read(picture.image)
+        content, file = self._read(picture.image)
         return LoadedImage(picture, file, change, self._prepared(content))
 
     def _compared(self, picture: ProductImage) -> Loaded:
@@ -65,7 +67,7 @@ class Loader:
             step = compare(picture, self.plan)
             if step is not None:
                 return step
-        content, file = read(picture.image)
+        content, file = self._read(picture.image)
         change = self.plan.after_reading(picture, file)
         # Nothing new is known of a file without a time.
         if change is Change.TOUCHED and self.plan.known[picture.image_id].stamp == (file.size, file.mtime):
@@ -77,8 +79,16 @@ class Loader:
 
     def _prepared(self, content: bytes) -> Pixels:
         image = open_picture(content, self.budget.most)
+        encoder = self.model.encoder
         with self.budget.take(image.width * image.height):
-            return self.model.encoder.prepare(unpack(image))
+            with spent(self.profile, "decode"):
+                image = unpack(image)
+            with spent(self.profile, "resize"):
+                return encoder.prepare(image)
+
+    def _read(self, where: str) -> tuple[bytes, FileState]:
+        with spent(self.profile, "read"):
+            return read(where)
 
 
 def compare(picture: ProductImage, plan: Plan) -> Unchanged | StoredVector | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from encode.encoder import Encoder
+from ingest.profile import Profile, spent
 from schema.product import Vectors
 
 
@@ -22,8 +23,9 @@ class Engine:
 class Model:
     """An encoder that is loaded once, by whichever thread needs it first."""
 
-    def __init__(self, load: Callable[[], Engine]) -> None:
+    def __init__(self, load: Callable[[], Engine], profile: Profile | None = None) -> None:
         self._load = load
+        self._profile = profile
         self._loading = threading.Lock()
         self._engine: Engine | None = None
 
@@ -44,5 +46,10 @@ class Model:
     def encode(self, pixels: list[np.ndarray]) -> Vectors:
         """Encode prepared pictures: shape (n, dim), unit length. Waits while as many batches as fit are under way."""
         encoder = self.encoder
-        with self._lanes:
-            return encoder.encode_images(np.stack(pixels))
+        with spent(self._profile, "wait", len(pixels)):
+            self._lanes.acquire()
+        try:
+            with spent(self._profile, "forward", len(pixels)):
+                return encoder.encode_images(np.stack(pixels))
+        finally:
+            self._lanes.release()

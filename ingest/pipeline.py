@@ -16,6 +16,7 @@ from ingest.inventory import Inventory, Owned, StoredVector
 from ingest.load import Loaded, LoadedImage, Loader, Unchanged, compare
 from ingest.model import Model
 from ingest.plan import Change, Plan
+from ingest.profile import Profile, spent
 from ingest.report import Ready, Rejection, Report
 from ingest.stages import in_background, in_parallel
 from schema.collection import misfit
@@ -36,10 +37,11 @@ class Pace:
 
 
 class Target(NamedTuple):
-    """Where rows go, and where it is told what became of them."""
+    """Where rows go, and where it is told what became of them, and how long that took."""
 
     store: Store
     report: Report
+    profile: Profile | None = None
 
 
 @dataclass(slots=True)
@@ -61,11 +63,11 @@ def ingest(
     bounded. All that the report counts is acknowledged: a run that was killed is continued by running it again.
     `owned` are the rows that the pictures are compared with; those without a picture are what the source has no more.
     """
-    store, report = target
+    store, report, profile = target
     report.start()
     inventory = Inventory(store, owned)
     plan = Plan(inventory.known)
-    loader = Loader(plan, inventory, model, PixelBudget(pace.max_pixels))
+    loader = Loader(plan, inventory, model, PixelBudget(pace.max_pixels), profile)
     steps = _steps(pictures, plan, report)
     loaded = in_parallel(loader, steps, workers=pace.workers, ahead=8 * pace.workers)
     batches = in_background(_batches(_work(loaded, inventory, plan, report), model), ahead=2)
@@ -78,7 +80,8 @@ def ingest(
             _write(found, target)
             for late in _batches(_pixels(gone, loader, plan, report), model):
                 _write(_encode(model, plan, report, late).ready, target)
-    store.settle(report.stored)
+    with spent(profile, "flush", report.stored):
+        store.settle(report.stored)
     return plan
 
 
@@ -198,7 +201,8 @@ def _pixels(items: Iterable[StoredVector], loader: Loader, plan: Plan, report: R
 
 def _write(ready: Sequence[Ready], target: Target) -> None:
     if ready:
-        target.store.upsert([item.row for item in ready])
+        with spent(target.profile, "upsert", len(ready)):
+            target.store.upsert([item.row for item in ready])
         target.report.store(ready)
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import click
 
+from ingest.profile import Profile
 from ingest.report import Report, Summary
 from schema.output import printable
 
@@ -43,6 +44,25 @@ def print_summary(report: Report, where: dict[str, str | None], output: str, *, 
     if summary.rejected > len(report.first_rejections):
         click.echo(f"… and {summary.rejected - len(report.first_rejections)} more; --report FILE lists all", err=True)
     click.echo(_line(summary, planned=planned) + f" → {where['collection']} at {where['uri']}")
+
+
+def print_profile(profile: Profile) -> None:
+    """Print what each stage took: of a thread for a picture, and how much of the time it was under way at all."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("stage", "pictures", "ms a picture", "seconds", "under way"):
+        table.add_column(title, justify="left" if title == "stage" else "right")
+    for name, stage in profile.stages.items():
+        if stage.pictures:
+            each = f"{1_000 * stage.seconds / stage.pictures:.2f}"
+            under_way = f"{stage.busy / profile.seconds:.0%}"
+            table.add_row(name, str(stage.pictures), each, f"{stage.seconds:.1f}", under_way)
+    console = Console(stderr=True)
+    console.print(table)
+    busy = profile.stages["forward"].busy / profile.seconds
+    console.print(f"device busy {busy:.0%} of {profile.seconds:.1f} s", highlight=False)
 
 
 def _line(summary: Summary, *, planned: bool) -> str:

@@ -112,6 +112,24 @@ def test_encoders_says_what_can_be_used(shop: Path) -> None:
     assert told[0]["state"] == "installed"
 
 
+def test_a_profile_says_where_the_time_went(shop: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.json"
+    done = lookalike(
+        "ingest", shop / "photos", *LAYOUT, "--encoder", "pixels", "--profile", trace, "--no-progress", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"device busy" in done.stderr
+    events = json.loads(trace.read_text())["traceEvents"]
+    spans = [event for event in events if event["ph"] == "X"]
+    stored = json.loads(lookalike("info", "--format", "json", cwd=tmp_path).stdout)["images"]
+    for stage in ("read", "decode", "resize", "forward", "upsert", "flush"):
+        assert sum(span["args"]["pictures"] for span in spans if span["name"] == stage) == stored, stage
+    assert all(span["dur"] >= 0 and span["ts"] >= 0 for span in spans)
+    named = {event["tid"] for event in events if event["name"] == "thread_name"}
+    assert {span["tid"] for span in spans} == named
+    assert "cannot be written" in fails(2, "ingest", shop / "photos", "--profile", "no/folder/t", cwd=tmp_path)
+
+
 def test_settings_come_from_the_environment_and_from_env_files(shop: Path, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"MILVUS_URI={shop}/lookalike.db\nLOOKALIKE_COLLECTION=nothing\n")
     assert "no collection 'nothing'" in fails(2, "info", cwd=tmp_path)
