@@ -22,6 +22,8 @@ MAX_PIXELS = 64_000_000
 MOST_PIXELS = 178_956_970
 """Where Pillow gives up, whatever limit is asked for."""
 
+_REDUCED = 2
+
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -54,6 +56,19 @@ def open_picture(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     if image.width * image.height > max_pixels:
         raise BadImage(f"{image.width}×{image.height} has more than {max_pixels} pixels, the limit; make it smaller")
+    return image
+
+
+def reduce(image: Image.Image, edge: int | None) -> Image.Image:
+    """Have a JPEG decoded at a half, a quarter or an eighth of its size, for a network that sees `edge` pixels of it.
+
+    Twice as many are left, so that vectors hardly change: a cosine of .9995 on average and .999 at worst, on collages
+    of photos; with half of that it is .995. Other formats stay as they are.
+    """
+    shorter = min(image.size)
+    if edge is not None and shorter >= 2 * _REDUCED * edge:
+        wanted = _REDUCED * edge
+        image.draft(None, (-(-image.width * wanted // shorter), -(-image.height * wanted // shorter)))
     return image
 
 

@@ -21,6 +21,10 @@ class Encoder(Protocol):
     def dim(self) -> int:
         """The length of a vector."""
 
+    @property
+    def edge(self) -> int | None:
+        """To how many pixels the shorter edge of a picture is brought; None where that is not known."""
+
     def prepare(self, image: Image.Image) -> Pixels:
         """Resize and crop one RGB picture as the network wants it; safe to call from several threads."""
 

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from encode.preprocess import Pixels, Prepare, Triple
+from encode.preprocess import Pixels, Prepare, Preprocessing, Triple
 from schema.collection import Fingerprint
 from schema.product import Vectors
 
@@ -58,6 +58,11 @@ class TorchEncoder:
     def dim(self) -> int:
         """The length of a vector."""
         return self.fingerprint.dim
+
+    @property
+    def edge(self) -> int | None:
+        """To how many pixels the shorter edge of a picture is brought; None for a model's own processor."""
+        return self.prepare_image.edge if isinstance(self.prepare_image, Preprocessing) else None
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Resize and crop one RGB picture: uint8 (height, width, 3), or float32 (3, height, width), normalised."""

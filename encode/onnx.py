@@ -12,7 +12,7 @@ import onnxruntime
 from PIL import Image
 
 from encode.encoder import TextEncoder
-from encode.preprocess import Pixels, Prepare
+from encode.preprocess import Pixels, Prepare, Preprocessing
 from schema.collection import Fingerprint
 from schema.errors import EncoderUnavailable
 from schema.product import Vectors
@@ -49,6 +49,11 @@ class OnnxEncoder:
     def dim(self) -> int:
         """The length of a vector."""
         return self.fingerprint.dim
+
+    @property
+    def edge(self) -> int | None:
+        """To how many pixels the shorter edge of a picture is brought; None for a model's own processor."""
+        return self._prepare.edge if isinstance(self._prepare, Preprocessing) else None
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Resize and crop one RGB picture: uint8 (height, width, 3), or float32 (3, height, width), normalised."""

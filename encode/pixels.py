@@ -15,6 +15,7 @@ class PixelEncoder:
 
     fingerprint = Fingerprint("pixels", "none", _SIDE * _SIDE * 3, "flatten", f"resize {_SIDE}x{_SIDE} bilinear")
     dim = fingerprint.dim
+    edge: int | None = _SIDE
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Shrink one RGB picture: uint8, shape (16, 16, 3)."""

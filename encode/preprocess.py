@@ -39,6 +39,11 @@ class Preprocessing:
         box = self._middle(self.shortest, *image.size) if self.shortest else None
         return np.asarray(image.resize((self.width, self.height), self.resample, box=box))
 
+    @property
+    def edge(self) -> int:
+        """To how many pixels the shorter edge of a picture is brought, at most."""
+        return self.shortest or max(self.height, self.width)
+
     def describe(self) -> str:
         """Say on one line what is done, for the fingerprint."""
         size = f"shortest {self.shortest}, crop" if self.shortest else "resize"

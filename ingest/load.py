@@ -6,7 +6,7 @@ Runs on many threads at once.
 from dataclasses import dataclass
 
 from encode.budget import PixelBudget
-from encode.decode import open_picture, unpack
+from encode.decode import open_picture, reduce, unpack
 from encode.preprocess import Pixels
 from ingest.files import glance, is_remote, read
 from ingest.inventory import Inventory, StoredVector
@@ -78,8 +78,8 @@ class Loader:
         return LoadedImage(picture, file, change, self._prepared(content))
 
     def _prepared(self, content: bytes) -> Pixels:
-        image = open_picture(content, self.budget.most)
         encoder = self.model.encoder
+        image = reduce(open_picture(content, self.budget.most), encoder.edge)
         with self.budget.take(image.width * image.height):
             with spent(self.profile, "decode"):
                 image = unpack(image)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from encode.budget import PixelBudget
-from encode.decode import open_picture, unpack
+from encode.decode import open_picture, reduce, unpack
 from encode.encoder import Encoder, TextEncoder
 from encode.models import WITH_WORDS
 from encode.preprocess import Pixels
@@ -89,7 +89,7 @@ class Reader:
 
     def _prepared(self, encoder: Encoder, content: bytes) -> Pixels | BadImage:
         try:
-            image = open_picture(content, self._budget.most)
+            image = reduce(open_picture(content, self._budget.most), encoder.edge)
             with self._budget.take(image.width * image.height):
                 return encoder.prepare(unpack(image))
         except BadImage as error:

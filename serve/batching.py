@@ -43,6 +43,11 @@ class Batched:
         return self.inner.dim
 
     @property
+    def edge(self) -> int | None:
+        """That of the encoder."""
+        return self.inner.edge
+
+    @property
     def waiting(self) -> int:
         """How many pictures and texts wait."""
         return self._together.waiting

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from encode.decode import decode
+from encode.decode import decode, open_picture, reduce, unpack
+from encode.encoder import Encoder
+from ingest.sample import photo, products
 from schema.errors import BadImage
 
 RED, WHITE = (200, 30, 40), (255, 255, 255)
@@ -126,3 +128,36 @@ def test_damaged_bytes_raise_nothing_but_badimage(noise: bytes, kind: str, where
     content[where : where + len(noise)] = noise
     with contextlib.suppress(BadImage):
         assert decode(bytes(content)).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("size", "reduced"),
+    [((1023, 4000), (1023, 4000)), ((1024, 1024), (512, 512)), ((3001, 2100), (751, 525)), ((9000, 6000), (1125, 750))],
+)
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(size: tuple[int, int], reduced: tuple[int, int]) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", size, "red").save(file, "JPEG")
+    image = unpack(reduce(open_picture(file.getvalue()), 256))
+    assert image.size == reduced
+    assert image.getpixel((9, 9)) == (254, 0, 0)
+
+
+def test_what_is_no_jpeg_or_not_known_to_be_reduced_stays_as_it_is() -> None:
+    for kind, edge in (("PNG", 256), ("WEBP", 256), ("JPEG", None)):
+        file = io.BytesIO()
+        Image.new("RGB", (2_000, 1_100)).save(file, kind)
+        assert unpack(reduce(open_picture(file.getvalue()), edge)).size == (2_000, 1_100)
+
+
+def test_a_reduced_photo_has_nearly_the_same_vector(encoder: Encoder) -> None:
+    photos = [photo(product, 0).resize((320, 320)) for product in products()[:27]]
+    for start in range(0, 27, 9):
+        collage = Image.new("RGB", (960 * 2, 960 * 2))
+        for place in range(36):
+            collage.paste(photos[start + place % 9], (place % 6 * 320, place // 6 * 320))
+        file = io.BytesIO()
+        collage.save(file, "JPEG", quality=90)
+        whole, small = (unpack(reduce(open_picture(file.getvalue()), edge)) for edge in (None, encoder.edge))
+        assert small.size == (960, 960)
+        vectors = encoder.encode_images(np.stack([encoder.prepare(image) for image in (whole, small)]))
+        assert vectors[0] @ vectors[1] >= 0.995
