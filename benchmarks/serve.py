@@ -153,7 +153,7 @@ def _network(photos: Path, _uri: str, options: dict[str, Any]) -> Figures:
     from ingest.options import load_engine
     from ingest.stages import in_parallel
 
-    engine = load_engine(options["encoder"], {"device": "auto", "dtype": "auto", "batch_size": None})
+    engine = load_engine(options["encoder"], {"device": "auto", "dtype": "auto", "engine": "auto", "batch_size": None})
     pixels = [engine.encoder.prepare(decode(file.read_bytes())) for file in _pictures(photos)]
     size, lanes = engine.batch_size, engine.lanes
     # Whole batches only, the last one filled up from the front.
