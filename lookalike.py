@@ -33,6 +33,7 @@ VERBS = {
     "versions": "ingest.upkeep:versions",
     "export": "ingest.upkeep:export_rows",
     "import": "ingest.upkeep:import_rows",
+    "tune": "search.tune:tune",
     "sample": "ingest.cli:sample",
     "encoders": "encode.cli:encoders",
 }

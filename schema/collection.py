@@ -18,6 +18,7 @@ FINGERPRINT_PROPERTY = "lookalike.fingerprint"
 LAYOUT_PROPERTY = "lookalike.layout"
 MADE_PROPERTY = "lookalike.made"
 LEFT_PROPERTY = "lookalike.left"
+EF_PROPERTY = "lookalike.ef"
 
 # A 2.3 server counts bytes, Milvus Lite characters: what fits as bytes fits both.
 MAX_BYTES = {"image_id": 64, "product_id": 1024, "image": 8192, "source": 8192, "image_hash": 64, "metadata_hash": 64}

@@ -8,6 +8,7 @@ drops what it has made. Nothing is ever dropped that this call has not made.
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -110,3 +111,9 @@ def _index_product_ids(wire: Wire, version: str) -> None:
         except StoreUnavailable as error:
             if "index type" not in str(error):
                 raise
+
+
+def no_collection(name: str, uri: str, others: Sequence[str]) -> str:
+    """Say that there is none, and which ones there are."""
+    there = f"; there is {', '.join(others)} (--collection)" if others else ""
+    return f"no collection {name!r} at {uri}{there}. Fill one first: lookalike ingest SOURCE --collection {name}"

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from schema.collection import (
+    EF_PROPERTY,
     FINGERPRINT_PROPERTY,
     LAYOUT,
     LAYOUT_PROPERTY,
@@ -26,7 +27,7 @@ from schema.driver import LoadState
 from schema.errors import BadSettings, StoreUnavailable, TooMuch
 from schema.expressions import any_of
 from schema.graph import Graph
-from schema.making import JSON_CAST, index_metadata, made_collections, make_collection
+from schema.making import JSON_CAST, index_metadata, made_collections, make_collection, no_collection
 from schema.pages import by_key, by_range
 from schema.product import ImageRow, Vector
 from schema.settings import check_collection, check_uri, is_lite
@@ -39,6 +40,7 @@ Consistency = Literal["Strong", "Session"]
 """Strong sees everything that anyone has written; Session what this client has, at a fortieth of the latency."""
 
 SERVER_WINDOW = 16_384
+SERVER_EF = 1_024
 _FLUSHED_ROWS = 1_000
 LITE_WINDOW = 262_144
 
@@ -50,7 +52,7 @@ class Store:
     `with`.
     """
 
-    def __init__(self, wire: Wire, name: str, version: str, fingerprint: Fingerprint) -> None:
+    def __init__(self, wire: Wire, name: str, version: str, fingerprint: Fingerprint, ef: int = SERVER_EF) -> None:
         self.name = name
         self.version = version
         """What the name meant when it was opened: a store stays with it when the name moves on to another version."""
@@ -60,6 +62,8 @@ class Store:
         """Searches compare every row (Milvus Lite) instead of following a graph (HNSW on a server)."""
         self.window = LITE_WINDOW if self.exact else SERVER_WINDOW
         """The most rows that one search or query returns."""
+        self.ef = ef
+        """How wide a server's graph is searched without a filter; with one, as wide as if nothing had been tuned."""
         self._wire = wire
         self._graph = Graph(wire, version)
 
@@ -68,10 +72,10 @@ class Store:
         """Open a collection that exists. Raises BadSettings when there is none, StoreUnavailable without Milvus."""
         name = check_collection(collection)
         if is_lite(check_uri(uri)) and not Path(uri).exists():
-            raise BadSettings(_no_collection(name, uri, []))
+            raise BadSettings(no_collection(name, uri, []))
         with _closed_on_error(Wire.connect(uri, token, patience)) as wire:
             if not wire.call("has_collection", name):
-                raise BadSettings(_no_collection(name, uri, made_collections(wire)))
+                raise BadSettings(no_collection(name, uri, made_collections(wire)))
             return cls._opened(wire, name)
 
     @classmethod
@@ -120,7 +124,8 @@ class Store:
         # Milvus Lite forgets with each process what was loaded.
         if wire.call("get_load_state", version)["state"] != LoadState.Loaded:
             wire.call("load_collection", version)
-        return cls(wire, name, version, Fingerprint.from_json(properties[FINGERPRINT_PROPERTY]))
+        ef = int(properties.get(EF_PROPERTY, SERVER_EF))
+        return cls(wire, name, version, Fingerprint.from_json(properties[FINGERPRINT_PROPERTY]), ef)
 
     def is_live(self) -> bool:
         """Tell whether the name still means the version that it meant when it was opened."""
@@ -202,6 +207,7 @@ class Store:
         ]
 
     def _searched(self, vectors: Sequence[Vector], limit: int, where: str, fields: Sequence[str]) -> list[list[Fields]]:
+        ef = max(SERVER_EF if where else self.ef, min(limit, self.window))
         found = self._wire.call(
             "search",
             self.version,
@@ -210,10 +216,15 @@ class Store:
             limit=min(limit, self.window),
             filter=where,
             output_fields=["image_id", *fields],
-            search_params={} if self.exact else {"params": {"ef": max(1_024, min(limit, self.window))}},
+            search_params={} if self.exact else {"params": {"ef": ef}},
             consistency_level="Session",
         )
         return [[{**hit["entity"], "score": _cosine(hit["distance"])} for hit in answer] for answer in found]
+
+    def keep_ef(self, ef: int) -> None:
+        """Search so wide from now on, also wherever this version is opened later."""
+        self._wire.call("alter_collection_properties", self.version, {EF_PROPERTY: str(ef)})
+        self.ef = ef
 
     def indexing(self) -> bool:
         """Tell whether a server still builds its graph: until then it searches another, which filters thin out."""
@@ -287,8 +298,3 @@ def _closed_on_error(wire: Wire) -> Iterator[Wire]:
     except BaseException:
         wire.close()
         raise
-
-
-def _no_collection(name: str, uri: str, others: Sequence[str]) -> str:
-    there = f"; there is {', '.join(others)} (--collection)" if others else ""
-    return f"no collection {name!r} at {uri}{there}. Fill one first: lookalike ingest SOURCE --collection {name}"

@@ -100,7 +100,7 @@ def new_store(uri: str) -> Iterator[NewStore]:
 @pytest.fixture(scope="session")
 def encoder() -> Encoder:
     """The default encoder."""
-    return load_encoder(engine="torch")
+    return load_encoder(engine="auto")
 
 
 @pytest.fixture(scope="session")
