@@ -83,7 +83,10 @@ def _installed(case: str) -> bool:
 
 
 def _measure(case: str, encoder: str, files: list[Path]) -> tuple[float, float]:
-    """Images per second of one case, without the time that loading the network takes, and its peak memory in MB (of this process, without those that a peer starts)."""
+    """Images per second of one case, without the time that loading the network takes, and its peak memory in MB.
+
+    That is of this process, without those that a peer starts.
+    """
     # Milvus Lite may still be tidying up when its folder goes.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         if case in OURS:
