@@ -16,7 +16,8 @@ from pyarrow import parquet
 from schema.collection import FINGERPRINT_PROPERTY, LAYOUT, LAYOUT_PROPERTY, MAX_BYTES, Fingerprint, misfit
 from schema.errors import BadSettings, BadSource
 from schema.product import ImageRow
-from schema.store import Fields, Store
+from schema.reads import Fields
+from schema.store import Store
 
 _TEXTS = ("image_id", "product_id", "image", "source", "image_hash", "metadata_hash", "metadata")
 _NUMBERS = ("image_size", "image_mtime")

@@ -18,7 +18,8 @@ from ingest.report import Report
 from schema.collection import Fingerprint
 from schema.errors import HeldBack
 from schema.product import ProductImage
-from schema.store import Fields, Store
+from schema.reads import Fields
+from schema.store import Store
 from schema.versions import Version, Versions
 
 _SAMPLE = 32

@@ -64,9 +64,11 @@ def make_version(wire: Wire, version: str, fingerprint: Fingerprint) -> None:
         MADE_PROPERTY: datetime.now(UTC).isoformat(timespec="seconds"),
     }
     wire.call("create_collection", version, schema=schema, properties=properties)
-    # A 2.3 server takes no further index once the collection is loaded, so the load comes after both.
-    wire.call("create_index", version, _vector_index(exact=is_lite(wire.uri)))
-    _index_product_ids(wire, version)
+    # A 2.3 server takes no further index once the collection is loaded, so the load comes after both. Milvus Lite needs
+    # none to compare every row: its FLAT would be a second copy of all vectors, on the disk and in memory.
+    if not is_lite(wire.uri):
+        wire.call("create_index", version, _vector_index())
+        _index_product_ids(wire, version)
     wire.call("load_collection", version)
 
 
@@ -91,12 +93,9 @@ def index_metadata(wire: Wire, version: str, column: str, kind: str) -> str | No
     return None
 
 
-def _vector_index(*, exact: bool) -> Any:
+def _vector_index() -> Any:
     index = MilvusClient.prepare_index_params()
-    if exact:
-        index.add_index("embedding", index_type="FLAT", metric_type="COSINE")
-    else:
-        index.add_index("embedding", index_type="HNSW", metric_type="COSINE", params={"M": 24, "efConstruction": 200})
+    index.add_index("embedding", index_type="HNSW", metric_type="COSINE", params={"M": 24, "efConstruction": 200})
     return index
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
 
 from schema.collection import (
     EF_PROPERTY,
@@ -30,14 +29,9 @@ from schema.graph import Graph
 from schema.making import JSON_CAST, index_metadata, made_collections, make_collection, no_collection
 from schema.pages import by_key, by_range
 from schema.product import ImageRow, Vector
+from schema.reads import Consistency, Fields, Reads
 from schema.settings import check_collection, check_uri, is_lite
 from schema.wire import PATIENT, Patience, Wire
-
-Fields = Mapping[str, Any]
-"""Columns of a row by name, as far as they were asked for."""
-
-Consistency = Literal["Strong", "Session"]
-"""Strong sees everything that anyone has written; Session what this client has, at a fortieth of the latency."""
 
 SERVER_WINDOW = 16_384
 SERVER_EF = 1_024
@@ -65,6 +59,7 @@ class Store:
         self.ef = ef
         """How wide a server's graph is searched without a filter; with one, as wide as if nothing had been tuned."""
         self._wire = wire
+        self._reads = _reads(wire, version, lite=self.exact)
         self._graph = Graph(wire, version)
 
     @classmethod
@@ -208,18 +203,7 @@ class Store:
 
     def _searched(self, vectors: Sequence[Vector], limit: int, where: str, fields: Sequence[str]) -> list[list[Fields]]:
         ef = max(SERVER_EF if where else self.ef, min(limit, self.window))
-        found = self._wire.call(
-            "search",
-            self.version,
-            data=list(vectors),
-            anns_field="embedding",
-            limit=min(limit, self.window),
-            filter=where,
-            output_fields=["image_id", *fields],
-            search_params={} if self.exact else {"params": {"ef": ef}},
-            consistency_level="Session",
-        )
-        return [[{**hit["entity"], "score": _cosine(hit["distance"])} for hit in answer] for answer in found]
+        return self._reads.search(vectors, min(limit, self.window), where, fields, None if self.exact else ef)
 
     def keep_ef(self, ef: int) -> None:
         """Search so wide from now on, also wherever this version is opened later."""
@@ -232,24 +216,13 @@ class Store:
 
     def count(self, where: str = "", *, consistency: Consistency = "Strong") -> int:
         """Count the rows that match, all of them without `where`."""
-        found = self._wire.call(
-            "query", self.version, filter=where, output_fields=["count(*)"], consistency_level=consistency
-        )
-        return int(found[0]["count(*)"])
+        return self._reads.count(where, consistency)
 
     def fetch(
         self, *, where: str, fields: Sequence[str], limit: int, consistency: Consistency = "Session"
     ) -> list[Fields]:
         """Read up to `limit` of the rows that match, in no order."""
-        found: list[Fields] = self._wire.call(
-            "query",
-            self.version,
-            filter=where,
-            output_fields=["image_id", *fields],
-            limit=min(limit, self.window),
-            consistency_level=consistency,
-        )
-        return found
+        return self._reads.fetch(where, fields, min(limit, self.window), consistency)
 
     def get(
         self, image_ids: Sequence[str], fields: Sequence[str], *, consistency: Consistency = "Session"
@@ -285,9 +258,12 @@ class Store:
         self.close()
 
 
-def _cosine(distance: float) -> float:
-    """A server's rounding goes past 1 by a hair."""
-    return max(-1.0, min(1.0, float(distance)))
+def _reads(wire: Wire, version: str, *, lite: bool) -> Reads:
+    if not lite:
+        return Reads(wire, version)
+    from schema.lite import LiteReads  # with it comes Milvus Lite
+
+    return LiteReads(wire, version)
 
 
 @contextmanager

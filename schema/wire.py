@@ -47,10 +47,12 @@ _TOO_MUCH = ("message larger than max", "exceed the limit size")
 
 # Two threads that write one Milvus Lite collection corrupt its log: one writer at a time in the whole process.
 _LITE_WRITER = threading.RLock()
+_WRITES = {"upsert", "delete", "flush"}
 
 # Within a process all connections to one Milvus Lite store share a server, which neither starts twice at once nor
 # knows who still needs it.
 _LITE_USERS: Counter[str] = Counter()
+_LITE_CHANGES: Counter[str] = Counter()
 _LITE_USERS_LOCK = threading.Lock()
 
 
@@ -102,6 +104,19 @@ class Wire:
                 raise StoreAway(_unreachable(self.uri, error)) from error
             kind = TooMuch if any(sign in str(error) for sign in _TOO_MUCH) else StoreUnavailable
             raise kind(f"Milvus at {self.uri} refused {method}: {_reason(error)}") from error
+        finally:
+            if self._lite and method in _WRITES:
+                _LITE_CHANGES[_lite_path(self.uri)] += 1
+
+    @property
+    def changes(self) -> int:
+        """How often a Milvus Lite store was written to in this process, and so at all."""
+        return _LITE_CHANGES[_lite_path(self.uri)]
+
+    def lite_database(self) -> Any:
+        """What Milvus Lite, which runs in this process, keeps of the store; None when it is closed."""
+        server = None if self._closed else _lite_servers()._servers.get(_lite_path(self.uri))
+        return server and server[1]
 
     def check_room(self) -> None:
         """Raise DiskFull while Milvus Lite can still be closed without losing anything."""

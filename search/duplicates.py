@@ -7,7 +7,8 @@ from itertools import islice
 import numpy as np
 
 from schema.product import Hit, Vector
-from schema.store import Fields, Store
+from schema.reads import Fields
+from schema.store import Store
 
 _FIELDS = ("product_id", "image", "metadata")
 _TOGETHER = 64

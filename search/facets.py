@@ -7,7 +7,8 @@ from typing import Any
 
 from schema.expressions import COLUMNS
 from schema.product import Metadata
-from schema.store import Fields, Store
+from schema.reads import Fields
+from schema.store import Store
 
 MOST_CHOICES = 30
 """A column with more values is no list that anybody reads."""

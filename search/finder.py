@@ -16,7 +16,8 @@ from encode.encoder import Encoder
 from schema.collection import require_same_encoder
 from schema.expressions import any_of, compile_filter
 from schema.product import Hit, Picture, Vector
-from schema.store import Fields, Store
+from schema.reads import Fields
+from schema.store import Store
 from search.query import Query
 from search.ranking import best_by_product, combine, cut
 from search.vectors import Meaning, Reader, Timed, Wrong

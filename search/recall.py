@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from schema.product import Vectors
-from schema.store import Fields, Store
+from schema.reads import Fields
+from schema.store import Store
 
 STEPS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024, 1_536, 2_048, 3_072, 4_096)
 WIDE = 4

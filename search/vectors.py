@@ -14,7 +14,8 @@ from encode.preprocess import Pixels
 from schema.errors import BadFilter, BadImage, BadQuery, UnknownProduct
 from schema.expressions import any_of
 from schema.product import Vector, Vectors
-from schema.store import Fields, Store
+from schema.reads import Fields
+from schema.store import Store
 from search.query import Part
 from search.ranking import mean
 from search.recent import Recent

@@ -10,7 +10,8 @@ from encode.encoder import Encoder, TextEncoder
 from encode.preprocess import Pixels
 from schema.collection import Fingerprint
 from schema.product import Vector, Vectors
-from schema.store import Fields, Store
+from schema.reads import Fields
+from schema.store import Store
 from serve.together import Together
 
 _SEARCHES = 64

@@ -22,7 +22,8 @@ from schema.collection import misfit
 from schema.errors import BadImage, BadQuery, BadSettings, UnknownProduct
 from schema.expressions import any_of
 from schema.product import FileState, ProductImage
-from schema.store import Fields, Store
+from schema.reads import Fields
+from schema.store import Store
 from serve.deadline import current
 from serve.live import Version
 from serve.messages import ProductOut, StoredPicture, Written, picture_url

@@ -8,7 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import structlog
 
 from schema.errors import LookalikeError
-from schema.store import Fields, Store
+from schema.reads import Fields
+from schema.store import Store
 from search.facets import Facet, count_facets
 
 _KEPT_SECONDS = 300.0
