@@ -1,0 +1,104 @@
+"""From a JPEG file to the pixels that a network sees: Pillow as lookalike uses it, and a libjpeg-turbo binding.
+
+    python benchmarks/decode.py [--photos 200] [FOLDER]
+
+Every photo is decoded by all of them in turn, also enlarged to the sizes of cameras and shops; printed are the median
+milliseconds of one thread, and how alike the pixels are. The binding is simplejpeg (pip install simplejpeg).
+"""
+
+import io
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+sys.path[0] = str(Path(__file__).parents[1])
+
+from encode.decode import decode, open_picture, reduce, unpack  # noqa: E402  the path comes first
+from encode.preprocess import Preprocessing  # noqa: E402
+
+Pixels = npt.NDArray[np.uint8]
+EDGE = 256
+PREPARE = Preprocessing(224, 224, EDGE, Image.Resampling.BICUBIC, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True), required=False)
+@click.option("--photos", default=200, show_default=True)
+def main(folder: Path | None, photos: int) -> None:
+    """Compare, for photos of several sizes."""
+    with tempfile.TemporaryDirectory() as scratch:
+        files = sorted((folder or _drawn(Path(scratch))).rglob("*.jpg"))
+        for edge in (348, 1_044, 2_088):
+            _compare(edge, [_enlarged(file, edge) for file in islice(files, photos)])
+
+
+def _compare(edge: int, contents: list[bytes]) -> None:
+    print(f"{len(contents)} photos, shorter edge {edge}")
+    took: dict[str, list[float]] = {name: [] for name in CASES}
+    off: dict[str, list[float]] = {name: [] for name in CASES}
+    for content in contents:
+        whole = PREPARE(decode(content)).astype(np.int16)
+        for name, case in CASES.items():
+            started = time.perf_counter()
+            pixels = case(content)
+            took[name].append((time.perf_counter() - started) * 1_000)
+            off[name].append(float(np.abs(pixels - whole).mean()))
+    for name in CASES:
+        print(f"  {name:42} {np.median(took[name]):6.2f} ms   off by {np.mean(off[name]):.2f} of 255", flush=True)
+
+
+def _pillow(content: bytes) -> Pixels:
+    return PREPARE(decode(content))
+
+
+def _lookalike(content: bytes) -> Pixels:
+    return PREPARE(unpack(reduce(open_picture(content), EDGE)))
+
+
+def _simplejpeg(content: bytes) -> Pixels:
+    import simplejpeg
+
+    return PREPARE(Image.fromarray(simplejpeg.decode_jpeg(content)))
+
+
+def _simplejpeg_reduced(content: bytes) -> Pixels:
+    import simplejpeg
+
+    pixels = simplejpeg.decode_jpeg(content, min_height=2 * EDGE, min_width=2 * EDGE, fastdct=True, fastupsample=True)
+    return PREPARE(Image.fromarray(pixels))
+
+
+CASES: dict[str, Callable[[bytes], Pixels]] = {
+    "Pillow, whole": _pillow,
+    "lookalike: Pillow, reduced": _lookalike,
+    "libjpeg-turbo, whole": _simplejpeg,
+    "libjpeg-turbo, reduced, fast and less exact": _simplejpeg_reduced,
+}
+
+
+def _enlarged(file: Path, edge: int) -> bytes:
+    """A JPEG of a photo with that shorter edge."""
+    image = Image.open(file).convert("RGB")
+    scale = edge / min(image.size)
+    written = io.BytesIO()
+    image.resize((round(image.width * scale), round(image.height * scale))).save(written, "JPEG", quality=90)
+    return written.getvalue()
+
+
+def _drawn(folder: Path) -> Path:
+    from ingest.sample import draw_catalogue
+
+    draw_catalogue(folder)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
