@@ -9,8 +9,7 @@ contains              a list that has the value as an element
 exists                the product has the column
 
 A product without the column matches none of them: `price != 5` means "has a price, and it is not 5". `Not` is the
-plain opposite: "not price = 5" holds for products without a price too. (Milvus Lite takes true for 1, and leaves out
-lists and objects where an order of numbers is negated.)
+plain opposite: "not price = 5" holds for products without a price too.
 
 They are read from words by schema.filter_words and from JSON by schema.filter_json, and written for Milvus by
 schema.expressions.
