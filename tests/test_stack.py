@@ -190,13 +190,13 @@ def started(places: dict[str, str]) -> Iterator[tuple[Container, Container]]:
             yield worker, service
 
 
-def asking(places: dict[str, str], key: str = "") -> httpx2.Client:
+def asking(places: dict[str, str], key: str) -> httpx2.Client:
     return client(f"http://127.0.0.1{places[':8000']}", headers={"authorization": f"Bearer {key}"})
 
 
 @pytest.mark.usefixtures("started")
 def test_worker_and_service_run_as_the_compose_file_says(places: dict[str, str]) -> None:
-    with asking(places) as nobody:
+    with asking(places, "a-key-of-nobody") as nobody:
         assert nobody.get("/products/red-plain-mug").status_code == 401
     with asking(places, READER) as reader:
         first = reader.get("/products/red-plain-mug").json()["pictures"][0]
