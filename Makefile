@@ -1,8 +1,9 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+COMPOSE := docker compose --file docker/compose.yaml
 
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint bench up down logs clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +38,19 @@ lint: install ## Check style, types and the direction of imports
 
 bench: install ## Measure the ingest pipeline against the loop that everyone writes
 	$(BIN)/python benchmarks/ingest.py
+
+up: docker/.env ## Start service, worker and Milvus with Docker Compose
+	$(COMPOSE) up --build --detach
+	@echo "Answers at http://localhost:8000, or the API_PORT of docker/.env, where its keys are too"
+
+down: docker/.env ## Stop them; what they have stored stays
+	$(COMPOSE) --profile '*' down
+
+logs: docker/.env ## Follow what they say
+	$(COMPOSE) --profile '*' logs --follow
+
+docker/.env:
+	umask 077 && $(PYTHON) -c 'import re, secrets; print(re.sub("CHANGE_ME", lambda _: secrets.token_hex(16), open("docker/.env.example").read()), end="")' > $@
 
 clean: ## Remove what was made, .venv too
 	rm -rf .venv demo build *.egg-info

@@ -1,6 +1,7 @@
 """Networks that ONNX Runtime runs: exported from torch once, and without torch from then on."""
 
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 from PIL import Image
 
 from encode.encoder import TextEncoder
@@ -16,6 +16,11 @@ from encode.preprocess import Pixels, Prepare, Preprocessing
 from schema.collection import Fingerprint
 from schema.errors import EncoderUnavailable
 from schema.product import Vectors
+
+# It would send what it runs, and on what, to its maker; it reads this when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime  # noqa: E402
 
 if TYPE_CHECKING:
     from encode.network import TorchEncoder

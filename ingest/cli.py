@@ -43,6 +43,12 @@ _MAY_PASS = (StoreUnavailable, HeldBack, BadSource, Busy)
 @click.option("--prune-unreadable", is_flag=True, help="With --prune: also rows whose picture cannot be read any more.")
 @setting("--max-rejected", metavar="N|N%", help="Exit status 3 when more is rejected; nothing is removed then.")
 @setting("--watch", type=click.IntRange(1), metavar="SECONDS", help="Run again and again, this long after each run.")
+@setting(
+    "--heartbeat",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Touch FILE as the run gets on, and when it has succeeded: for a health check.",
+)
 @engine_options
 @setting("--source-name", metavar="NAME", help="Whose rows these are.  [default: the full path of SOURCE]")
 @click.option(
@@ -87,19 +93,22 @@ def _once(
     job: "Job", options: dict[str, Any], stop: "Stop", *, again: bool = False
 ) -> KeyboardInterrupt | LookalikeError | None:
     """Run once and print what came of it; what ended it early is given back."""
+    from ingest.heartbeat import Heartbeat
     from ingest.job import dry_run, run
     from ingest.report import Report
     from ingest.terminal import print_summary, progress_bar
 
+    heart = Heartbeat(options["heartbeat"])
     ending: KeyboardInterrupt | LookalikeError | None = None
     encoder = job.encoder
     shown = not options["no_progress"] and not options["watch"]
     with (
         progress_bar(job.source.count, shown=shown) as show,
-        Report(options["report"], stop.checked(show), append=again) as report,
+        Report(options["report"], stop.checked(heart.shown(show)), append=again) as report,
     ):
         try:
             encoder = (dry_run if options["dry_run"] else run)(job, report)
+            heart.beat()
         except (KeyboardInterrupt, LookalikeError) as error:
             ending = error
     where = {"collection": job.place.collection, "uri": job.place.uri, "encoder": encoder}
