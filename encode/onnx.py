@@ -20,7 +20,7 @@ from schema.product import Vectors
 # It would send what it runs, and on what, to its maker; it reads this when it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-import onnxruntime  # noqa: E402
+import onnxruntime
 
 if TYPE_CHECKING:
     from encode.network import TorchEncoder
