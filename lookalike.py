@@ -25,6 +25,8 @@ VERBS = {
     "ingest": "ingest.cli:ingest",
     "search": "search.cli:search",
     "serve": "serve.cli:serve",
+    "up": "stack.cli:up",
+    "doctor": "stack.doctor:doctor",
     "info": "search.cli:info",
     "duplicates": "search.cli:duplicates",
     "delete": "ingest.upkeep:delete",
