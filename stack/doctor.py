@@ -19,12 +19,13 @@ _CHECKS: dict[str, Check] = {
     "python": installed.python,
     "packages": installed.packages,
     "names": installed.names,
-    "imports": installed.imports,
-    "gpu": installed.gpu,
     "milvus": surroundings.milvus,
+    "api": surroundings.api,
     "disk": surroundings.disk,
     "memory": surroundings.memory,
-    "api": surroundings.api,
+    # Last, for they take seconds.
+    "imports": installed.imports,
+    "gpu": installed.gpu,
 }
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 

@@ -14,6 +14,8 @@ from stack.process import Plan
 
 _ASKED_WRONGLY = 2
 _MILVUS_SECONDS = 180.0
+_WORKER_END_SECONDS = 15.0
+"""It ends between two batches, but not while it waits for a Milvus that is away; the next run does the rest."""
 _SERVER_END_SECONDS = 8.0
 """A 2.3 server with a collection often hangs when it should end (its issue 30310); its log is written all the same."""
 # Not from the folder that somebody happens to be in: it may have a `search` of its own.
@@ -51,7 +53,13 @@ def milvus(kind: str, folder: Folder, port: int) -> Plan:
 def worker(source: str, every: int, place: Sequence[str], options: Sequence[str]) -> Plan:
     """`lookalike ingest SOURCE --watch`."""
     command = ["lookalike", "ingest", source, "--watch", str(every), "--no-progress", *place, *options]
-    return Plan("worker", [*_PYTHON, *command], hopeless=_ASKED_WRONGLY, environment=_AT_ONCE)
+    return Plan(
+        "worker",
+        [*_PYTHON, *command],
+        end_within=_WORKER_END_SECONDS,
+        hopeless=_ASKED_WRONGLY,
+        environment=_AT_ONCE,
+    )
 
 
 def api(port: int, folder: Folder, place: Sequence[str]) -> Plan:

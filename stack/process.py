@@ -106,6 +106,7 @@ class Process:
     def _look_whether_up(self, now: float) -> None:
         if self.plan.answers():
             self.up = True
+            self._pass_on()
             if self.plan.greeting:
                 self._tell(self.plan.greeting)
         elif now > self._started + self.plan.within:
