@@ -8,7 +8,7 @@ import socket
 import sys
 from pathlib import Path
 
-_ETCD = """\
+ETCD = """\
 name: default
 listen-client-urls: http://127.0.0.1:{client}
 advertise-client-urls: http://127.0.0.1:{client}
@@ -16,6 +16,8 @@ listen-peer-urls: http://127.0.0.1:{peer}
 initial-advertise-peer-urls: http://127.0.0.1:{peer}
 initial-cluster: default=http://127.0.0.1:{peer}
 """
+"""Without it the server's etcd insists on port 2380, so that two servers on one machine hang."""
+
 _PARTS = ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoord", "dataNode")
 _SESSION_SECONDS = 10
 """For how long a killed server's parts count as alive, and keep the next from starting; 30 unless said."""
@@ -42,8 +44,7 @@ def become_server(folder: Path, port: int, health_port: int) -> None:
     config.write_config()
     milvus._initialize_data_files(str(folder))
     etcd = folder / "configs" / "etcd.yaml"
-    # Without it etcd insists on port 2380, so that two servers on one machine hang.
-    etcd.write_text(_ETCD.format(client=free_port(), peer=free_port()))
+    etcd.write_text(ETCD.format(client=free_port(), peer=free_port()))
     binary = folder / "bin" / "milvus"
     environment = {
         "DEPLOY_MODE": "STANDALONE",

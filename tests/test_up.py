@@ -186,3 +186,10 @@ def test_doctor_finds_a_broken_installation(tmp_path: Path) -> None:
     assert found["imports"]["found"] == "import pymilvus: RuntimeError: built for another"
     assert found["names"]["found"] == "the distribution schema brings a package 'schema' of its own over lookalike's"
     assert found["milvus"]["found"] == "RuntimeError: built for another"
+
+
+def test_where_a_foreign_package_comes_first_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "schema.py").write_text("")
+    said = fails(1, "doctor", cwd=tmp_path, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
+    assert "No module named 'schema.errors'" in said
+    assert "pip uninstall schema" in said
