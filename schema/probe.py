@@ -94,9 +94,11 @@ def lite_features() -> dict[str, bool]:
 
 def held_by_another(uri: str) -> bool:
     """Tell whether another process has a Milvus Lite folder open."""
-    import fcntl
-
     lock = Path(uri) / "LOCK"
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return False
     if not lock.exists():
         return False
     with lock.open("rb") as file:

@@ -3,7 +3,7 @@
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -44,7 +44,7 @@ def doctor(output: str, **asked: Any) -> None:
     signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     found = []
     for name, check in _CHECKS.items():
-        for finding in _findings(name, check, asked):
+        for finding in findings(name, check, asked):
             found.append(finding)
             if output == "table":
                 _print(finding)
@@ -54,7 +54,8 @@ def doctor(output: str, **asked: Any) -> None:
         sys.exit(1)
 
 
-def _findings(name: str, check: Check, asked: dict[str, Any]) -> Iterator[Finding]:
+def findings(name: str, check: Check, asked: Mapping[str, Any]) -> Iterator[Finding]:
+    """What a check finds; what it raises is a problem that it has found."""
     try:
         yield from check(asked)
     except LookalikeError as error:

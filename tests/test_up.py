@@ -1,12 +1,13 @@
 """`lookalike up` and `lookalike doctor` for real: started, filled, asked, killed, healed, ended."""
 
+import importlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,14 @@ from typing import Any
 
 import httpx2
 import pytest
-from conftest import HAS_SERVER
+from conftest import HAS_SERVER, PLAIN, a_row
 from serving import until
 from test_cli import LAYOUT, ROOT, fails, lookalike
 
 from schema.store import Store
+from stack import surroundings
+from stack.doctor import findings
+from stack.finding import Finding
 
 SLOW = 120
 
@@ -92,9 +96,9 @@ def up(folder: Path, *options: str) -> Iterator[Stack]:
     assert not stack.processes()
 
 
-def doctor(folder: Path, *options: str) -> tuple[int, dict[str, Any]]:
+def doctor(folder: Path, *options: str, **environment: Any) -> tuple[int, dict[str, Any]]:
     """Its exit status, and its findings by what was looked at."""
-    done = lookalike("doctor", "--format", "json", *options, cwd=folder)
+    done = lookalike("doctor", "--format", "json", *options, cwd=folder, **environment)
     assert not done.stderr, done.stderr.decode()
     return done.returncode, {finding["check"]: finding for finding in json.loads(done.stdout)}
 
@@ -159,33 +163,53 @@ def test_what_cannot_work_ends_it_with_the_reason(tmp_path: Path) -> None:
     assert "'--prune' is for a --catalogue" in said
 
 
-def test_doctor_with_nothing_there_leaves_nothing(tmp_path: Path) -> None:
-    status, found = doctor(tmp_path, "--api", "http://127.0.0.1:9")
-    assert status == 1
-    assert found["milvus"]["found"] == "Milvus Lite; nothing is at ./lookalike.db yet"
-    assert found["collection"]["state"] == "warning"
-    assert "http://127.0.0.1:9 does not answer" in found["api"]["found"]
-    assert [check for check, finding in found.items() if finding["state"] == "problem"] == ["api"]
-    assert not list(tmp_path.iterdir())
+def test_doctor_looks_at_a_milvus_lite_folder_without_touching_it(tmp_path: Path) -> None:
+    asked = {"uri": str(tmp_path / "lookalike.db"), "token": "", "collection": "products"}
+    with Store.create(asked["uri"], PLAIN) as store:
+        store.upsert([a_row("1.jpg")])
+        [version, *_] = store._wire.call("list_collections")
+        # One process at a time has it: here that is this one, which stands for a service.
+        found = {finding.check: finding for finding in surroundings.milvus(asked)}
+        assert (found["milvus"].state, found["milvus"].found) == (
+            "warning",
+            f"{asked['uri']} is open in another process",
+        )
+    found = {finding.check: finding for finding in surroundings.milvus(asked)}
+    assert found["collection"].found == f"products is {version}: 1 pictures, by test (weights none, 8 dimensions)"
+    assert (found["encoder"].state, found["group by"].state) == ("warning", "ok")
+    with Store.open(asked["uri"]) as store:
+        assert store._wire.call("list_collections") == [version]
 
 
-def test_doctor_finds_a_broken_installation(tmp_path: Path) -> None:
-    """A library that does not load, and a foreign distribution with a package of our name."""
-    (tmp_path / "pymilvus.py").write_text("raise RuntimeError('built for another')")
-    foreign = tmp_path / "schema-0.7.dist-info"
-    foreign.mkdir()
+def test_doctor_says_what_is_broken_or_missing_and_leaves_nothing(tmp_path: Path) -> None:
+    """A library that does not load, a foreign package of our name, no collection, no service."""
+    broken, here = tmp_path / "broken", tmp_path / "here"
+    foreign = broken / "schema-0.7.dist-info"
+    foreign.mkdir(parents=True)
+    here.mkdir()
+    (broken / "onnxruntime.py").write_text("raise RuntimeError('built for another')")
     (foreign / "METADATA").write_text("Metadata-Version: 2.1\nName: schema\nVersion: 0.7\n")
     (foreign / "top_level.txt").write_text("schema\n")
     (foreign / "RECORD").write_text("")
-    (tmp_path / "lookalike.db").mkdir()
-    path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    done = lookalike("doctor", "--format", "json", cwd=ROOT, PYTHONPATH=path, MILVUS_URI=str(tmp_path / "lookalike.db"))
-    found = {finding["check"]: finding for finding in json.loads(done.stdout)}
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr.decode()
-    assert found["imports"]["found"] == "import pymilvus: RuntimeError: built for another"
+    path = os.pathsep.join([str(broken), str(ROOT)])
+    status, found = doctor(here, "--api", "http://127.0.0.1:9", PYTHONPATH=path)
+    assert status == 1
     assert found["names"]["found"] == "the distribution schema brings a package 'schema' of its own over lookalike's"
-    assert found["milvus"]["found"] == "RuntimeError: built for another"
+    assert found["imports"]["found"] == "import onnxruntime: RuntimeError: built for another"
+    assert "http://127.0.0.1:9 does not answer" in found["api"]["found"]
+    assert found["milvus"]["found"] == "Milvus Lite; nothing is at ./lookalike.db yet"
+    assert found["collection"]["state"] == "warning"
+    problems = {check for check, finding in found.items() if finding["state"] == "problem"}
+    assert problems == {"names", "imports", "api"}
+    assert not list(here.iterdir())
+
+
+def test_whatever_a_check_raises_is_a_finding() -> None:
+    def check(_asked: Mapping[str, Any]) -> Iterator[Finding]:
+        yield Finding("x", "ok", str(importlib.import_module("no_such_library")))
+
+    [finding] = findings("x", check, {})
+    assert (finding.state, finding.found) == ("problem", "ModuleNotFoundError: No module named 'no_such_library'")
 
 
 def test_where_a_foreign_package_comes_first_that_is_said(tmp_path: Path) -> None:
