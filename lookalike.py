@@ -6,18 +6,25 @@ from typing import Any
 
 import click
 
-from encode.machine import keep_freed_memory
-from schema.errors import (
-    BadFilter,
-    BadImage,
-    BadQuery,
-    BadSettings,
-    BadSource,
-    HeldBack,
-    LookalikeError,
-    UnknownProduct,
-)
-from schema.settings import read_env_file
+try:
+    from encode.machine import keep_freed_memory
+    from schema.errors import (
+        BadFilter,
+        BadImage,
+        BadQuery,
+        BadSettings,
+        BadSource,
+        HeldBack,
+        LookalikeError,
+        UnknownProduct,
+    )
+    from schema.settings import read_env_file
+except ImportError as error:
+    # PyPI has a package `schema`; where that comes first, not even the doctor can be imported.
+    sys.exit(
+        f"Error: lookalike does not load: {error}. Where that is a package of lookalike, another distribution has "
+        "taken its name: uninstall that (pip uninstall schema), and install lookalike again"
+    )
 
 __version__ = "0.1.0"
 
@@ -25,6 +32,8 @@ VERBS = {
     "ingest": "ingest.cli:ingest",
     "search": "search.cli:search",
     "serve": "serve.cli:serve",
+    "up": "stack.cli:up",
+    "doctor": "stack.doctor:doctor",
     "info": "search.cli:info",
     "duplicates": "search.cli:duplicates",
     "delete": "ingest.upkeep:delete",

@@ -64,9 +64,21 @@ def load_encoder(name: str = DEFAULT, **wanted: Unpack[Wanted]) -> "Encoder":
     wish = Wish(**wanted)
     if name == DEFAULT:
         return with_engine(_bundled_files, lambda: _load_bundled(wish), wish)
-    checkpoints = {known.name: known.checkpoint for known in KNOWN if known.checkpoint}
-    checkpoint = checkpoints.get(name, name)
+    checkpoint = _checkpoint(name)
     return with_engine(partial(files_of, checkpoint), lambda: _load_pretrained(name, checkpoint, wish), wish)
+
+
+def weights_here(name: str) -> bool:
+    """Tell whether the weights of an encoder are on this machine. Raises EncoderUnavailable for what is no name."""
+    if name == "pixels":
+        return True
+    files = _bundled_files() if name == DEFAULT else files_of(_checkpoint(name))
+    return any(file.exists() and file.suffix != ".json" for file in files)
+
+
+def _checkpoint(name: str) -> str:
+    checkpoints = {known.name: known.checkpoint for known in KNOWN if known.checkpoint}
+    return checkpoints.get(name, name)
 
 
 def _bundled_files() -> list[Path]:

@@ -12,6 +12,7 @@ LookalikeError
 ├── EncoderUnavailable   weights or device not to be had
 ├── HeldBack             a limit was passed; nothing was done beyond it
 ├── Busy                 another run is writing the same rows
+├── ProcessFailed        a process of the local stack does not stay up
 └── StoreUnavailable     Milvus not reached, or it refused
     ├── StoreAway        Milvus not reached, by anyone
     ├── TooMuch          more than Milvus sends in one answer
@@ -67,6 +68,10 @@ class HeldBack(LookalikeError):
 
 class Busy(LookalikeError):
     """Another run is writing the same rows."""
+
+
+class ProcessFailed(LookalikeError):
+    """A process of the local stack does not stay up; the message ends with what it said last."""
 
 
 class StoreUnavailable(LookalikeError):

@@ -23,6 +23,7 @@ _MEGABYTE = 2**20
 @setting("--max-in-flight", default=128, show_default=True, type=click.IntRange(1), help="More requests get a 429.")
 @setting("--max-body", default=25, show_default=True, type=click.IntRange(1, 1024), help="Megabytes of a request.")
 @setting("--deadline", default=30.0, show_default=True, type=click.FloatRange(0.1, 600), help="Seconds for an answer.")
+@click.option("--wait", is_flag=True, help="Wait until the collection is there.")
 @setting("--fetch-urls", is_flag=True, help="Fetch image_url of requests, from public addresses.")
 @setting(
     "--uploads",

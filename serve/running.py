@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import time
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ import uvicorn
 
 from ingest.options import load_engine
 from schema.errors import BadSettings
+from schema.making import no_collection
 from schema.store import Store
 from schema.wire import Patience
 from serve.app import create_app
@@ -21,11 +23,14 @@ IMPATIENT = Patience(call=10.0, retry=3.0)
 """A guest waits: better a 503 soon than an answer in two minutes."""
 
 _END_SECONDS = 30
+_LOOK_EVERY = 1.0
 
 
 def run(settings: Settings, options: dict[str, Any]) -> None:
     """Open, listen, answer; ends after what was begun when the process is asked to."""
     log_to_stderr()
+    if options["wait"]:
+        _wait_for_collection(options["uri"], options["token"], options["collection"])
     listening = _listen(settings.host, options["port"])
 
     def open_store() -> Store:
@@ -44,6 +49,19 @@ def run(settings: Settings, options: dict[str, Any]) -> None:
     for asked in (signal.SIGTERM, signal.SIGINT):
         signal.signal(asked, lambda _number, _frame: None)
     server.run(sockets=[listening])
+
+
+def _wait_for_collection(uri: str, token: str, collection: str) -> None:
+    """Return when the collection is there; the first ingest makes it. Raises StoreAway without Milvus."""
+    told = False
+    while (store := Store.find(uri, token=token, collection=collection)) is None:
+        if not told:
+            click.echo(f"Waiting: {no_collection(collection, uri, [])}", err=True)
+        told = True
+        time.sleep(_LOOK_EVERY)
+    with store:
+        # A server that has just begun takes a while to load it.
+        store.count()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = ("lookalike", "ingest", "search", "serve", "encode", "schema")
+OURS = ("lookalike", "ingest", "search", "serve", "stack", "encode", "schema")
 
 
 @pytest.mark.parametrize("name", OURS)
