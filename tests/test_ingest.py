@@ -315,7 +315,7 @@ def test_what_is_in_memory_does_not_grow_with_the_catalogue(new_store: NewStore,
     ingest(slow.watch(pictures), Owned("test"), model, target, Pace(workers=2))
 
     assert slow.asked == slow.encoded == 192
-    assert slow.most <= 20 + 12 * 4
+    assert slow.most <= 20 + 20 * 4
 
 
 class Stops(Exception):
