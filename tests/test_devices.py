@@ -3,6 +3,7 @@
 No GPU is needed: a network that has memory for so many pictures and no more has the same law as a device.
 """
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import bring
 from PIL import Image
 from torch import nn
 
+from benchmarks.gpu import main as benchmark
 from encode.crew import spread
 from encode.device import devices, own_process
 from encode.models import DEFAULT, load_encoder
@@ -123,7 +126,7 @@ def test_several_devices_share_the_batches_and_keep_their_order() -> None:
     encoder, batches = on_cpu(Meeting()), np.split(drawn(48), 12)
     spread(encoder, [CPU, CPU], lanes=1)
 
-    vectors = list(in_parallel(encoder.encode_images, batches, workers=4, ahead=4))
+    vectors = list(in_parallel(encoder.encode_images, batches, workers=4, ahead=len(batches)))
 
     assert np.array_equal(np.concatenate(vectors), on_cpu(Corners()).encode_images(drawn(48)))
     assert len(Meeting.seen) == 2
@@ -158,19 +161,36 @@ class Device(PixelEncoder):
         return super().encode_images(batch)
 
 
-def test_a_batch_is_on_its_way_while_another_is_computed_and_few_wait() -> None:
+def test_a_batch_is_on_its_way_while_another_is_computed() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 16, 16, 3), dtype=np.uint8)
-    device, asked = Device(len(pixels)), 0
+    device = Device(len(pixels))
     model = Model(lambda: Engine(device, batch_size=8, lanes=2))
 
-    def batches() -> Iterator[list[np.ndarray]]:
-        nonlocal asked
-        for batch in pixels:
-            asked += 1
-            yield list(batch)
+    encoded = in_parallel(model.encode, map(list, pixels), workers=MOST_BATCHES, ahead=len(pixels))
 
-    encoded = in_parallel(model.encode, batches(), workers=MOST_BATCHES, ahead=MOST_BATCHES)
-    for taken, vectors in enumerate(encoded, start=1):
-        assert np.array_equal(vectors, PixelEncoder().encode_images(pixels[taken - 1]))
-        assert asked - taken <= MOST_BATCHES
-    assert (taken, device.most) == (len(pixels), 2)
+    for vectors, batch in zip(encoded, pixels, strict=True):
+        assert np.array_equal(vectors, PixelEncoder().encode_images(batch))
+    assert device.most == 2
+
+
+def test_no_more_batches_wait_than_are_allowed() -> None:
+    asked = 0
+
+    def batches() -> Iterator[int]:
+        nonlocal asked
+        for batch in range(1, 101):
+            asked = batch
+            yield batch
+
+    for taken in in_parallel(lambda batch: batch, batches(), workers=4, ahead=5):
+        assert asked - taken <= 5
+    assert taken == 100
+
+
+def test_the_benchmark_for_gpus_runs_without_one(tmp_path: Path) -> None:
+    Image.fromarray(drawn(1)[0]).save(tmp_path / "a.jpg")
+    told = CliRunner().invoke(
+        benchmark, [str(tmp_path), "--device=cpu", "--images=8", "--seconds=0.1", "--model=pixels"]
+    )
+    assert told.exit_code == 0, told.output
+    assert re.search(r"pixels +16( +[\d.]+){5} ", told.output)

@@ -327,7 +327,7 @@ def test_an_error_anywhere_stops_the_run_and_its_threads(new_store: NewStore, ca
 
     def pictures() -> Iterator[ProductImage | Rejection]:
         for n, item in enumerate(FolderSource(catalogue / "photos", LAYOUT).images()):
-            if n == 100:
+            if n == 150:
                 raise Stops
             yield item
 
