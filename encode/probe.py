@@ -26,31 +26,37 @@ def batch_for(encoder: TorchEncoder, lanes: int, tell: Callable[[str], object]) 
     except (OSError, ValueError, KeyError, TypeError):  # it is measured again
         pass
     tell(f"measuring, once, how many pictures make a batch for {encoder.fingerprint.encoder} on {encoder.device} …")
-    size, speed = best_batch(encoder, lanes)
-    tell(f"{size} at {speed:.0f} images/s (--batch-size)")
+    size = best_batch(encoder, lanes)
+    tell(f"{size} it is (--batch-size)")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps({"batch": size, "images/s": speed}))
+        kept.write_text(json.dumps({"batch": size}))
     except OSError as error:
         tell(f"that cannot be kept ({error}); set LOOKALIKE_CACHE")
     return size
 
 
-def best_batch(encoder: TorchEncoder, lanes: int, seconds: float = _SECONDS) -> tuple[int, float]:
-    """Double batches until that makes less than 5 % more pictures a second, or memory ends; the size and its speed."""
+def best_batch(encoder: TorchEncoder, lanes: int, seconds: float = _SECONDS) -> int:
+    """Measure batches of growing size, each for so long, and tell the best one that fits into memory."""
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     picture = encoder.prepare(Image.fromarray(noise))
 
     def measured(size: int) -> float:
-        return rate(encoder, np.stack([picture] * size), lanes, seconds)
+        speed = rate(encoder, np.stack([picture] * size), lanes, seconds)
+        return speed if encoder.worker.most >= size else 0.0
 
+    return min(doubled(measured), encoder.worker.most)
+
+
+def doubled(measured: Callable[[int], float]) -> int:
+    """Double a size until it is not 5 % faster any more; `measured` tells pictures a second, 0 where memory ends."""
     best, speed = SMALLEST, measured(SMALLEST)
     while best < LARGEST:
-        doubled = measured(2 * best)
-        if encoder.worker.most < 2 * best or doubled < _PAYS * speed:
+        next_speed = measured(2 * best)
+        if next_speed <= _PAYS * speed:
             break
-        best, speed = 2 * best, doubled
-    return min(best, encoder.worker.most), speed
+        best, speed = 2 * best, next_speed
+    return best
 
 
 def _kept_in(encoder: TorchEncoder) -> Path:

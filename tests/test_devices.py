@@ -5,7 +5,6 @@ No GPU is needed: a network that has memory for so many pictures and no more has
 
 import re
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from encode.models import DEFAULT, load_encoder
 from encode.network import Network, TorchEncoder
 from encode.pixels import PixelEncoder
 from encode.preprocess import Pixels, Preprocessing
-from encode.probe import SMALLEST, best_batch
+from encode.probe import best_batch, doubled
 from ingest.layout import FolderRule
 from ingest.model import Engine, Model
 from ingest.options import load_engine
@@ -42,18 +41,17 @@ SIDE = 4
 
 
 class Corners(nn.Module):
-    """Takes the pixels as features, where its memory holds so many pictures; slower than `seconds` past `easy`."""
+    """Takes the pixels as features, where its memory holds so many pictures."""
 
-    def __init__(self, room: int = 10**9, seconds: float = 0.0, easy: int = 10**9) -> None:
+    def __init__(self, room: int = 10**9) -> None:
         super().__init__()
-        self.room, self.seconds, self.easy = room, seconds, easy
+        self.room = room
         self.tried: list[int] = []
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         self.tried.append(len(pictures))
         if len(pictures) > self.room:
             raise torch.OutOfMemoryError("out of memory. Tried to allocate 20.00 MiB.")
-        time.sleep(self.seconds * max(1.0, len(pictures) / self.easy) ** 2)
         return pictures.flatten(1)
 
 
@@ -98,16 +96,21 @@ def test_runs_and_services_go_on_where_a_batch_does_not_fit(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("network", "expected"),
+    ("speeds", "expected"),
     [
-        (Corners(seconds=0.02, easy=4 * SMALLEST), 4 * SMALLEST),
-        (Corners(seconds=0.02, room=3 * SMALLEST), 2 * SMALLEST),
-        (Corners(seconds=0.02, room=SMALLEST // 2), SMALLEST // 2),
+        ({16: 1000.0, 32: 1800.0, 64: 1900.0, 128: 1990.0}, 64),
+        ({16: 1000.0, 32: 1800.0, 64: 0.0}, 32),
+        ({16: 0.0, 32: 0.0}, 16),
+        ({16: 1.0, 32: 2.0, 64: 4.0, 128: 8.0, 256: 16.0, 512: 32.0}, 512),
     ],
-    ids=["until it no longer pays", "until memory ends", "below the smallest"],
+    ids=["until it no longer pays", "until memory ends", "from the smallest", "to the largest"],
 )
-def test_batches_are_doubled(network: Corners, expected: int) -> None:
-    assert best_batch(on_cpu(network), lanes=1, seconds=0.1)[0] == expected
+def test_batches_are_doubled(speeds: dict[int, float], expected: int) -> None:
+    assert doubled(speeds.__getitem__) == expected
+
+
+def test_a_batch_is_never_larger_than_what_fits() -> None:
+    assert best_batch(on_cpu(Corners(room=9)), lanes=2, seconds=0.01) == 8
 
 
 class Meeting(Corners):
