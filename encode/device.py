@@ -8,21 +8,33 @@ import torch
 from encode.machine import MOST_LANES, cores
 from schema.errors import EncoderUnavailable
 
+GPU_LANES = 2
+"""Batches at the same time on a GPU: while one is computed, the next is copied there."""
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def placement(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """Turn `auto`, `cpu`, `cuda:1`, `mps` and `auto`, `float16`, … into a device and a dtype.
+    """Turn `auto`, `cpu`, `cuda:1`, `mps` and `auto`, `float16`, … into a device, the first of several, and a dtype.
 
     `auto` takes a GPU where there is one, and half precision only there. Raises EncoderUnavailable for a device
     that this machine, or this build of torch, does not have.
     """
-    chosen = _best_device() if device == "auto" else _named_device(device)
+    chosen = devices(device)[0]
     if dtype != "auto":
         return chosen, DTYPES[dtype]
     if chosen.type != "cuda":
         return chosen, torch.float32
     return chosen, torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def devices(wanted: str) -> list[torch.device]:
+    """Turn `auto` into the best device, `cuda` into all GPUs, and `cuda:0,cuda:1` into these; see `placement`."""
+    if wanted == "auto":
+        return [_best_device()]
+    if wanted == "cuda" and torch.cuda.is_available():
+        return [torch.device("cuda", place) for place in range(torch.cuda.device_count())]
+    return [_named_device(name.strip()) for name in wanted.split(",")]
 
 
 def weights_hash(parameters: Mapping[str, torch.Tensor]) -> str:
@@ -38,10 +50,10 @@ def own_process(device: torch.device) -> int:
     """Tune this process for encoding many pictures; return how many batches should be in the network at once.
 
     A command calls it, never a library: it changes the whole process. On a CPU several batches on one thread each
-    leave no core waiting for another, also while decoding takes its share; a GPU takes one batch after the other.
+    leave no core waiting for another, also while decoding takes its share.
     """
     if device.type != "cpu":
-        return 1
+        return GPU_LANES if device.type == "cuda" else 1
     lanes = min(cores(), MOST_LANES)
     torch.set_num_threads(cores() // lanes)
     return lanes

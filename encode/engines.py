@@ -1,14 +1,11 @@
 """Which engine runs a network on a CPU: torch, or ONNX Runtime where it gives the same vectors faster."""
 
 import sys
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from itertools import repeat, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -18,13 +15,13 @@ from PIL import Image, ImageFilter
 from encode.encoder import Encoder, TextEncoder
 from encode.kept import Kept, Shelf
 from encode.machine import cores
-from encode.preprocess import Pixels, Prepare, Preprocessing
+from encode.preprocess import Prepare, Preprocessing
+from encode.rate import rate
 from schema.errors import EncoderUnavailable
 from schema.product import Vectors
 
 if TYPE_CHECKING:
     from encode.network import TorchEncoder
-    from encode.onnx import OnnxEncoder
 
 EngineName = Literal["auto", "kept", "torch", "onnx"]
 """auto measures, once, which is faster; kept takes what was measured, and torch where nothing was."""
@@ -147,12 +144,12 @@ def _measured(shelf: Shelf, encoder: "TorchEncoder", lanes: int) -> Kept:
             export(encoder, network)
             onnx = OnnxEncoder(network, encoder.prepare_image, encoder.fingerprint, max(1, cores() // lanes))
             agreement = _agreement(encoder.encode_images(pixels), onnx.encode_images(pixels))
-            rates["onnx"] = _rate(onnx, pixels, lanes)
+            rates["onnx"] = rate(onnx, pixels, lanes, _SECONDS)
         # Exporting fails in as many ways as there are networks.
         except Exception as error:  # noqa: BLE001
             why_not = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
         with _threads(max(1, cores() // lanes)):
-            rates["torch"] = _rate(encoder, pixels, lanes)
+            rates["torch"] = rate(encoder, pixels, lanes, _SECONDS)
         if not why_not and agreement < SAME:
             why_not = f"its vectors are not the same (cosine {agreement:.6f})"
         if why_not:
@@ -176,20 +173,6 @@ def _drawn(count: int) -> Iterator[Image.Image]:
 def _agreement(ones: Vectors, others: Vectors) -> float:
     """The least cosine between two vectors of one picture."""
     return float(np.einsum("nd,nd->n", ones, others).min())
-
-
-def _rate(encoder: "TorchEncoder | OnnxEncoder", pixels: Pixels, lanes: int) -> float:
-    """Pictures a second, with so many batches at the same time."""
-    encoder.encode_images(pixels)
-    with ThreadPoolExecutor(lanes) as pool:
-        started = time.perf_counter()
-        until = started + _SECONDS
-
-        def encoded(_lane: int) -> int:
-            batches = takewhile(lambda _: time.perf_counter() < until, repeat(pixels))
-            return sum(len(encoder.encode_images(batch)) for batch in batches)
-
-        return sum(pool.map(encoded, range(lanes))) / (time.perf_counter() - started)
 
 
 @contextmanager

@@ -50,10 +50,10 @@ KNOWN = (
 def load_encoder(name: str = DEFAULT, **wanted: Unpack[Wanted]) -> "Encoder":
     """Load an encoder by its short name, hub id or checkpoint directory.
 
-    `device` is auto, cpu, cuda, cuda:N or mps; `dtype` auto, float32, float16 or bfloat16; `engine`, on a CPU, auto
-    (measure once which is faster), kept (as was measured), torch or onnx; `lanes` how many batches are encoded at the
-    same time. Torch is imported here and not before, and not at all where ONNX Runtime takes its place. Raises
-    EncoderUnavailable when weights, device or engine are not to be had.
+    `device` is auto, cpu, cuda, cuda:N or mps, and of several the first; `dtype` auto, float32, float16 or bfloat16;
+    `engine`, on a CPU, auto (measure once which is faster), kept (as was measured), torch or onnx; `lanes` how many
+    batches are encoded at the same time. Torch is imported here and not before, and not at all where ONNX Runtime takes
+    its place. Raises EncoderUnavailable when weights, device or engine are not to be had.
     """
     if name == "pixels":
         from encode.pixels import PixelEncoder

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional
 
 from encode.preprocess import Pixels, Prepare, Preprocessing, Triple
+from encode.worker import Worker
 from schema.collection import Fingerprint
 from schema.product import Vectors
 
@@ -40,7 +40,7 @@ class Network(nn.Module):
 
 
 class TorchEncoder:
-    """An encoder that runs a network with torch, on one device."""
+    """An encoder that runs a network with torch: its `worker` on one device, `work` on all that it has been given."""
 
     def __init__(
         self,
@@ -53,6 +53,8 @@ class TorchEncoder:
         self.device, self.dtype = placement
         self.network = network.eval().requires_grad_(False)
         self.prepare_image = prepare
+        self.worker = Worker(self.network, self.device)
+        self.work: Callable[[Pixels], Vectors] = self.worker
 
     @property
     def dim(self) -> int:
@@ -70,10 +72,7 @@ class TorchEncoder:
 
     def encode_images(self, batch: Pixels) -> Vectors:
         """Encode prepared pictures, stacked: (n, …) to float32 (n, dim) of unit length."""
-        with torch.inference_mode():
-            # Copied only when Pillow's own memory comes along, which torch must not write to.
-            pixels = torch.from_numpy(np.require(batch, requirements="W")).to(self.device)
-            return _on_cpu(self.network(pixels))
+        return self.work(batch)
 
 
 class TorchTextEncoder(TorchEncoder):
@@ -84,14 +83,10 @@ class TorchTextEncoder(TorchEncoder):
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Encode texts: float32 (n, dim) of unit length."""
         with torch.inference_mode():
-            return _on_cpu(unit(self.text_forward(texts)))
+            vectors: Vectors = unit(self.text_forward(texts)).cpu().numpy()
+            return vectors
 
 
 def unit(features: torch.Tensor) -> torch.Tensor:
     """Bring features to unit length, as float32: shape (n, dim)."""
     return functional.normalize(features.float(), dim=-1)
-
-
-def _on_cpu(vectors: torch.Tensor) -> Vectors:
-    found: Vectors = vectors.cpu().numpy()
-    return found

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -13,9 +13,13 @@ from schema.output import format_option
 from schema.settings import encoder_options, setting
 
 if TYPE_CHECKING:
+    from encode.network import TorchEncoder
     from ingest.model import Engine
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_USUAL = 16
+"""Pictures in a batch where nothing is measured."""
 
 
 def engine_options(command: Command) -> Command:
@@ -32,7 +36,7 @@ def engine_settings(command: Command) -> Command:
         "--max-pixels", type=click.IntRange(1, MOST_PIXELS), help="Larger pictures are rejected.  [default: 64000000]"
     )
     batch = setting(
-        "--batch-size", type=click.IntRange(1, 4096), help="Pictures in a batch.  [default: 16 on a CPU, 256 on a GPU]"
+        "--batch-size", type=click.IntRange(1, 4096), help="Pictures in a batch.  [default: 16; measured once on a GPU]"
     )
     return batch(pixels(encoder_options(command)))
 
@@ -60,9 +64,21 @@ def load_engine(name: str, options: dict[str, Any]) -> "Engine":
         lanes=lanes,
         tell=partial(click.echo, err=True),
     )
-    device = getattr(encoder, "device", None)
-    if device is None:
-        return Engine(encoder, options["batch_size"] or 16, lanes)
-    from encode.device import own_process
+    if not hasattr(encoder, "worker"):
+        return Engine(encoder, options["batch_size"] or _USUAL, lanes)
+    return _on_devices(cast("TorchEncoder", encoder), options)
 
-    return Engine(encoder, options["batch_size"] or (16 if device.type == "cpu" else 256), own_process(device))
+
+def _on_devices(encoder: "TorchEncoder", options: dict[str, Any]) -> "Engine":
+    from encode.crew import spread
+    from encode.device import devices, own_process
+    from encode.probe import batch_for
+    from ingest.model import Engine
+
+    lanes, size = own_process(encoder.device), options["batch_size"]
+    if size is None and encoder.device.type == "cuda":
+        size = batch_for(encoder, lanes, partial(click.echo, err=True))
+    all_of_them = devices(options["device"])
+    if len(all_of_them) > 1:
+        spread(encoder, all_of_them, lanes)
+    return Engine(encoder, size or _USUAL, lanes * len(all_of_them))

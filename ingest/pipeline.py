@@ -10,7 +10,6 @@ import numpy as np
 
 from encode.budget import PixelBudget
 from encode.decode import MAX_PIXELS
-from encode.machine import MOST_LANES
 from ingest.files import is_remote, read
 from ingest.inventory import Inventory, Owned, StoredVector
 from ingest.load import Loaded, LoadedImage, Loader, Unchanged, compare
@@ -26,6 +25,9 @@ from schema.store import Store
 
 MOST_ROWS = 1_000
 """How many rows whose vectors are stored already wait to be written together."""
+
+MOST_BATCHES = 16
+"""How many batches are encoded, or wait for that or for Milvus: two for each of eight GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def ingest(
     steps = _steps(pictures, plan, report)
     loaded = in_parallel(loader, steps, workers=pace.workers, ahead=8 * pace.workers)
     batches = in_background(_batches(_work(loaded, inventory, plan, report), model), ahead=2)
-    encoded = in_parallel(partial(_encode, model, plan, report), batches, workers=MOST_LANES, ahead=MOST_LANES)
+    encoded = in_parallel(partial(_encode, model, plan, report), batches, workers=MOST_BATCHES, ahead=MOST_BATCHES)
     with closing(batches), closing(encoded):
         for batch in encoded:
             _write(batch.ready, target)

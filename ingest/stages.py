@@ -67,13 +67,16 @@ def _make_room(queue: Queue[Item]) -> None:
 def in_parallel(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int
 ) -> Generator[Result]:
-    """Apply a function on `workers` threads, results in the order of the items, at most `ahead` of them waiting."""
+    """Apply a function on `workers` threads, results in the order of the items, at most `ahead` of them waiting.
+
+    What is done is handed on with the next item: nothing waits for `ahead` to be full.
+    """
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="load") as pool:
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
-                if len(pending) > ahead:
+                while pending and (pending[0].done() or len(pending) > ahead):
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

@@ -131,7 +131,7 @@ def messages(rows: Iterable[ImageRow], sizes: Sequence[int]) -> Iterator[list[di
         if message and (total + size > MAX_MESSAGE_BYTES or len(message) == MAX_MESSAGE_ROWS):
             yield message
             message, total = [], 0
-        message.append(asdict(row))
+        message.append({field.name: getattr(row, field.name) for field in fields(row)})
         total += size
     if message:
         yield message

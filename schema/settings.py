@@ -77,7 +77,10 @@ def encoder_options(command: Command) -> Command:
         help="Precision of the network; auto is half precision on a CUDA device only.",
     )(command)
     return setting(
-        "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps, …: where the network runs."
+        "--device",
+        default="auto",
+        show_default=True,
+        help="Where the network runs: auto, cpu, cuda (all GPUs), cuda:1, cuda:0,cuda:1, mps, …",
     )(command)
 
 
