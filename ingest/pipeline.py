@@ -74,10 +74,10 @@ def ingest(
     loaded = in_parallel(loader, steps, workers=pace.workers, ahead=8 * pace.workers)
     batches = in_background(_batches(_work(loaded, inventory, plan, report), model), ahead=2)
     encoded = in_parallel(partial(_encode, model, plan, report), batches, workers=MOST_BATCHES, ahead=MOST_BATCHES)
-    with closing(batches), closing(encoded):
-        for batch in encoded:
-            _write(batch.ready, target)
-            # After that: a picture's twin may be in the same batch.
+    written = in_parallel(partial(_write_fresh, target), encoded, workers=store.lanes, ahead=store.lanes)
+    with closing(batches), closing(encoded), closing(written):
+        for batch in written:
+            # After that: a picture's twin may be in the same batch, or in one before.
             found, gone = inventory.ready(batch.stored)
             _write(found, target)
             for late in _batches(_pixels(gone, loader, plan, report), model):
@@ -199,6 +199,11 @@ def _pixels(items: Iterable[StoredVector], loader: Loader, plan: Plan, report: R
             yield loader.pixels(item.picture, item.change)
         except BadImage as error:
             _reject(Rejection.of(item.picture, error), plan, report)
+
+
+def _write_fresh(target: Target, batch: Batch) -> Batch:
+    _write(batch.ready, target)
+    return batch
 
 
 def _write(ready: Sequence[Ready], target: Target) -> None:
