@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from ingest.limits import Share
 from ingest.options import engine_options, load_engine, report_options
 from schema.errors import BadSettings, BadSource, Busy, HeldBack, LookalikeError, StoreUnavailable
 from schema.fields import parse_fields
-from schema.settings import setting, store_options
+from schema.settings import ANYWHERE, setting, store_options
 
 if TYPE_CHECKING:
     from ingest.alone import Stop
@@ -43,7 +43,7 @@ _MAY_PASS = (StoreUnavailable, HeldBack, BadSource, Busy)
 @click.option("--prune-unreadable", is_flag=True, help="With --prune: also rows whose picture cannot be read any more.")
 @setting("--max-rejected", metavar="N|N%", help="Exit status 3 when more is rejected; nothing is removed then.")
 @setting("--watch", type=click.IntRange(1), metavar="SECONDS", help="Run again and again, this long after each run.")
-@engine_options
+@partial(engine_options, engines=ANYWHERE)
 @setting("--source-name", metavar="NAME", help="Whose rows these are.  [default: the full path of SOURCE]")
 @click.option(
     "--profile", type=click.Path(path_type=Path), metavar="FILE", help="Say where time went; FILE opens in Perfetto."
@@ -143,7 +143,7 @@ def _job(options: dict[str, Any]) -> "Job":
 
     most = Share(options["max_removals"])
     pruning = Pruning(most, options["prune_unreadable"]) if options["prune"] else None
-    return Job(
+    job = Job(
         source=_source(options, empty_is_meant=pruning is not None and most.everything),
         place=Place(options["uri"], options["token"], options["collection"]),
         encoder=options["encoder"],
@@ -153,6 +153,33 @@ def _job(options: dict[str, Any]) -> "Job":
         pruning=pruning,
         max_rejected=Share(options["max_rejected"]) if options["max_rejected"] else None,
     )
+    # A dry run embeds nothing and reads little.
+    return _on_ray(job, options) if options["engine"] == "ray" and not options["dry_run"] else job
+
+
+def _on_ray(job: "Job", options: dict[str, Any]) -> "Job":
+    """Have a cluster do the work of a job; what is under way at once is as much as the cluster can take."""
+    if options["profile"]:
+        raise BadSettings("--profile measures this process, and with --engine ray the work is elsewhere; leave it out")
+    try:
+        from ingest.actors import RayEngine
+        from ingest.cluster import connect, read
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise BadSettings("--engine ray needs Ray: pip install 'lookalike[ray]', here and on its machines") from error
+    from encode.machine import MOST_LANES
+    from encode.weights import local
+    from ingest.pipeline import Pace
+
+    there = connect(options["device"])
+    # Twice the CPUs: each has the next picture waiting.
+    workers = options["num_workers"] or 2 * there.cpus
+    pace = Pace(workers, job.pace.max_pixels, batches=there.networks * (MOST_LANES + 1))
+    # The other options, a token among them, are no business of the workers.
+    theirs = {key: options[key] for key in ("device", "dtype", "engine", "batch_size")}
+    load = cache(lambda name: RayEngine(partial(load_engine, local(name), theirs), there))
+    return replace(job, load=load, pace=pace, read=read)
 
 
 def _source(options: dict[str, Any], *, empty_is_meant: bool) -> "Source":

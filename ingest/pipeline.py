@@ -30,10 +30,11 @@ MOST_ROWS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How much is under way at once: threads that load, and pixels that they decode at the same time."""
+    """How much is under way at once: threads that load, pixels that they decode at the same time, and batches."""
 
     workers: int = 2
     max_pixels: int = MAX_PIXELS
+    batches: int = MOST_LANES
 
 
 class Target(NamedTuple):
@@ -67,11 +68,11 @@ def ingest(
     report.start()
     inventory = Inventory(store, owned)
     plan = Plan(inventory.known)
-    loader = Loader(plan, inventory, model, PixelBudget(pace.max_pixels), profile)
+    loader = Loader(plan, inventory, model, PixelBudget(pace.max_pixels))
     steps = _steps(pictures, plan, report)
     loaded = in_parallel(loader, steps, workers=pace.workers, ahead=8 * pace.workers)
     batches = in_background(_batches(_work(loaded, inventory, plan, report), model), ahead=2)
-    encoded = in_parallel(partial(_encode, model, plan, report), batches, workers=MOST_LANES, ahead=MOST_LANES)
+    encoded = in_parallel(partial(_encode, model, plan, report), batches, workers=pace.batches, ahead=pace.batches)
     with closing(batches), closing(encoded):
         for batch in encoded:
             _write(batch.ready, target)
