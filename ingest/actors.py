@@ -69,16 +69,22 @@ class _Worker:
 class RayEngine:
     """The networks of a cluster, each with as many batches as it works on at once, and one more waiting there.
 
-    A batch whose worker dies is given to another. Raises EncoderUnavailable, also when it is made.
+    A batch whose worker dies is given to another, and `tell` is told. Raises EncoderUnavailable, also when it is made.
     """
 
-    def __init__(self, load: Callable[[], Engine], there: Cluster) -> None:
+    def __init__(self, load: Callable[[], Engine], there: Cluster, tell: Callable[[str], object]) -> None:
         self._free: SimpleQueue[_Worker | LookalikeError] = SimpleQueue()
         """Workers, each as often as it can take a batch; or why there are none."""
+        self._tell = tell
         self._lock = threading.Lock()
         self._first: Fingerprint | None = None
         kind = ray.remote(Encoding).options(
-            num_gpus=int(there.on_gpu), scheduling_strategy="SPREAD", max_concurrency=MOST_LANES + 2, max_restarts=-1
+            # CPUs are for the tasks: actors that held them all would wait for pictures for ever.
+            num_cpus=0,
+            num_gpus=int(there.on_gpu),
+            scheduling_strategy="SPREAD",
+            max_concurrency=MOST_LANES + 2,
+            max_restarts=-1,
         )
         asked = [self._ask(kind.remote(load)) for _ in range(there.networks)]
         wait(asked, return_when=FIRST_COMPLETED)
@@ -121,6 +127,7 @@ class RayEngine:
         with self._lock:
             lost_before, worker.lost = worker.lost, True
         if not lost_before:
+            self._tell("A Ray actor has died; others take over what it was at, and Ray starts it again.")
             self._ask(worker.actor)
 
     def _ask(self, actor: Any) -> Future[About]:

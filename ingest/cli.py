@@ -154,32 +154,11 @@ def _job(options: dict[str, Any]) -> "Job":
         max_rejected=Share(options["max_rejected"]) if options["max_rejected"] else None,
     )
     # A dry run embeds nothing and reads little.
-    return _on_ray(job, options) if options["engine"] == "ray" and not options["dry_run"] else job
+    if options["engine"] != "ray" or options["dry_run"]:
+        return job
+    from ingest.on_ray import on_ray
 
-
-def _on_ray(job: "Job", options: dict[str, Any]) -> "Job":
-    """Have a cluster do the work of a job; what is under way at once is as much as the cluster can take."""
-    if options["profile"]:
-        raise BadSettings("--profile measures this process, and with --engine ray the work is elsewhere; leave it out")
-    try:
-        from ingest.actors import RayEngine
-        from ingest.cluster import connect, read
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise BadSettings("--engine ray needs Ray: pip install 'lookalike[ray]', here and on its machines") from error
-    from encode.machine import MOST_LANES
-    from encode.weights import local
-    from ingest.pipeline import Pace
-
-    there = connect(options["device"])
-    # Twice the CPUs: each has the next picture waiting.
-    workers = options["num_workers"] or 2 * there.cpus
-    pace = Pace(workers, job.pace.max_pixels, batches=there.networks * (MOST_LANES + 1))
-    # The other options, a token among them, are no business of the workers.
-    theirs = {key: options[key] for key in ("device", "dtype", "engine", "batch_size")}
-    load = cache(lambda name: RayEngine(partial(load_engine, local(name), theirs), there))
-    return replace(job, load=load, pace=pace, read=read)
+    return on_ray(job, options)
 
 
 def _source(options: dict[str, Any], *, empty_is_meant: bool) -> "Source":

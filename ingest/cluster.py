@@ -71,7 +71,6 @@ def failed(error: RayError) -> LookalikeError:
 
 
 def _join(address: str) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     before = signal.getsignal(signal.SIGTERM)
     try:
         _knock(address)
