@@ -20,6 +20,8 @@ from schema.collection import Fingerprint
 from schema.errors import EncoderMismatch, EncoderUnavailable, LookalikeError
 from schema.product import Vectors
 
+_FOR_EVER = -1
+
 
 class About(NamedTuple):
     """What an actor tells of its network."""
@@ -86,7 +88,7 @@ class RayEngine:
             max_concurrency=MOST_LANES + 2,
             max_restarts=-1,
         )
-        asked = [self._ask(kind.remote(load)) for _ in range(there.networks)]
+        asked = [self._ask(kind.remote(load), TRIES - 1) for _ in range(there.networks)]
         wait(asked, return_when=FIRST_COMPLETED)
         about = _answer(next(future for future in asked if future.done()))
         self.fingerprint, self.batch_size = about.fingerprint, about.batch_size
@@ -128,11 +130,12 @@ class RayEngine:
             lost_before, worker.lost = worker.lost, True
         if not lost_before:
             self._tell("A Ray actor has died; others take over what it was at, and Ray starts it again.")
-            self._ask(worker.actor)
+            # However long it takes: it may be minutes until a machine is known to be gone.
+            self._ask(worker.actor, _FOR_EVER)
 
-    def _ask(self, actor: Any) -> Future[About]:
+    def _ask(self, actor: Any, retries: int) -> Future[About]:
         """Ask an actor, without waiting, what its network is; when it answers, it gets work."""
-        asked: Future[About] = actor.about.options(max_task_retries=TRIES - 1).remote().future()
+        asked: Future[About] = actor.about.options(max_task_retries=retries).remote().future()
         asked.add_done_callback(partial(self._answered, _Worker(actor)))
         return asked
 
