@@ -186,7 +186,7 @@ def _encode(model: Model, plan: Plan, report: Report, batch: Batch) -> Batch:
         if np.isfinite(vector).all():
             encoded.ready.append(Ready(item.change, ImageRow.of(item.picture, item.file, vector)))
         else:
-            reason = "the encoder gave no finite vector; try --dtype float32"
+            reason = "the encoder gave no finite vector; where it ran in half precision, try --dtype float32"
             _reject(Rejection(item.picture.image, reason, item.picture.image_id), plan, report)
     return encoded
 
