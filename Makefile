@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test test-ray test-towhee lint bench clean
 
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .venv/installed ## Make .venv and install lookalike into it
 
@@ -29,6 +29,17 @@ demo: install ## Draw a catalogue, ingest it, ask it three questions
 test: install ## Run the tests
 	$(BIN)/pytest -n 2 --dist loadscope
 
+test-ray: .venv-ray/installed ## Run the tests of ingest on Ray, in an environment of their own
+	.venv-ray/bin/pytest tests/test_ray.py
+
+test-towhee: .venv-towhee/installed ## Run the tests with Towhee, in an environment of their own
+	.venv-towhee/bin/pytest tests/test_towhee.py
+
+.venv-%/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,$*]'
+	touch $@
+
 lint: install ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,5 +49,5 @@ lint: install ## Check style, types and the direction of imports
 bench: install ## Measure the ingest pipeline against the loop that everyone writes
 	$(BIN)/python benchmarks/ingest.py
 
-clean: ## Remove what was made, .venv too
-	rm -rf .venv demo build *.egg-info
+clean: ## Remove what was made, the environments too
+	rm -rf .venv .venv-ray .venv-towhee demo build *.egg-info
