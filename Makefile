@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 COMPOSE := docker compose --file docker/compose.yaml
 
-.PHONY: help install demo test lint bench up down logs clean
+.PHONY: help install demo test test-ray test-towhee lint bench up down logs clean
 
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .venv/installed ## Make .venv and install lookalike into it
 
@@ -30,6 +30,17 @@ demo: install ## Draw a catalogue, ingest it, ask it three questions
 test: install ## Run the tests
 	$(BIN)/pytest -n 2 --dist loadscope
 
+test-ray: .venv-ray/installed ## Run the tests of ingest on Ray, in an environment of their own
+	.venv-ray/bin/pytest tests/test_ray.py
+
+test-towhee: .venv-towhee/installed ## Run the tests with Towhee, in an environment of their own
+	.venv-towhee/bin/pytest tests/test_towhee.py
+
+.venv-%/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,$*]'
+	touch $@
+
 lint: install ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,5 +63,5 @@ logs: docker/.env ## Follow what they say
 docker/.env:
 	umask 077 && $(PYTHON) -c 'import re, secrets; print(re.sub("CHANGE_ME", lambda _: secrets.token_hex(16), open("docker/.env.example").read()), end="")' > $@
 
-clean: ## Remove what was made, .venv too
-	rm -rf .venv demo build *.egg-info
+clean: ## Remove what was made, the environments too
+	rm -rf .venv .venv-ray .venv-towhee demo build *.egg-info

@@ -48,7 +48,7 @@ KNOWN = (
 
 
 def load_encoder(name: str = DEFAULT, **wanted: Unpack[Wanted]) -> "Encoder":
-    """Load an encoder by its short name, hub id or checkpoint directory.
+    """Load an encoder by its short name, hub id, checkpoint directory or Towhee operator (`towhee:…`).
 
     `device` is auto, cpu, cuda, cuda:N or mps, and of several the first; `dtype` auto, float32, float16 or bfloat16;
     `engine`, on a CPU, auto (measure once which is faster), kept (as was measured), torch or onnx; `lanes` how many
@@ -62,6 +62,10 @@ def load_encoder(name: str = DEFAULT, **wanted: Unpack[Wanted]) -> "Encoder":
     from encode.engines import Wish, with_engine
 
     wish = Wish(**wanted)
+    if name.startswith("towhee:"):
+        from encode.from_towhee import load_towhee
+
+        return load_towhee(name, wish.tell)
     if name == DEFAULT:
         return with_engine(_bundled_files, lambda: _load_bundled(wish), wish)
     checkpoint = _checkpoint(name)

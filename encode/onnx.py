@@ -39,7 +39,7 @@ class OnnxEncoder:
 
     def __init__(self, network: Path, prepare: Prepare, fingerprint: Fingerprint, threads: int) -> None:
         self.fingerprint = fingerprint
-        self._prepare = prepare
+        self.prepare_image = prepare
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -58,11 +58,11 @@ class OnnxEncoder:
     @property
     def edge(self) -> int | None:
         """To how many pixels the shorter edge of a picture is brought; None for a model's own processor."""
-        return self._prepare.edge if isinstance(self._prepare, Preprocessing) else None
+        return self.prepare_image.edge if isinstance(self.prepare_image, Preprocessing) else None
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Resize and crop one RGB picture: uint8 (height, width, 3), or float32 (3, height, width), normalised."""
-        return self._prepare(image)
+        return self.prepare_image(image)
 
     def encode_images(self, batch: Pixels) -> Vectors:
         """Encode prepared pictures, stacked: (n, …) to float32 (n, dim) of unit length."""

@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from ingest.limits import Share
 from ingest.options import engine_options, load_engine, report_options
 from schema.errors import BadSettings, BadSource, Busy, HeldBack, LookalikeError, StoreUnavailable
 from schema.fields import parse_fields
-from schema.settings import setting, store_options
+from schema.settings import ANYWHERE, setting, store_options
 
 if TYPE_CHECKING:
     from ingest.alone import Stop
@@ -49,7 +49,7 @@ _MAY_PASS = (StoreUnavailable, HeldBack, BadSource, Busy)
     metavar="FILE",
     help="Touch FILE as the run gets on, and when it has succeeded: for a health check.",
 )
-@engine_options
+@partial(engine_options, engines=ANYWHERE)
 @setting("--source-name", metavar="NAME", help="Whose rows these are.  [default: the full path of SOURCE]")
 @click.option(
     "--profile", type=click.Path(path_type=Path), metavar="FILE", help="Say where time went; FILE opens in Perfetto."
@@ -152,7 +152,7 @@ def _job(options: dict[str, Any]) -> "Job":
 
     most = Share(options["max_removals"])
     pruning = Pruning(most, options["prune_unreadable"]) if options["prune"] else None
-    return Job(
+    job = Job(
         source=_source(options, empty_is_meant=pruning is not None and most.everything),
         place=Place(options["uri"], options["token"], options["collection"]),
         encoder=options["encoder"],
@@ -162,6 +162,12 @@ def _job(options: dict[str, Any]) -> "Job":
         pruning=pruning,
         max_rejected=Share(options["max_rejected"]) if options["max_rejected"] else None,
     )
+    # A dry run embeds nothing and reads little.
+    if options["engine"] != "ray" or options["dry_run"]:
+        return job
+    from ingest.on_ray import on_ray
+
+    return on_ray(job, options)
 
 
 def _source(options: dict[str, Any], *, empty_is_meant: bool) -> "Source":

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from encode.models import DEFAULT
 from ingest.alone import only_run
+from ingest.files import read
 from ingest.inventory import Owned
 from ingest.limits import Share
-from ingest.model import Engine, Model
+from ingest.model import AnyEngine, Content, Model
 from ingest.pipeline import Pace, Target, ingest, survey
 from ingest.profile import Profile
 from ingest.prune import Pruning, prune, to_prune
@@ -18,7 +19,7 @@ from ingest.report import Rejection, Report
 from schema.collection import require_same_encoder
 from schema.errors import BadSource, HeldBack
 from schema.fields import Fields
-from schema.product import ProductImage
+from schema.product import FileState, ProductImage
 from schema.store import Store
 
 
@@ -50,12 +51,13 @@ class Job:
     source: Source
     place: Place
     encoder: str | None
-    load: Callable[[str], Engine]
+    load: Callable[[str], AnyEngine]
     pace: Pace
     fields: Fields
     pruning: Pruning | None
     max_rejected: Share | None
     profile: Profile | None = None
+    read: Callable[[str], tuple[Content, FileState]] = read
 
 
 def run(job: Job, report: Report) -> str:
@@ -108,18 +110,19 @@ def _opened(job: Job) -> Iterator[tuple[Store, Model]]:
     uri, token, collection = job.place.uri, job.place.token, job.place.collection
     store = Store.find(uri, token=token, collection=collection)
     if store is None:
-        model = Model(lambda: job.load(job.encoder or DEFAULT), job.profile)
-        store = Store.create(uri, model.encoder.fingerprint, token=token, collection=collection)
+        model = Model(lambda: job.load(job.encoder or DEFAULT), job.profile, job.read)
+        store = Store.create(uri, model.engine.fingerprint, token=token, collection=collection)
     else:
-        model = Model(lambda: _matching(store, job.load(job.encoder or store.fingerprint.encoder)), job.profile)
+        name = job.encoder or store.fingerprint.encoder
+        model = Model(lambda: _matching(store, job.load(name)), job.profile, job.read)
     with store:
         if job.encoder is not None and _goes_by_another_name(job.encoder, store):
-            model.encoder  # noqa: B018  raises when it is another
+            model.engine  # noqa: B018  raises when it is another
         yield store, model
 
 
-def _matching(store: Store, engine: Engine) -> Engine:
-    require_same_encoder(store.name, store.fingerprint, engine.encoder.fingerprint)
+def _matching(store: Store, engine: AnyEngine) -> AnyEngine:
+    require_same_encoder(store.name, store.fingerprint, engine.fingerprint)
     return engine
 
 

@@ -6,13 +6,10 @@ Runs on many threads at once.
 from dataclasses import dataclass
 
 from encode.budget import PixelBudget
-from encode.decode import open_picture, reduce, unpack
-from encode.preprocess import Pixels
-from ingest.files import glance, is_remote, read
+from ingest.files import glance, is_remote
 from ingest.inventory import Inventory, StoredVector
-from ingest.model import Model
+from ingest.model import Model, Prepared
 from ingest.plan import Change, Plan
-from ingest.profile import Profile, spent
 from ingest.report import Rejection
 from schema.errors import BadImage
 from schema.product import FileState, ProductImage
@@ -25,7 +22,7 @@ class LoadedImage:
     picture: ProductImage
     file: FileState
     change: Change
-    pixels: Pixels
+    pixels: Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,6 @@ class Loader:
     inventory: Inventory
     model: Model
     budget: PixelBudget
-    profile: Profile | None = None
 
     def __call__(self, item: ProductImage | StoredVector | Rejection) -> Loaded:
         """Find out what a picture needs, and load its pixels if it is a forward pass; a bad one is a Rejection."""
@@ -59,15 +55,15 @@ class Loader:
 
     def pixels(self, picture: ProductImage, change: Change) -> LoadedImage:
         """Load the pixels whatever is stored. Raises BadImage."""
-        content, file = self._read(picture.image)
-        return LoadedImage(picture, file, change, self._prepared(content))
+        content, file = self.model.read(picture.image)
+        return LoadedImage(picture, file, change, self.model.prepare(content, self.budget))
 
     def _compared(self, picture: ProductImage) -> Loaded:
         if is_remote(picture.image):
             step = compare(picture, self.plan)
             if step is not None:
                 return step
-        content, file = self._read(picture.image)
+        content, file = self.model.read(picture.image)
         change = self.plan.after_reading(picture, file)
         # Nothing new is known of a file without a time.
         if change is Change.TOUCHED and self.plan.known[picture.image_id].stamp == (file.size, file.mtime):
@@ -75,20 +71,7 @@ class Loader:
         key = picture.image_id if change in (Change.METADATA, Change.TOUCHED) else self.inventory.stored(file.hash)
         if key is not None:
             return StoredVector(picture, file, change, key)
-        return LoadedImage(picture, file, change, self._prepared(content))
-
-    def _prepared(self, content: bytes) -> Pixels:
-        encoder = self.model.encoder
-        image = reduce(open_picture(content, self.budget.most), encoder.edge)
-        with self.budget.take(image.width * image.height):
-            with spent(self.profile, "decode"):
-                image = unpack(image)
-            with spent(self.profile, "resize"):
-                return encoder.prepare(image)
-
-    def _read(self, where: str) -> tuple[bytes, FileState]:
-        with spent(self.profile, "read"):
-            return read(where)
+        return LoadedImage(picture, file, change, self.model.prepare(content, self.budget))
 
 
 def compare(picture: ProductImage, plan: Plan) -> Unchanged | StoredVector | None:

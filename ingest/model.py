@@ -1,14 +1,68 @@
-"""The encoder of a run, loaded when the first picture needs it: a run without new pictures needs no network."""
+"""What encodes the pictures of a run, loaded when the first one needs it; a run without new pictures loads nothing."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
+from encode.budget import PixelBudget
+from encode.decode import open_picture, reduce, unpack
 from encode.encoder import Encoder
+from encode.preprocess import Pixels, Prepare
+from ingest.files import read
 from ingest.profile import Profile, spent
-from schema.product import Vectors
+from schema.collection import Fingerprint
+from schema.product import FileState, Vectors
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+Content: TypeAlias = "bytes | ObjectRef"
+"""The bytes of a picture; on Ray, where they are."""
+
+Prepared: TypeAlias = "Pixels | ObjectRef"
+"""A picture that is ready for the network; on Ray, where it is."""
+
+
+class AnyEngine(Protocol):
+    """What prepares and encodes pictures, in this process or in others; called from many threads at once."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What makes two vectors comparable."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many pictures make a batch."""
+
+    @property
+    def lanes(self) -> int:
+        """How many batches it works on at the same time."""
+
+    def prepare(self, content: Content, budget: PixelBudget, profile: Profile | None) -> Prepared:
+        """Decode one picture and bring it to what the network wants. Raises BadImage."""
+
+    def encode(self, pictures: Sequence[Prepared]) -> Vectors:
+        """Encode prepared pictures: float32 (n, dim) of unit length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How pictures are prepared for a network, without the network: see Encoder."""
+
+    edge: int | None
+    prepare: Prepare
+
+    def __call__(self, content: bytes, budget: PixelBudget, profile: Profile | None = None) -> Pixels:
+        """Decode one picture, as soon as the budget has room for it, and prepare it. Raises BadImage."""
+        image = reduce(open_picture(content, budget.most), self.edge)
+        with budget.take(image.width * image.height):
+            with spent(profile, "decode"):
+                image = unpack(image)
+            with spent(profile, "resize"):
+                return self.prepare(image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +73,37 @@ class Engine:
     batch_size: int = 32
     lanes: int = 1
 
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """The encoder's."""
+        return self.encoder.fingerprint
+
+    def prepare(self, content: Content, budget: PixelBudget, profile: Profile | None) -> Pixels:
+        """Prepare one picture on this thread."""
+        return Preparation(self.encoder.edge, self.encoder.prepare)(content, budget, profile)
+
+    def encode(self, pictures: Sequence[Prepared]) -> Vectors:
+        """Encode on this thread."""
+        return self.encoder.encode_images(np.stack(pictures))
+
 
 class Model:
-    """An encoder that is loaded once, by whichever thread needs it first."""
+    """An engine that is loaded once, by whichever thread needs it first; `read` fetches the bytes of a picture."""
 
-    def __init__(self, load: Callable[[], Engine], profile: Profile | None = None) -> None:
+    def __init__(
+        self,
+        load: Callable[[], AnyEngine],
+        profile: Profile | None = None,
+        read: Callable[[str], tuple[Content, FileState]] = read,
+    ) -> None:
         self._load = load
         self._profile = profile
+        self._read = read
         self._loading = threading.Lock()
-        self._engine: Engine | None = None
+        self._engine: AnyEngine | None = None
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> AnyEngine:
         """Load it. Raises EncoderUnavailable, EncoderMismatch."""
         with self._loading:
             if self._engine is None:
@@ -38,18 +111,22 @@ class Model:
                 self._lanes = threading.BoundedSemaphore(self._engine.lanes)
         return self._engine
 
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder itself."""
-        return self.engine.encoder
+    def read(self, image: str) -> tuple[Content, FileState]:
+        """Read a picture's bytes, and what tells later that it has changed. Raises BadImage."""
+        with spent(self._profile, "read"):
+            return self._read(image)
 
-    def encode(self, pixels: list[np.ndarray]) -> Vectors:
+    def prepare(self, content: Content, budget: PixelBudget) -> Prepared:
+        """Decode one picture and bring it to what the network wants. Raises BadImage."""
+        return self.engine.prepare(content, budget, self._profile)
+
+    def encode(self, pictures: Sequence[Prepared]) -> Vectors:
         """Encode prepared pictures: shape (n, dim), unit length. Waits while as many batches as fit are under way."""
-        encoder = self.encoder
-        with spent(self._profile, "wait", len(pixels)):
+        engine = self.engine
+        with spent(self._profile, "wait", len(pictures)):
             self._lanes.acquire()
         try:
-            with spent(self._profile, "forward", len(pixels)):
-                return encoder.encode_images(np.stack(pixels))
+            with spent(self._profile, "forward", len(pictures)):
+                return engine.encode(pictures)
         finally:
             self._lanes.release()

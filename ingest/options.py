@@ -10,7 +10,7 @@ import click
 from encode.decode import MOST_PIXELS
 from encode.machine import MOST_LANES, cores
 from schema.output import format_option
-from schema.settings import encoder_options, setting
+from schema.settings import HERE, encoder_options, setting
 
 if TYPE_CHECKING:
     from encode.network import TorchEncoder
@@ -22,15 +22,15 @@ _USUAL = 16
 """Pictures in a batch where nothing is measured."""
 
 
-def engine_options(command: Command) -> Command:
+def engine_options(command: Command, engines: tuple[str, ...] = HERE) -> Command:
     """Add --batch-size, --num-workers, --max-pixels, --device and --dtype."""
     workers = setting(
         "--num-workers", type=click.IntRange(1, 256), help="Threads that read and decode.  [default: the cores]"
     )
-    return engine_settings(workers(command))
+    return engine_settings(workers(command), engines)
 
 
-def engine_settings(command: Command) -> Command:
+def engine_settings(command: Command, engines: tuple[str, ...] = HERE) -> Command:
     """Add --batch-size, --max-pixels, --device and --dtype."""
     pixels = setting(
         "--max-pixels", type=click.IntRange(1, MOST_PIXELS), help="Larger pictures are rejected.  [default: 64000000]"
@@ -38,7 +38,7 @@ def engine_settings(command: Command) -> Command:
     batch = setting(
         "--batch-size", type=click.IntRange(1, 4096), help="Pictures in a batch.  [default: 16; measured once on a GPU]"
     )
-    return batch(pixels(encoder_options(command)))
+    return batch(pixels(encoder_options(command, engines)))
 
 
 def report_options(command: Command) -> Command:
@@ -60,7 +60,8 @@ def load_engine(name: str, options: dict[str, Any]) -> "Engine":
         name,
         device=options["device"],
         dtype=options["dtype"],
-        engine=options["engine"],
+        # On Ray each worker finds out for itself.
+        engine="auto" if options["engine"] == "ray" else options["engine"],
         lanes=lanes,
         tell=partial(click.echo, err=True),
     )

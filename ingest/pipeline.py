@@ -26,16 +26,17 @@ from schema.store import Store
 MOST_ROWS = 1_000
 """How many rows whose vectors are stored already wait to be written together."""
 
-MOST_BATCHES = 16
-"""How many batches are encoded, or wait for that or for Milvus: two for each of eight GPUs."""
+_BATCHES = 16
+"""Two for each of eight GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How much is under way at once: threads that load, and pixels that they decode at the same time."""
+    """How much is under way at once: threads that load, pixels that they decode at the same time, and batches."""
 
     workers: int = 2
     max_pixels: int = MAX_PIXELS
+    batches: int = _BATCHES
 
 
 class Target(NamedTuple):
@@ -69,11 +70,11 @@ def ingest(
     report.start()
     inventory = Inventory(store, owned)
     plan = Plan(inventory.known)
-    loader = Loader(plan, inventory, model, PixelBudget(pace.max_pixels), profile)
+    loader = Loader(plan, inventory, model, PixelBudget(pace.max_pixels))
     steps = _steps(pictures, plan, report)
     loaded = in_parallel(loader, steps, workers=pace.workers, ahead=8 * pace.workers)
     batches = in_background(_batches(_work(loaded, inventory, plan, report), model), ahead=2)
-    encoded = in_parallel(partial(_encode, model, plan, report), batches, workers=MOST_BATCHES, ahead=MOST_BATCHES)
+    encoded = in_parallel(partial(_encode, model, plan, report), batches, workers=pace.batches, ahead=pace.batches)
     written = in_parallel(partial(_write_fresh, target), encoded, workers=store.lanes, ahead=store.lanes)
     with closing(batches), closing(encoded), closing(written):
         for batch in written:
@@ -187,7 +188,7 @@ def _encode(model: Model, plan: Plan, report: Report, batch: Batch) -> Batch:
         if np.isfinite(vector).all():
             encoded.ready.append(Ready(item.change, ImageRow.of(item.picture, item.file, vector)))
         else:
-            reason = "the encoder gave no finite vector; try --dtype float32"
+            reason = "the encoder gave no finite vector; where it ran in half precision, try --dtype float32"
             _reject(Rejection(item.picture.image, reason, item.picture.image_id), plan, report)
     return encoded
 

@@ -14,6 +14,14 @@ from schema.errors import BadSettings
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_URI = "./lookalike.db"
+
+HERE = ("auto", "torch", "onnx")
+ANYWHERE = (*HERE, "ray")
+_ENGINES = {
+    HERE: "What runs it on a CPU; auto measures once which is faster.",
+    ANYWHERE: "What runs it on a CPU; auto measures once which is faster; ray: a cluster reads, decodes and runs it.",
+}
+
 _SERVER_SCHEMES = ("http://", "https://", "tcp://", "unix:")
 # 2.3 servers refuse anything else; the rest of the 255 allowed characters is for the version suffix.
 _COLLECTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
@@ -60,14 +68,14 @@ def store_options(command: Command) -> Command:
     return command
 
 
-def encoder_options(command: Command) -> Command:
-    """Add the options that say where the network runs, and by what: --device, --dtype, --engine."""
+def encoder_options(command: Command, engines: tuple[str, ...] = HERE) -> Command:
+    """Add the options that say where the network runs, and by which of `engines`: --device, --dtype, --engine."""
     command = setting(
         "--engine",
-        type=click.Choice(["auto", "torch", "onnx"]),
+        type=click.Choice(engines),
         default="auto",
         show_default=True,
-        help="What runs it on a CPU; auto measures once which is faster.",
+        help=_ENGINES[engines],
     )(command)
     command = setting(
         "--dtype",
