@@ -27,7 +27,7 @@ from encode.probe import best_batch, doubled
 from ingest.layout import FolderRule
 from ingest.model import Engine, Model
 from ingest.options import load_engine
-from ingest.pipeline import MOST_BATCHES
+from ingest.pipeline import Pace
 from ingest.sources import FolderSource
 from ingest.stages import in_parallel
 from schema.collection import Fingerprint
@@ -169,7 +169,7 @@ def test_a_batch_is_on_its_way_while_another_is_computed() -> None:
     device = Device(len(pixels))
     model = Model(lambda: Engine(device, batch_size=8, lanes=2))
 
-    encoded = in_parallel(model.encode, map(list, pixels), workers=MOST_BATCHES, ahead=len(pixels))
+    encoded = in_parallel(model.encode, map(list, pixels), workers=Pace().batches, ahead=len(pixels))
 
     for vectors, batch in zip(encoded, pixels, strict=True):
         assert np.array_equal(vectors, PixelEncoder().encode_images(batch))
