@@ -4,7 +4,7 @@
 
 Every case runs in a process of its own, the cases in turn, the rounds one after the other; what is printed is the
 median of the rounds, and ratios within them. Without FOLDER the pictures are drawn. Peers that are not installed are
-left out: pip install sentence-transformers datasets.
+left out: pip install sentence-transformers datasets, and towhee with setuptools below 81.
 """
 
 import importlib.util
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ingest.model import Engine
 
 OURS = ("lookalike", "forward alone")
-_NEEDED = {"sentence-transformers": "sentence_transformers", "datasets map": "datasets"}
+_NEEDED = {"sentence-transformers": "sentence_transformers", "datasets map": "datasets", "Towhee pipe": "towhee"}
 
 
 @click.command()

@@ -97,10 +97,44 @@ def sentence_transformers(name: str, files: list[Path], uri: str) -> Run:
     return run
 
 
+def towhee_pipe(name: str, files: list[Path], uri: str) -> Run:
+    """A Towhee pipe with a window; a thousand pictures a call, since with more a pipe may come to a stop."""
+    import torch
+    from towhee import pipe
+
+    preprocess, embed, dim = _network(name)
+    insert = _inserter(uri, dim)
+
+    def embedded(pixels: list[Any]) -> Any:
+        with torch.no_grad():
+            return embed(torch.stack(pixels)).numpy()
+
+    steps = (
+        pipe.input("files")
+        .flat_map("files", "file", list)
+        .map("file", "pixels", preprocess)
+        .window("pixels", "vectors", _BATCH, _BATCH, embedded)
+        .output("vectors")
+    )
+
+    def run() -> None:
+        place = 0
+        for start in range(0, len(files), 1_000):
+            answers = steps(files[start : start + 1_000])
+            while answers.size:
+                [vectors] = answers.get()
+                insert(place, vectors)
+                place += len(vectors)
+        assert place == len(files), place
+
+    return run
+
+
 PEERS: dict[str, Callable[[str, list[Path], str], Run]] = {
     "sentence-transformers": sentence_transformers,
     "datasets map": datasets_map,
     "DataLoader": data_loader,
+    "Towhee pipe": towhee_pipe,
     "loop, batch of 32": loop(_BATCH),
     "loop, one by one": loop(1),
 }
