@@ -85,14 +85,19 @@ def _no_gpu() -> bool:
     if "+cpu" in version("torch"):
         return True
     devices = Path("/dev")
-    return sys.platform == "linux" and not any(devices.glob("nvidia[0-9]*")) and not (devices / "kfd").exists()
+    # The last two are those of Windows' Linux, and of small boards.
+    gpus = [*devices.glob("nvidia[0-9]*"), *(devices / name for name in ("kfd", "dxg", "nvhost-gpu"))]
+    return sys.platform == "linux" and not any(gpu.exists() for gpu in gpus)
 
 
 def _recalled(files: list[Path], load: Callable[[], "TorchEncoder"], wish: Wish) -> Encoder | None:
     """The encoder as it is kept, without torch; None when it is not, or only together with torch."""
     if not files:
         return None
-    shelf = Shelf(files)
+    try:
+        shelf = Shelf(files)
+    except OSError:  # said where it is made
+        return None
     kept = shelf.read()
     if kept is None or kept.preprocessing is None or kept.why_not or not _wanted(kept, wish):
         return None
@@ -150,7 +155,8 @@ def _measured(shelf: Shelf, encoder: "TorchEncoder", lanes: int) -> Kept:
             why_not = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
         with _threads(max(1, cores() // lanes)):
             rates["torch"] = rate(encoder, pixels, lanes, _SECONDS)
-        if not why_not and agreement < SAME:
+        # NaN is less than nothing.
+        if not why_not and not agreement >= SAME:
             why_not = f"its vectors are not the same (cosine {agreement:.6f})"
         if why_not:
             network.unlink(missing_ok=True)

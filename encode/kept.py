@@ -58,7 +58,8 @@ class Shelf:
     """Where that is kept for one network: its weights, this machine and the versions at work make up the name."""
 
     def __init__(self, weights: Iterable[Path]) -> None:
-        stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(weights)]
+        """Look up its place. Raises OSError for weights that cannot be looked at, and without a home."""
+        stamps = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(weights)]
         known = [_LAYOUT, stamps, version("torch"), version("onnxruntime"), platform.machine(), _processor(), cores()]
         digest = hashlib.blake2b(json.dumps(known).encode(), digest_size=12).hexdigest()
         self.folder = cache_folder() / "engines" / digest
@@ -83,10 +84,12 @@ class Shelf:
     def put(self, kept: Kept, made: Path) -> None:
         """Keep what was measured, with the files in the folder `made`, which is moved. Raises OSError."""
         (made / _TOLD).write_text(kept.to_json())
+        # Another process was faster: what it has found is as good, and may be in use.
+        if self.read() is not None:
+            return
         self.clear()
         try:
             made.rename(self.folder)
-        # Another process was faster: what it has found is as good.
         except OSError:
             if self.read() is None:
                 raise
@@ -103,11 +106,14 @@ class Shelf:
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be made again: LOOKALIKE_CACHE, or the user's cache."""
+    """Where things are kept that can be made again: LOOKALIKE_CACHE, or the user's cache. Raises OSError."""
     chosen = os.environ.get("LOOKALIKE_CACHE")
     if chosen:
         return Path(chosen).expanduser()
-    usual = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+    try:
+        usual = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+    except RuntimeError as error:  # a user without a home
+        raise OSError(str(error)) from error
     return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "lookalike"
 
 

@@ -13,7 +13,7 @@ from encode.kept import cache_folder
 from encode.network import TorchEncoder
 from encode.rate import rate
 
-SMALLEST, LARGEST = 16, 512
+SMALLEST, LARGEST = 16, 256
 _PAYS = 1.05
 _SECONDS = 0.5
 

@@ -28,7 +28,9 @@ class Worker:
         vectors = self._attempt(batch) if len(batch) <= self.most else None
         if vectors is not None:
             return vectors
-        portions = [batch[start : start + self.most] for start in range(0, len(batch), self.most)]
+        # Once: another thread may find out meanwhile that it is less.
+        most = self.most
+        portions = [batch[start : start + most] for start in range(0, len(batch), most)]
         return np.concatenate([self(portion) for portion in portions])
 
     def _attempt(self, batch: Pixels) -> Vectors | None:

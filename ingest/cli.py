@@ -181,7 +181,10 @@ def _source(options: dict[str, Any], *, empty_is_meant: bool) -> "Source":
         raise BadSettings("--profile measures one run; leave --watch out")
     if path == "-" and options["watch"]:
         raise BadSettings("--watch cannot read standard input again; give it a file")
-    _keep_apart(path, options["report"])
+    for flag in ("report", "profile"):
+        _keep_apart(path, flag, options[flag])
+    if options["profile"] and options["profile"] == options["report"]:
+        raise BadSettings(f"--profile and --report are both {str(options['report'])!r}; give each a file of its own")
     if is_manifest(path):
         manifest = ManifestSource(path, fields, options["source_name"])
         click.echo(f"Manifest: {manifest.description}", err=True)
@@ -192,9 +195,9 @@ def _source(options: dict[str, Any], *, empty_is_meant: bool) -> "Source":
     return folder
 
 
-def _keep_apart(source: str, report: Path | None) -> None:
-    if report is not None and report.exists() and Path(source).exists() and report.samefile(source):
-        raise BadSettings(f"--report {str(report)!r} is the source itself; it would be written over")
+def _keep_apart(source: str, flag: str, file: Path | None) -> None:
+    if file is not None and file.exists() and Path(source).exists() and file.samefile(source):
+        raise BadSettings(f"--{flag} {str(file)!r} is the source itself; it would be written over")
 
 
 def _state_layout(folder: "FolderSource", layout: str | None) -> None:

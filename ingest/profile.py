@@ -55,6 +55,7 @@ class Profile:
         self._began = time.perf_counter()
         try:
             self._file = path.open("w", encoding="utf-8")
+            self._broken: OSError | None = None
         except OSError as error:
             raise BadSettings(f"--profile {str(path)!r} cannot be written: {error.strerror}") from error
         self._file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
@@ -91,18 +92,29 @@ class Profile:
         return self._threads[ident]
 
     def _write(self, event: dict[str, object]) -> None:
-        self._file.write(json.dumps({"pid": os.getpid(), "tid": 0, **event}) + ",\n")
+        """Write an event; where that fails, the run goes on without, and it is said at its end."""
+        if self._broken is None:
+            try:
+                self._file.write(json.dumps({"pid": os.getpid(), "tid": 0, **event}) + ",\n")
+            except OSError as error:
+                self._broken = error
 
     def __enter__(self) -> "Profile":
         return self
 
     def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+        self, _type: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         # The last one has no comma after it.
-        self._file.write(json.dumps({"name": "end", "ph": "I", "ts": round(self.seconds * 1e6), "pid": os.getpid()}))
-        self._file.write("\n]}\n")
-        self._file.close()
+        end = json.dumps({"name": "end", "ph": "I", "ts": round(self.seconds * 1e6), "pid": os.getpid()})
+        try:
+            with self._file:
+                self._file.write(f"{end}\n]}}\n")
+        except OSError as broken:
+            self._broken = self._broken or broken
+        if self._broken is not None and error is None:
+            reason = self._broken.strerror
+            raise BadSettings(f"the run is done, but --profile {self._file.name!r} not written to its end ({reason})")
 
 
 def spent(profile: Profile | None, stage: str, pictures: int = 1) -> AbstractContextManager[None]:

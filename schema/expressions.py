@@ -52,10 +52,7 @@ def _opposite(clause: Clause) -> str:
 
 
 def _incomparable(condition: Condition) -> list[str]:
-    """Say which rows are out of the question: of them Milvus Lite neither says that a condition holds nor that not.
-
-    Lists and objects cannot be told from numbers: `not price < 5` leaves them out on Milvus Lite.
-    """
+    """Say which rows are out of the question: of them Milvus may neither say that a condition holds nor that not."""
     if condition.column in COLUMNS:
         return []
     path = _path(condition.column)

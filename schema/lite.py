@@ -56,8 +56,8 @@ class LiteReads(Reads):
         if kept is None:
             return super().search(vectors, limit, where, fields, ef)
         together = max(1, _MOST_SCORES // max((len(mask) for _, mask in kept), default=1))
-        queries = np.asarray(vectors, dtype=np.float32)
-        queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        queries = (np.asarray(vectors) / np.where(lengths > 0, lengths, 1)).astype(np.float32)
         found: list[list[Fields]] = []
         for start in range(0, len(queries), together):
             found += _nearest(kept, queries[start : start + together], limit, ["image_id", *fields])

@@ -1,6 +1,7 @@
 """The rows of a Milvus Lite collection, in the parts in which it keeps them in memory."""
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -10,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from schema.masks import Column, Mask
+
+_KEPT = 32
+"""Columns that are kept of each part: whoever asks may ask for any name."""
 
 _MANY = 8
 """Fewer questions are asked one by one, without BLAS: its threads wait for each other when several ask at once."""
@@ -31,13 +35,20 @@ class Part:
         lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
         self.lengths = np.where(lengths > 0, lengths, 1).astype(np.float32)
         self._columns: dict[tuple[str, str], Column] = {}
+        self._looking = threading.Lock()
 
     def column(self, name: str, key: str) -> Column:
-        """A column, or what JSON objects in it have under a key; kept."""
-        if (name, key) not in self._columns:
+        """A column, or what JSON objects in it have under a key; those that were asked for last are kept."""
+        with self._looking:
+            column = self._columns.pop((name, key), None)
+        if column is None:
             values = self.table.column(name).to_pylist()
-            self._columns[name, key] = Column(map(_under(key), values) if key else values)
-        return self._columns[name, key]
+            column = Column(map(_under(key), values) if key else values)
+        with self._looking:
+            self._columns[name, key] = column
+            while len(self._columns) > _KEPT:
+                del self._columns[next(iter(self._columns))]
+        return column
 
     def scores(self, queries: npt.NDArray[np.float32], rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float32]:
         """The cosine of unit vectors, (queries, dim), with some rows, or with all: (rows, queries)."""

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 from schema.product import Vector
 from schema.wire import Wire
 
@@ -58,5 +60,5 @@ class Reads:
 
 
 def cosine(distance: float) -> float:
-    """Rounding goes past 1 by a hair."""
-    return max(-1.0, min(1.0, float(distance)))
+    """Rounding goes past 1 by a hair; with a vector of zeros it is 0."""
+    return 0.0 if np.isnan(distance) else max(-1.0, min(1.0, float(distance)))

@@ -2,12 +2,12 @@
 
 import atexit
 import importlib
+import os
 import shutil
 import threading
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -67,6 +67,8 @@ class Wire:
         self._patience = patience
         self._client = client
         self._lite = is_lite(uri)
+        # What Milvus Lite calls a store inside this process; a later chdir does not change that.
+        self._path = os.path.abspath(uri) if self._lite else ""  # noqa: PTH100  Path.absolute keeps `..`
         self.writing: AbstractContextManager[object] = _LITE_WRITER if self._lite else nullcontext()
         """Hold it around whatever writes, makes or drops."""
         self._abandoned = False
@@ -80,7 +82,7 @@ class Wire:
                 return cls(MilvusClient(uri, token=token, timeout=_CONNECT_TIMEOUT), uri, patience=patience)
             with _LITE_USERS_LOCK:
                 wire = cls(MilvusClient(uri, timeout=_CONNECT_TIMEOUT), uri)
-                _LITE_USERS[_lite_path(uri)] += 1
+                _LITE_USERS[wire._path] += 1
                 return wire
         # pymilvus takes an address apart with urllib, whose complaint is a ValueError.
         except (MilvusException, grpc.RpcError, OSError, ValueError) as error:
@@ -106,16 +108,16 @@ class Wire:
             raise kind(f"Milvus at {self.uri} refused {method}: {_reason(error)}") from error
         finally:
             if self._lite and method in _WRITES:
-                _LITE_CHANGES[_lite_path(self.uri)] += 1
+                _LITE_CHANGES[self._path] += 1
 
     @property
     def changes(self) -> int:
         """How often a Milvus Lite store was written to in this process, and so at all."""
-        return _LITE_CHANGES[_lite_path(self.uri)]
+        return _LITE_CHANGES[self._path]
 
     def lite_database(self) -> Any:
         """What Milvus Lite, which runs in this process, keeps of the store; None when it is closed."""
-        server = None if self._closed else _lite_servers()._servers.get(_lite_path(self.uri))
+        server = None if self._closed else _lite_servers()._servers.get(self._path)
         return server and server[1]
 
     def check_room(self) -> None:
@@ -136,10 +138,9 @@ class Wire:
         self._client.close()
         if self._lite and not self._abandoned:
             with _LITE_USERS_LOCK:
-                path = _lite_path(self.uri)
-                _LITE_USERS[path] -= 1
-                if not _LITE_USERS[path]:
-                    _lite_servers().release_server(path)
+                _LITE_USERS[self._path] -= 1
+                if not _LITE_USERS[self._path]:
+                    _lite_servers().release_server(self._path)
 
     def _free_bytes(self) -> int:
         try:
@@ -161,17 +162,12 @@ class Wire:
         """Leave Milvus Lite as a killed process would: to close it now would delete its log, and acknowledged rows."""
         servers = _lite_servers()
         atexit.unregister(servers.release_all)
-        servers._servers.pop(_lite_path(self.uri), None)
+        servers._servers.pop(self._path, None)
         self._abandoned = True
         return DiskFull(
             f"the disk of {self.uri} is full ({_reason(error)}). Everything acknowledged is in its log: "
             "end this process, free some space and run the same command again"
         )
-
-
-def _lite_path(uri: str) -> str:
-    """What Milvus Lite calls a store inside this process."""
-    return str(Path(uri).absolute())
 
 
 def _lite_servers() -> Any:

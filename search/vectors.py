@@ -168,9 +168,9 @@ class Reader:
 
 
 def _finite(vector: Vector) -> Meaning | Wrong:
-    if np.isfinite(vector).all():
+    if np.isfinite(vector).all() and vector.any():
         return Meaning(vector)
-    return BadImage("the encoder gave no finite vector for it; try --dtype float32")
+    return BadImage("the encoder gave no vector for it that points anywhere; in half precision, try --dtype float32")
 
 
 def _vectors(rows: Iterable[Fields]) -> Iterator[Vector]:

@@ -36,11 +36,9 @@ def milvus(kind: str, folder: Folder, port: int) -> Plan:
             end_within=_SERVER_END_SECONDS,
             greeting=f"answers at http://127.0.0.1:{port}; its ports are open to this machine's network, no password",
         )
-    address = ["--host", "127.0.0.1", "--port", str(port)]
     return Plan(
         "milvus",
-        # Two writers at once would spoil Milvus Lite's log: one call after the other.
-        [*_PYTHON, "milvus_lite", "server", "--data-dir", str(folder.lite_data), *address, "--max-workers", "1"],
+        [*_PYTHON, "schema.lite_server", str(folder.lite_data), str(port)],
         partial(_listens, port),
         within=_MILVUS_SECONDS,
         shown=_nothing,

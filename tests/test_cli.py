@@ -128,6 +128,12 @@ def test_a_profile_says_where_the_time_went(shop: Path, tmp_path: Path) -> None:
     named = {event["tid"] for event in events if event["name"] == "thread_name"}
     assert {span["tid"] for span in spans} == named
     assert "cannot be written" in fails(2, "ingest", shop / "photos", "--profile", "no/folder/t", cwd=tmp_path)
+    source = (shop / "products.csv", "--encoder", "pixels", "--profile")
+    assert "is the source itself" in fails(2, "ingest", *source, shop / "products.csv", cwd=tmp_path)
+    if Path("/dev/full").exists():
+        assert "not written to its end (No space left on device)" in fails(
+            2, "ingest", *source, "/dev/full", cwd=tmp_path
+        )
 
 
 def test_settings_come_from_the_environment_and_from_env_files(shop: Path, tmp_path: Path) -> None:

@@ -197,3 +197,19 @@ def test_the_benchmark_for_gpus_runs_without_one(tmp_path: Path) -> None:
     )
     assert told.exit_code == 0, told.output
     assert re.search(r"pixels +16( +[\d.]+){5} ", told.output)
+
+
+def test_nothing_is_lost_when_two_find_out_at_once_how_much_fits() -> None:
+    encoder = on_cpu(Corners(room=100))
+    pixels = np.random.default_rng(0).integers(0, 256, (1_000, SIDE, SIDE, 3), dtype=np.uint8)
+    whole = on_cpu(Corners()).encode_images(pixels)
+
+    class Less(Corners):
+        """Each time something was computed, another thread has found that less fits."""
+
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            encoder.worker.most = max(1, min(encoder.worker.most, len(pictures)) // 2)
+            return super().forward(pictures)
+
+    encoder.network.features = Less(room=100)
+    assert np.array_equal(encoder.encode_images(pixels), whole)

@@ -131,3 +131,12 @@ def test_other_weights_are_another_network(tmp_path: Path) -> None:
 def test_onnx_is_for_the_cpu_in_full_precision(wanted: dict[str, str]) -> None:
     with pytest.raises(EncoderUnavailable, match="--engine onnx runs on the CPU in float32"):
         load_encoder(engine="onnx", **wanted)  # type: ignore[arg-type]
+
+
+def test_two_checkpoints_whose_files_look_the_same_are_kept_apart(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        copytree(TINY_CLIP, tmp_path / name)
+        for file in (tmp_path / name).iterdir():
+            os.utime(file, (1, 1))
+    one, other = (load_encoder(str(tmp_path / name), engine="onnx") for name in ("one", "other"))
+    assert one.fingerprint.encoder != other.fingerprint.encoder

@@ -106,3 +106,32 @@ def test_searches_beside_a_writer_miss_nothing(tmp_path: Path) -> None:
             assert store.count(any_of("image_id", wanted)) == 50
         writer.join()
         assert store.count() == 70
+
+
+def test_two_spellings_of_one_path_are_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with Store.create("../x.db", PLAIN) as one, Store.open(str(tmp_path / "x.db")) as other:
+        assert other.count() == 0
+        one.upsert([row("a", 1), row("b", 1)])
+        one.delete([row("a", 1).image_id])
+        assert (one.count(), other.count()) == (1, 1)
+        monkeypatch.chdir(tmp_path)
+        one.close()
+        other.upsert([row("c", 1)])
+        assert other.count() == 2
+
+
+def test_a_vector_of_zeros_is_like_nothing(opened: Store) -> None:
+    opened.upsert([row("a", 1)])
+    assert {hit["score"] for hit in opened.search(np.zeros(DIM, dtype=np.float32), 5)} == {0.0}
+
+
+def test_asking_for_ever_other_columns_keeps_few_of_them(opened: Store) -> None:
+    opened.upsert([row("a", 1)])
+    for n in range(100):
+        assert opened.count(f'metadata["column {n}"] == 1') == 0
+    assert isinstance(opened._reads, LiteReads)
+    view = opened._reads._view()
+    assert view is not None
+    assert all(len(part._columns) < 50 for part, _ in view.parts)
