@@ -101,7 +101,7 @@ def test_runs_and_services_go_on_where_a_batch_does_not_fit(tmp_path: Path) -> N
         ({16: 1000.0, 32: 1800.0, 64: 1900.0, 128: 1990.0}, 64),
         ({16: 1000.0, 32: 1800.0, 64: 0.0}, 32),
         ({16: 0.0, 32: 0.0}, 16),
-        ({16: 1.0, 32: 2.0, 64: 4.0, 128: 8.0, 256: 16.0, 512: 32.0}, 512),
+        ({16: 1.0, 32: 2.0, 64: 4.0, 128: 8.0, 256: 16.0}, 256),
     ],
     ids=["until it no longer pays", "until memory ends", "from the smallest", "to the largest"],
 )
