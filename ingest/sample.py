@@ -5,6 +5,7 @@ same picture comes out for the same name, on every machine.
 """
 
 import csv
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,8 @@ from schema.errors import BadSettings
 
 SIDE = 320
 _SCALE = 2
+_DRAWN = 1_577_880_000
+"""When all of it was drawn, in seconds since 1970."""
 """Everything is drawn twice as large and shrunk, which smooths the edges."""
 
 Colour = tuple[int, int, int]
@@ -91,15 +94,21 @@ def draw_catalogue(folder: Path, photos_per_product: int = 3) -> int:
             place = folder / "photos" / product.category / product.product_id
             place.mkdir(parents=True, exist_ok=True)
             for view in range(photos_per_product):
-                photo(product, view).save(place / f"{view + 1}.jpg", quality=90)
+                _save(photo(product, view), place / f"{view + 1}.jpg")
                 count += 1
         _write_manifest(folder, photos_per_product)
         (folder / "queries").mkdir(exist_ok=True)
         for product in _asked_for():
-            photo(product, view=1_000).save(folder / "queries" / f"{product.product_id}.jpg", quality=90)
+            _save(photo(product, view=1_000), folder / "queries" / f"{product.product_id}.jpg")
     except OSError as error:
         raise BadSettings(f"the sample catalogue cannot be written to {str(folder)!r}: {error.strerror}") from error
     return count
+
+
+def _save(image: Image.Image, file: Path) -> None:
+    image.save(file, quality=90)
+    # Drawn again, it is the same picture. (What was written a moment ago would also be looked at twice.)
+    os.utime(file, (_DRAWN, _DRAWN))
 
 
 def _write_manifest(folder: Path, photos_per_product: int) -> None:
