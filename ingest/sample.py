@@ -18,9 +18,10 @@ from schema.errors import BadSettings
 
 SIDE = 320
 _SCALE = 2
+"""Everything is drawn twice as large and shrunk, which smooths the edges."""
+
 _DRAWN = 1_577_880_000
 """When all of it was drawn, in seconds since 1970."""
-"""Everything is drawn twice as large and shrunk, which smooths the edges."""
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
