@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
-from encode.preprocess import Pixels
+from encode.preprocess import Pixels, Prepare, Preprocessing
 from schema.collection import Fingerprint
 from schema.product import Vectors
 
@@ -38,3 +38,25 @@ class TextEncoder(Encoder, Protocol):
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Encode texts: float32 (n, dim) of unit length."""
+
+
+class PreparingEncoder:
+    """What the encoders share: pictures are prepared by `prepare_image`, whichever network takes them."""
+
+    def __init__(self, prepare_image: Prepare, fingerprint: Fingerprint) -> None:
+        self.prepare_image = prepare_image
+        self.fingerprint = fingerprint
+
+    @property
+    def dim(self) -> int:
+        """The length of a vector."""
+        return self.fingerprint.dim
+
+    @property
+    def edge(self) -> int | None:
+        """To how many pixels the shorter edge of a picture is brought; None where that is not known."""
+        return self.prepare_image.edge if isinstance(self.prepare_image, Preprocessing) else None
+
+    def prepare(self, image: Image.Image) -> Pixels:
+        """Resize and crop one RGB picture as the network wants it; safe to call from several threads."""
+        return self.prepare_image(image)

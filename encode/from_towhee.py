@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 from PIL import Image
 
+from encode.encoder import PreparingEncoder
 from encode.preprocess import Pixels
 from schema.collection import Fingerprint
 from schema.errors import EncoderUnavailable
@@ -54,7 +55,7 @@ class _Wanted(NamedTuple):
         return f"{self.namespace}/{self.operator}"
 
 
-class TowheeEncoder:
+class TowheeEncoder(PreparingEncoder):
     """An encoder that calls an operator with RGB pictures of at most 512×512 pixels, whatever their shape.
 
     A picture that the operator fails on, or that it gives anything but one vector for, gets a vector of NaN, which is
@@ -62,28 +63,17 @@ class TowheeEncoder:
     does not become a vector.
     """
 
-    edge: int | None = None
-
-    @staticmethod
-    def prepare_image(image: Image.Image) -> Pixels:
-        """What `prepare` does."""
-        return _packed(image)
-
     def __init__(self, name: str, operator: Callable[[Any], Any], code: str, tell: Callable[[str], object]) -> None:
         self._name, self._operator, self._tell = name, operator, tell
         self._told = False
         # Nobody says of an operator that it may be called from several threads.
         self._calling = threading.Lock()
         try:
-            self.dim = len(_one_vector(operator(_as_towhee(_drawn()))))
+            dim = len(_one_vector(operator(_as_towhee(_drawn()))))
         # An operator raises what it likes.
         except Exception as error:
             raise EncoderUnavailable(f"{name}: a drawn picture does not become a vector: {_line(error)}") from error
-        self.fingerprint = Fingerprint(name, code, self.dim, "Towhee operator", f"at most {_MOST} pixels, RGB")
-
-    def prepare(self, image: Image.Image) -> Pixels:
-        """Shrink one RGB picture and pack it with its size, so that pictures of all shapes stack: uint8 (786440,)."""
-        return self.prepare_image(image)
+        super().__init__(_packed, Fingerprint(name, code, dim, "Towhee operator", f"at most {_MOST} pixels, RGB"))
 
     def encode_images(self, batch: Pixels) -> Vectors:
         """Encode packed pictures, (n, 786440) to float32 (n, dim) of unit length, NaN where the operator fails."""
@@ -189,6 +179,7 @@ def _as_towhee(picture: Pixels) -> Any:
 
 
 def _packed(image: Image.Image) -> Pixels:
+    """Shrink one RGB picture and pack it with its size, so that pictures of all shapes stack: uint8 (786440,)."""
     factor = (_MOST / (image.width * image.height)) ** 0.5
     if factor < 1:
         across = min(_MOST, max(1, int(image.width * factor)))

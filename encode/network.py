@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from encode.preprocess import Pixels, Prepare, Preprocessing, Triple
+from encode.encoder import PreparingEncoder
+from encode.preprocess import Pixels, Prepare, Triple
 from encode.worker import Worker
 from schema.collection import Fingerprint
 from schema.product import Vectors
@@ -39,7 +39,7 @@ class Network(nn.Module):
         return unit(self.features(pixels.to(self.dtype)))
 
 
-class TorchEncoder:
+class TorchEncoder(PreparingEncoder):
     """An encoder that runs a network with torch: its `worker` on one device, `work` on all that it has been given."""
 
     def __init__(
@@ -49,26 +49,11 @@ class TorchEncoder:
         fingerprint: Fingerprint,
         placement: tuple[torch.device, torch.dtype],
     ) -> None:
-        self.fingerprint = fingerprint
+        super().__init__(prepare, fingerprint)
         self.device, self.dtype = placement
         self.network = network.eval().requires_grad_(False)
-        self.prepare_image = prepare
         self.worker = Worker(self.network, self.device)
         self.work: Callable[[Pixels], Vectors] = self.worker
-
-    @property
-    def dim(self) -> int:
-        """The length of a vector."""
-        return self.fingerprint.dim
-
-    @property
-    def edge(self) -> int | None:
-        """To how many pixels the shorter edge of a picture is brought; None for a model's own processor."""
-        return self.prepare_image.edge if isinstance(self.prepare_image, Preprocessing) else None
-
-    def prepare(self, image: Image.Image) -> Pixels:
-        """Resize and crop one RGB picture: uint8 (height, width, 3), or float32 (3, height, width), normalised."""
-        return self.prepare_image(image)
 
     def encode_images(self, batch: Pixels) -> Vectors:
         """Encode prepared pictures, stacked: (n, …) to float32 (n, dim) of unit length."""

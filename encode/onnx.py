@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from encode.encoder import TextEncoder
-from encode.preprocess import Pixels, Prepare, Preprocessing
+from encode.encoder import PreparingEncoder, TextEncoder
+from encode.preprocess import Pixels, Prepare
 from schema.collection import Fingerprint
 from schema.errors import EncoderUnavailable
 from schema.product import Vectors
@@ -31,15 +31,14 @@ _LARGEST = 2**30
 _ERROR = 3
 
 
-class OnnxEncoder:
+class OnnxEncoder(PreparingEncoder):
     """An encoder whose network ONNX Runtime runs on the CPU, one batch on `threads` threads.
 
     Raises EncoderUnavailable for a file that is no network.
     """
 
     def __init__(self, network: Path, prepare: Prepare, fingerprint: Fingerprint, threads: int) -> None:
-        self.fingerprint = fingerprint
-        self.prepare_image = prepare
+        super().__init__(prepare, fingerprint)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -49,20 +48,6 @@ class OnnxEncoder:
         # Its errors share no ancestor but Exception.
         except Exception as error:
             raise EncoderUnavailable(f"{network} cannot be used ({error}); remove it, and it is made again") from error
-
-    @property
-    def dim(self) -> int:
-        """The length of a vector."""
-        return self.fingerprint.dim
-
-    @property
-    def edge(self) -> int | None:
-        """To how many pixels the shorter edge of a picture is brought; None for a model's own processor."""
-        return self.prepare_image.edge if isinstance(self.prepare_image, Preprocessing) else None
-
-    def prepare(self, image: Image.Image) -> Pixels:
-        """Resize and crop one RGB picture: uint8 (height, width, 3), or float32 (3, height, width), normalised."""
-        return self.prepare_image(image)
 
     def encode_images(self, batch: Pixels) -> Vectors:
         """Encode prepared pictures, stacked: (n, …) to float32 (n, dim) of unit length."""

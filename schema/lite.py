@@ -1,8 +1,8 @@
 """Reading a Milvus Lite collection from its own memory, where Milvus Lite goes over it row by row in Python.
 
-Milvus Lite runs inside this process and belongs to it alone, so all that it holds is at hand: a search is the product of
-a matrix and a vector (docs/benchmarks.md has the figures). What is written still goes through Milvus Lite and its log.
-Where it is not as it is known here, it is asked like any Milvus.
+Milvus Lite runs inside this process and belongs to it alone, so all that it holds is at hand: a search is the product
+of a matrix and a vector (docs/benchmarks.md has the figures). What is written still goes through Milvus Lite and its
+log. Where it is not as it is known here, it is asked like any Milvus.
 """
 
 import threading
