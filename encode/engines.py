@@ -15,13 +15,14 @@ from PIL import Image, ImageFilter
 from encode.encoder import Encoder, TextEncoder
 from encode.kept import Kept, Shelf
 from encode.machine import cores
-from encode.preprocess import Prepare, Preprocessing
+from encode.preprocess import Pixels, Prepare, Preprocessing
 from encode.rate import rate
 from schema.errors import EncoderUnavailable
 from schema.product import Vectors
 
 if TYPE_CHECKING:
     from encode.network import TorchEncoder
+    from encode.onnx import OnnxEncoder
 
 EngineName = Literal["auto", "kept", "torch", "onnx"]
 """auto measures, once, which is faster; kept takes what was measured, and torch where nothing was."""
@@ -30,6 +31,8 @@ SAME = 0.9999
 """The least cosine between two vectors of one picture that counts as the same."""
 
 _BATCH = 16
+_PORTIONS = (1, 2, 4, 8, _BATCH)
+_ABOUT = 0.97
 _SECONDS = 1.0
 
 
@@ -113,12 +116,12 @@ def _wanted(kept: Kept, wish: Wish) -> bool:
 
 
 def _onnx(shelf: Shelf, kept: Kept, prepare: Prepare, load: Callable[[], "TorchEncoder"], wish: Wish) -> Encoder:
-    from encode.onnx import OnnxEncoder, OnnxTextEncoder
+    from encode.onnx import OnnxEncoder, OnnxTextEncoder, Share
 
-    threads = max(1, cores() // wish.lanes)
+    share = Share(_threads_of(wish.lanes), kept.portion)
     if not kept.words:
-        return OnnxEncoder(shelf.network, prepare, kept.fingerprint, threads)
-    return OnnxTextEncoder(shelf.network, prepare, kept.fingerprint, threads, partial(_words, load))
+        return OnnxEncoder(shelf.network, prepare, kept.fingerprint, share)
+    return OnnxTextEncoder(shelf.network, prepare, kept.fingerprint, share, partial(_words, load))
 
 
 def _words(load: Callable[[], "TorchEncoder"]) -> TextEncoder:
@@ -139,21 +142,22 @@ def _with_network(shelf: Shelf, kept: Kept | None, encoder: "TorchEncoder", wish
 
 
 def _measured(shelf: Shelf, encoder: "TorchEncoder", lanes: int) -> Kept:
-    from encode.onnx import OnnxEncoder, export
+    from encode.onnx import OnnxEncoder, Share, export
 
     with shelf.new() as made:
-        network, why_not, agreement = made / shelf.network.name, "", 0.0
+        network, why_not, agreement, portion = made / shelf.network.name, "", 0.0, _BATCH
         pixels = np.stack([encoder.prepare(picture) for picture in _drawn(_BATCH)])
         rates = {}
         try:
             export(encoder, network)
-            onnx = OnnxEncoder(network, encoder.prepare_image, encoder.fingerprint, max(1, cores() // lanes))
+            share = Share(_threads_of(lanes), _BATCH)
+            onnx = OnnxEncoder(network, encoder.prepare_image, encoder.fingerprint, share)
             agreement = _agreement(encoder.encode_images(pixels), onnx.encode_images(pixels))
-            rates["onnx"] = rate(onnx, pixels, lanes, _SECONDS)
+            portion, rates["onnx"] = _best_portion(onnx, pixels, lanes)
         # Exporting fails in as many ways as there are networks.
         except Exception as error:  # noqa: BLE001
             why_not = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
-        with _threads(max(1, cores() // lanes)):
+        with _torch_threads(_threads_of(lanes)):
             rates["torch"] = rate(encoder, pixels, lanes, _SECONDS)
         # NaN is less than nothing.
         if not why_not and not agreement >= SAME:
@@ -163,7 +167,7 @@ def _measured(shelf: Shelf, encoder: "TorchEncoder", lanes: int) -> Kept:
         faster = "onnx" if not why_not and rates["onnx"] > rates["torch"] else "torch"
         ours = encoder.prepare_image if isinstance(encoder.prepare_image, Preprocessing) else None
         words = isinstance(encoder, TextEncoder)
-        kept = Kept(faster, rates, agreement, why_not, encoder.fingerprint, ours, words)
+        kept = Kept(faster, rates, portion, agreement, why_not, encoder.fingerprint, ours, words)
         shelf.put(kept, made)
     return kept
 
@@ -181,8 +185,23 @@ def _agreement(ones: Vectors, others: Vectors) -> float:
     return float(np.einsum("nd,nd->n", ones, others).min())
 
 
+def _best_portion(encoder: "OnnxEncoder", pixels: Pixels, lanes: int) -> tuple[int, float]:
+    """How many pictures it is fastest with at once, the fewest of about the same, and how many a second that are."""
+    rates = {}
+    for portion in _PORTIONS:
+        encoder.portion = portion
+        rates[portion] = rate(encoder, pixels, lanes, _SECONDS / 2)
+    enough = _ABOUT * max(rates.values())
+    return next((portion, speed) for portion, speed in rates.items() if speed >= enough)
+
+
+def _threads_of(lanes: int) -> int:
+    """Threads for each of so many batches at the same time."""
+    return max(1, cores() // lanes)
+
+
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def _torch_threads(count: int) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()

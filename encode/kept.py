@@ -21,7 +21,7 @@ from encode.machine import cores
 from encode.preprocess import Preprocessing
 from schema.collection import Fingerprint
 
-_LAYOUT = "1"
+_LAYOUT = "2"
 _TOLD = "engine.json"
 
 
@@ -29,12 +29,14 @@ _TOLD = "engine.json"
 class Kept:
     """What was measured. `rates` are pictures a second by engine, `agreement` the least cosine between their vectors.
 
+    `portion` is how many pictures at once ONNX Runtime is fastest with.
     `why_not` says why there is no ONNX of it, empty where there is.
     `preprocessing` is None where a model's own processor prepares pictures; that one comes with torch only.
     """
 
     engine: str
     rates: dict[str, float]
+    portion: int
     agreement: float
     why_not: str
     fingerprint: Fingerprint

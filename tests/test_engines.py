@@ -11,7 +11,7 @@ import pytest
 
 import encode.onnx
 from encode.encoder import Encoder, TextEncoder
-from encode.engines import SAME
+from encode.engines import SAME, _best_portion
 from encode.kept import Shelf, cache_folder
 from encode.models import load_encoder
 from encode.onnx import OnnxEncoder
@@ -79,6 +79,22 @@ def test_what_was_measured_is_kept_and_needs_no_torch(measured: Path, cache: Pat
     )
     no_gpu = "(1, 1280) False\n"
     assert done.stdout == no_gpu or not sys.platform.startswith("linux")
+
+
+def test_as_many_pictures_at_once_as_pay(measured: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copytree(measured, cache)
+    encoder = load_encoder(engine="onnx")
+    assert isinstance(encoder, OnnxEncoder)
+    pixels = np.concatenate([prepared(encoder), prepared(encoder)[:3]])
+
+    encoder.portion = len(pixels)
+    together = encoder.encode_images(pixels)
+    encoder.portion = 4
+    assert np.abs(encoder.encode_images(pixels) - together).max() < 1e-4
+
+    speeds = {1: 20.0, 2: 25.0, 4: 29.5, 8: 30.0, 16: 24.0}
+    monkeypatch.setattr("encode.engines.rate", lambda encoder, *_: speeds[encoder.portion])
+    assert _best_portion(encoder, pixels, 1) == (4, 29.5)
 
 
 def test_a_model_with_words_has_them_from_torch() -> None:
