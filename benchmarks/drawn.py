@@ -42,7 +42,7 @@ class Catalogue:
         fingerprint = Fingerprint("bench", "none", DIM, "none", "none")
         store = Store.create(uri, fingerprint, collection=f"drawn_{len(self.vectors)}")
         if store.count() != len(self.vectors):
-            store.upsert(self._rows())
+            store.upsert(self.rows())
             store.flush()
         return store
 
@@ -55,7 +55,8 @@ class Catalogue:
                 best.setdefault(self.products[n], scores[n])
         return set(best)
 
-    def _rows(self) -> Iterator[ImageRow]:
+    def rows(self) -> Iterator[ImageRow]:
+        """The rows, one after the other."""
         for n, product in enumerate(self.products):
             picture = ProductImage.named("bench", product, str(n), f"{n}.jpg", {"chance": float(self.chance[n])})
             yield ImageRow.of(picture, FileState(str(n), 1, 1), self.vectors[n])

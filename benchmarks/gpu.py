@@ -1,6 +1,6 @@
 """Images per second on a GPU: from JPEG files into a collection, the network alone, and decoding alone.
 
-    python benchmarks/gpu.py [--device cuda] [--images 20000] [--uri http://localhost:19530] [FOLDER]
+    python benchmarks/gpu.py [--device cuda] [--engine compile] [--images 20000] [--uri http://localhost:19530] [FOLDER]
 
 CLIP ViT-B/32, B/16 and L/14 have random weights, which are as fast as any. The files are those of FOLDER, or drawn
 ones, again and again, each made another by bytes after its end. The device is busy when nvidia-smi sees a kernel.
@@ -52,6 +52,7 @@ class Found(NamedTuple):
 @click.option("--num-workers", default=cores(), show_default="the cores")
 @click.option("--device", default="cuda", show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
+@click.option("--engine", type=click.Choice(["torch", "compile"]), default="torch", show_default=True)
 @click.option("--batch-size", type=int, help="Measured, without it.")
 @click.option("--uri", help="A Milvus server; without it, Milvus Lite.")
 def main(
@@ -128,7 +129,7 @@ def _line(name: str, batch: int, found: Found) -> str:
 def _engine(name: str, options: dict[str, str]) -> "Engine":
     from ingest.options import load_engine
 
-    return load_engine(name, {"engine": "torch", **options})
+    return load_engine(name, options)
 
 
 def _random_clip(size: str, scratch: Path) -> str:

@@ -32,7 +32,12 @@ class Crew:
             self._free.put(worker)
 
 
-def spread(encoder: TorchEncoder, devices: Sequence[torch.device], lanes: int) -> None:
-    """Have an encoder work on more devices than its own, which is the first of `devices`; words stay on that one."""
+def spread(encoder: TorchEncoder, devices: Sequence[torch.device], lanes: int) -> list[Worker]:
+    """Have an encoder work on more devices than its own, which is the first of `devices`; words stay on that one.
+
+    Returns a worker for each.
+    """
     copies = [Worker(copy.deepcopy(encoder.network).to(device), device) for device in devices[1:]]
-    encoder.work = Crew([encoder.worker, *copies], lanes)
+    workers = [encoder.worker, *copies]
+    encoder.work = Crew(workers, lanes)
+    return workers

@@ -10,26 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
-from PIL import Image, ImageFilter
 
+from encode.agreement import SAME, agreement, drawn
 from encode.encoder import Encoder, TextEncoder
 from encode.kept import Kept, Shelf
 from encode.machine import cores
 from encode.preprocess import Pixels, Prepare, Preprocessing
 from encode.rate import rate
 from schema.errors import EncoderUnavailable
-from schema.product import Vectors
 
 if TYPE_CHECKING:
     from encode.network import TorchEncoder
     from encode.onnx import OnnxEncoder
 
-EngineName = Literal["auto", "kept", "torch", "onnx"]
-"""auto measures, once, which is faster; kept takes what was measured, and torch where nothing was."""
+EngineName = Literal["auto", "kept", "torch", "onnx", "compile"]
+"""auto measures, once, which is faster; kept takes what was measured, and torch where nothing was.
 
-SAME = 0.9999
-"""The least cosine between two vectors of one picture that counts as the same."""
+compile is torch, whose network the caller has compiled.
+"""
 
+_BY_TORCH = ("torch", "compile")
 _BATCH = 16
 _PORTIONS = (1, 2, 4, 8, _BATCH)
 _ABOUT = 0.97
@@ -53,7 +53,7 @@ def with_engine(files: Callable[[], list[Path]], load: Callable[[], "TorchEncode
 
     Raises EncoderUnavailable, also where ONNX is demanded and cannot be had.
     """
-    if wish.engine == "torch" or wish.device not in ("auto", "cpu") or wish.dtype not in ("auto", "float32"):
+    if wish.engine in _BY_TORCH or wish.device not in ("auto", "cpu") or wish.dtype not in ("auto", "float32"):
         return _only_torch(load, wish)
     if wish.device == "cpu" or _no_gpu():
         found = _recalled(files(), load, wish)
@@ -145,14 +145,14 @@ def _measured(shelf: Shelf, encoder: "TorchEncoder", lanes: int) -> Kept:
     from encode.onnx import OnnxEncoder, Share, export
 
     with shelf.new() as made:
-        network, why_not, agreement, portion = made / shelf.network.name, "", 0.0, _BATCH
-        pixels = np.stack([encoder.prepare(picture) for picture in _drawn(_BATCH)])
+        network, why_not, cosine, portion = made / shelf.network.name, "", 0.0, _BATCH
+        pixels = np.stack([encoder.prepare(picture) for picture in drawn(_BATCH)])
         rates = {}
         try:
             export(encoder, network)
             share = Share(_threads_of(lanes), _BATCH)
             onnx = OnnxEncoder(network, encoder.prepare_image, encoder.fingerprint, share)
-            agreement = _agreement(encoder.encode_images(pixels), onnx.encode_images(pixels))
+            cosine = agreement(encoder.encode_images(pixels), onnx.encode_images(pixels))
             portion, rates["onnx"] = _best_portion(onnx, pixels, lanes)
         # Exporting fails in as many ways as there are networks.
         except Exception as error:  # noqa: BLE001
@@ -160,29 +160,16 @@ def _measured(shelf: Shelf, encoder: "TorchEncoder", lanes: int) -> Kept:
         with _torch_threads(_threads_of(lanes)):
             rates["torch"] = rate(encoder, pixels, lanes, _SECONDS)
         # NaN is less than nothing.
-        if not why_not and not agreement >= SAME:
-            why_not = f"its vectors are not the same (cosine {agreement:.6f})"
+        if not why_not and not cosine >= SAME:
+            why_not = f"its vectors are not the same (cosine {cosine:.6f})"
         if why_not:
             network.unlink(missing_ok=True)
         faster = "onnx" if not why_not and rates["onnx"] > rates["torch"] else "torch"
         ours = encoder.prepare_image if isinstance(encoder.prepare_image, Preprocessing) else None
         words = isinstance(encoder, TextEncoder)
-        kept = Kept(faster, rates, portion, agreement, why_not, encoder.fingerprint, ours, words)
+        kept = Kept(faster, rates, portion, cosine, why_not, encoder.fingerprint, ours, words)
         shelf.put(kept, made)
     return kept
-
-
-def _drawn(count: int) -> Iterator[Image.Image]:
-    """Pictures between a blur and noise, so that vectors differ."""
-    random = np.random.default_rng(0)
-    for place in range(count):
-        noise = Image.fromarray(random.integers(0, 256, (300, 260, 3), dtype=np.uint8))
-        yield noise.filter(ImageFilter.GaussianBlur(place))
-
-
-def _agreement(ones: Vectors, others: Vectors) -> float:
-    """The least cosine between two vectors of one picture."""
-    return float(np.einsum("nd,nd->n", ones, others).min())
 
 
 def _best_portion(encoder: "OnnxEncoder", pixels: Pixels, lanes: int) -> tuple[int, float]:

@@ -21,7 +21,12 @@ class Worker:
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         self.device = device
         self.most = sys.maxsize
+        self._whole = network
         self._network = Streams(network, device) if device.type == "cuda" else network
+
+    def compile(self) -> None:
+        """Have torch compile the network, for batches of any size, with the next one."""
+        self._whole.compile(dynamic=True)
 
     def __call__(self, batch: Pixels) -> Vectors:
         """Encode prepared pictures: (n, …) to float32 (n, dim). Raises EncoderUnavailable where not even one fits."""

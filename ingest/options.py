@@ -71,15 +71,18 @@ def load_engine(name: str, options: dict[str, Any]) -> "Engine":
 
 
 def _on_devices(encoder: "TorchEncoder", options: dict[str, Any]) -> "Engine":
+    from encode.compiled import compile_networks
     from encode.crew import spread
     from encode.device import devices, own_process
     from encode.probe import batch_for
     from ingest.model import Engine
 
+    tell = partial(click.echo, err=True)
     lanes, size = own_process(encoder.device), options["batch_size"]
     if size is None and encoder.device.type == "cuda":
-        size = batch_for(encoder, lanes, partial(click.echo, err=True))
+        size = batch_for(encoder, lanes, tell)
     all_of_them = devices(options["device"])
-    if len(all_of_them) > 1:
-        spread(encoder, all_of_them, lanes)
+    workers = spread(encoder, all_of_them, lanes) if len(all_of_them) > 1 else [encoder.worker]
+    if options["engine"] == "compile":
+        compile_networks(encoder, workers, tell)
     return Engine(encoder, size or _USUAL, lanes * len(all_of_them))

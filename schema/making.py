@@ -48,6 +48,12 @@ def made_collections(wire: Wire) -> list[str]:
 
 def make_version(wire: Wire, version: str, fingerprint: Fingerprint) -> None:
     """Make an empty version, indexed and loaded, that nobody sees until the alias points to it."""
+    make_columns(wire, version, fingerprint)
+    index_and_load(wire, version)
+
+
+def make_columns(wire: Wire, version: str, fingerprint: Fingerprint) -> None:
+    """Make an empty version that can be written to, and not yet read."""
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("image_id", DataType.VARCHAR, is_primary=True, max_length=MAX_BYTES["image_id"])
     schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=fingerprint.dim)
@@ -64,8 +70,14 @@ def make_version(wire: Wire, version: str, fingerprint: Fingerprint) -> None:
         MADE_PROPERTY: datetime.now(UTC).isoformat(timespec="seconds"),
     }
     wire.call("create_collection", version, schema=schema, properties=properties)
-    # A 2.3 server takes no further index once the collection is loaded, so the load comes after both. Milvus Lite needs
-    # none to compare every row: its FLAT would be a second copy of all vectors, on the disk and in memory.
+
+
+def index_and_load(wire: Wire, version: str) -> None:
+    """Make it readable, in a server by a graph that is built as rows come.
+
+    A 2.3 server takes no further index once the collection is loaded, so the load comes after both. Milvus Lite needs
+    none to compare every row: its FLAT would be a second copy of all vectors, on the disk and in memory.
+    """
     if not is_lite(wire.uri):
         wire.call("create_index", version, _vector_index())
         _index_product_ids(wire, version)

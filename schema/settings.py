@@ -15,11 +15,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_URI = "./lookalike.db"
 
-HERE = ("auto", "torch", "onnx")
+HERE = ("auto", "torch", "onnx", "compile")
 ANYWHERE = (*HERE, "ray")
 _ENGINES = {
-    HERE: "What runs it on a CPU; auto measures once which is faster.",
-    ANYWHERE: "What runs it on a CPU; auto measures once which is faster; ray: a cluster reads, decodes and runs it.",
+    HERE: "What runs it on a CPU; auto measures once which is faster. On any device, compile: torch.compile first.",
+    ANYWHERE: "What runs it on a CPU; auto measures once which is faster. On any device, compile: torch.compile first; "
+    "ray: a cluster reads, decodes and runs it.",
 }
 
 _SERVER_SCHEMES = ("http://", "https://", "tcp://", "unix:")

@@ -4,6 +4,7 @@ No GPU is needed: a network that has memory for so many pictures and no more has
 """
 
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 from click.testing import CliRunner
 from conftest import bring
 from PIL import Image
 from torch import nn
 
 from benchmarks.gpu import main as benchmark
+from encode.agreement import SAME, agreement
+from encode.compiled import compile_networks
 from encode.crew import spread
 from encode.device import devices, own_process
 from encode.models import DEFAULT, load_encoder
@@ -133,6 +137,53 @@ def test_several_devices_share_the_batches_and_keep_their_order() -> None:
 
     assert np.array_equal(np.concatenate(vectors), on_cpu(Corners()).encode_images(drawn(48)))
     assert len(Meeting.seen) == 2
+
+
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler")
+
+
+@needs_compiler
+def test_compiled_networks_give_the_same_vectors() -> None:
+    encoder = on_cpu(Corners())
+    expected = encoder.encode_images(drawn(7))
+
+    compile_networks(encoder, spread(encoder, [CPU, CPU], lanes=1), tell=lambda message: None)
+
+    for size in (7, 7, 1, 3):
+        assert agreement(encoder.encode_images(drawn(7)[:size]), expected[:size]) >= SAME
+
+
+def test_a_command_compiles_when_it_is_told_to(capsys: pytest.CaptureFixture[str]) -> None:
+    # A compiler would take most of a minute.
+    with torch._dynamo.config.patch(disable=True):
+        engine = load_engine(DEFAULT, {"device": "cpu", "dtype": "auto", "engine": "compile", "batch_size": None})
+
+    assert isinstance(engine.encoder, TorchEncoder)
+    assert re.search(r"compiling efficientnet-lite0.*\ncompiled in \d+ s", capsys.readouterr().err)
+
+
+class Otherwise(Corners):
+    """Is another network once it is compiled."""
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return -pictures.flatten(1) if torch.compiler.is_compiling() else pictures.flatten(1)
+
+
+@needs_compiler
+def test_a_network_that_is_another_when_compiled_is_refused() -> None:
+    encoder = on_cpu(Otherwise())
+    with pytest.raises(EncoderUnavailable, match=r"corners gives other vectors on cpu \(cosine -1.*--engine torch"):
+        compile_networks(encoder, [encoder.worker], tell=lambda message: None)
+
+
+def test_where_nothing_can_be_compiled_that_is_said() -> None:
+    encoder = on_cpu(Corners())
+    without = torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True})
+    with (
+        without,
+        pytest.raises(EncoderUnavailable, match=r"corners cannot be compiled here \(.*\); take --engine torch"),
+    ):
+        compile_networks(encoder, [encoder.worker], tell=lambda message: None)
 
 
 def test_devices_are_named_one_by_one() -> None:

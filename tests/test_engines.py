@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import encode.onnx
+from encode.agreement import SAME
 from encode.encoder import Encoder, TextEncoder
-from encode.engines import SAME, _best_portion
+from encode.engines import _best_portion
 from encode.kept import Shelf, cache_folder
 from encode.models import load_encoder
 from encode.onnx import OnnxEncoder
