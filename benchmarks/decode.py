@@ -3,7 +3,9 @@
     python benchmarks/decode.py [--photos 200] [FOLDER]
 
 Every photo is decoded by all of them in turn, also enlarged to the sizes of cameras and shops; printed are the median
-milliseconds of one thread, and how alike the pixels are. The binding is simplejpeg (pip install simplejpeg).
+milliseconds of one thread, and how alike the pixels are. The binding is simplejpeg (pip install simplejpeg). Then as
+many threads as cores decode them, by themselves and by a process each; printed are pictures a second, and what this
+process spends on a picture: where that is Python, one thread does it at a time.
 """
 
 import io
@@ -11,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -21,11 +24,15 @@ from PIL import Image
 
 sys.path[0] = str(Path(__file__).parents[1])
 
-from encode.decode import decode, open_picture, reduce, unpack  # noqa: E402  the path comes first
+from encode.budget import PixelBudget  # noqa: E402  the path comes first
+from encode.decode import MAX_PIXELS, decode, open_picture, reduce, unpack  # noqa: E402
+from encode.decoders import Decoders  # noqa: E402
+from encode.machine import cores  # noqa: E402
 from encode.preprocess import Preprocessing  # noqa: E402
 
 Pixels = npt.NDArray[np.uint8]
 EDGE = 256
+_TIMES = 5
 PREPARE = Preprocessing(224, 224, EDGE, Image.Resampling.BICUBIC, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
@@ -37,7 +44,9 @@ def main(folder: Path | None, photos: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         files = sorted((folder or _drawn(Path(scratch))).rglob("*.jpg"))
         for edge in (348, 1_044, 2_088):
-            _compare(edge, [_enlarged(file, edge) for file in islice(files, photos)])
+            contents = [_enlarged(file, edge) for file in islice(files, photos)]
+            _compare(edge, contents)
+            _together(contents)
 
 
 def _compare(edge: int, contents: list[bytes]) -> None:
@@ -53,6 +62,22 @@ def _compare(edge: int, contents: list[bytes]) -> None:
             off[name].append(float(np.abs(pixels - whole).mean()))
     for name in CASES:
         print(f"  {name:42} {np.median(took[name]):6.2f} ms   off by {np.mean(off[name]):.2f} of 255", flush=True)
+
+
+def _together(contents: list[bytes]) -> None:
+    threads, budget = cores(), PixelBudget(MAX_PIXELS)
+    with Decoders(PREPARE, threads, MAX_PIXELS) as decoders, ThreadPoolExecutor(threads) as pool:
+        for name, decoded in (
+            ("threads", _lookalike),
+            ("threads, by a process each", lambda content: decoders(content, budget)),
+        ):
+            list(pool.map(decoded, contents))
+            started, before = time.perf_counter(), time.process_time()
+            for _ in range(_TIMES):
+                list(pool.map(decoded, contents))
+            count = _TIMES * len(contents)
+            rate, own = count / (time.perf_counter() - started), (time.process_time() - before) / count
+            print(f"  {threads} {name:40} {rate:6.0f} /s  {1_000 * own:.2f} ms of this process", flush=True)
 
 
 def _pillow(content: bytes) -> Pixels:

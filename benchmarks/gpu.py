@@ -54,11 +54,14 @@ class Found(NamedTuple):
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--engine", type=click.Choice(["torch", "compile"]), default="torch", show_default=True)
 @click.option("--batch-size", type=int, help="Measured, without it.")
+@click.option("--decode-processes", type=int, help="As `lookalike ingest` would have them, without it.")
 @click.option("--uri", help="A Milvus server; without it, Milvus Lite.")
 def main(
     folder: Path | None, models: tuple[str, ...], images: int, seconds: float, num_workers: int, **options: str
 ) -> None:
     """Measure each model, and print a line for it."""
+    from ingest.options import load_engine
+
     keep_freed_memory()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         files = _files(folder, Path(scratch), images)
@@ -70,7 +73,8 @@ def main(
             f"  {'':10} {'batch':>5} {'images/s':>9} {'forward':>9} {'of it':>6} {'decode':>9} {'of it':>6} {'busy':>5}"
         )
         for model in models:
-            engine = _engine(_random_clip(model, Path(scratch)) if model in CLIPS else model, options)
+            name = _random_clip(model, Path(scratch)) if model in CLIPS else model
+            engine = load_engine(name, {**options, "num_workers": num_workers, "max_pixels": None})
             found = _measure(engine, files, uri, num_workers, seconds)
             print(_line(Path(model).name if model not in CLIPS else model, engine.batch_size, found), flush=True)
 
@@ -78,18 +82,19 @@ def main(
 def _measure(engine: "Engine", files: list[Path], uri: str, workers: int, seconds: float) -> Found:
     import numpy as np
 
-    from encode.decode import open_picture, reduce, unpack
+    from encode.budget import PixelBudget
+    from encode.decode import MAX_PIXELS
     from encode.rate import rate
     from ingest.files import read
     from ingest.stages import in_parallel
 
-    encoder = engine.encoder
+    budget = PixelBudget(MAX_PIXELS)
 
     def prepared(file: Path) -> "np.ndarray":
-        return encoder.prepare(unpack(reduce(open_picture(read(str(file))[0]), encoder.edge)))
+        return engine.prepare(read(str(file))[0], budget, None)
 
     pixels = np.stack([prepared(files[0])] * engine.batch_size)
-    forward = rate(encoder, pixels, engine.lanes, seconds)
+    forward = rate(engine.encoder, pixels, engine.lanes, seconds)
     started = time.perf_counter()
     for _ in in_parallel(prepared, files, workers=workers, ahead=8 * workers):
         pass
@@ -124,12 +129,6 @@ def _line(name: str, batch: int, found: Found) -> str:
         f"  {name:10} {batch:5} {whole:9.1f} {forward:9.1f} {whole / forward:6.2f} "
         f"{decode:9.1f} {whole / decode:6.2f} {seen:>5}"
     )
-
-
-def _engine(name: str, options: dict[str, str]) -> "Engine":
-    from ingest.options import load_engine
-
-    return load_engine(name, options)
 
 
 def _random_clip(size: str, scratch: Path) -> str:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from schema.product import FileState, Vectors
 
 if TYPE_CHECKING:
     from ray import ObjectRef
+
+    from encode.decoders import Decoders
 
 Content: TypeAlias = "bytes | ObjectRef"
 """The bytes of a picture; on Ray, where they are."""
@@ -72,6 +74,8 @@ class Engine:
     encoder: Encoder
     batch_size: int = 32
     lanes: int = 1
+    decoders: "Decoders | None" = None
+    """Processes that decode; without them, it is done by the thread that asks for it."""
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -79,7 +83,10 @@ class Engine:
         return self.encoder.fingerprint
 
     def prepare(self, content: Content, budget: PixelBudget, profile: Profile | None) -> Pixels:
-        """Prepare one picture on this thread."""
+        """Prepare one picture on this thread, or in a process beside it: then decode and resize are one."""
+        if self.decoders is not None:
+            with spent(profile, "decode"):
+                return self.decoders(cast("bytes", content), budget)
         return Preparation(self.encoder.edge, self.encoder.prepare)(content, budget, profile)
 
     def encode(self, pictures: Sequence[Prepared]) -> Vectors:

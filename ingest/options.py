@@ -7,27 +7,38 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from encode.decode import MOST_PIXELS
+from encode.decode import MAX_PIXELS, MOST_PIXELS
 from encode.machine import MOST_LANES, cores
+from schema.errors import BadSettings
 from schema.output import format_option
 from schema.settings import HERE, encoder_options, setting
 
 if TYPE_CHECKING:
+    from encode.decoders import Decoders
+    from encode.encoder import Encoder
     from encode.network import TorchEncoder
     from ingest.model import Engine
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_THREADS_SUFFICE = 4
+"""More than so many threads that decode wait for each other: each holds Python's lock a fifth of its time."""
 
 _USUAL = 16
 """Pictures in a batch where nothing is measured."""
 
 
 def engine_options(command: Command, engines: tuple[str, ...] = HERE) -> Command:
-    """Add --batch-size, --num-workers, --max-pixels, --device and --dtype."""
+    """Add --batch-size, --num-workers, --decode-processes, --max-pixels, --device and --dtype."""
+    processes = setting(
+        "--decode-processes",
+        type=click.IntRange(0, 256),
+        help="Processes that decode for the threads.  [default: none; on a GPU with more than 4 threads, as many]",
+    )
     workers = setting(
         "--num-workers", type=click.IntRange(1, 256), help="Threads that read and decode.  [default: the cores]"
     )
-    return engine_settings(workers(command), engines)
+    return engine_settings(workers(processes(command)), engines)
 
 
 def engine_settings(command: Command, engines: tuple[str, ...] = HERE) -> Command:
@@ -66,8 +77,29 @@ def load_engine(name: str, options: dict[str, Any]) -> "Engine":
         tell=partial(click.echo, err=True),
     )
     if not hasattr(encoder, "worker"):
-        return Engine(encoder, options["batch_size"] or _USUAL, lanes)
+        return Engine(encoder, options["batch_size"] or _USUAL, lanes, _decoders(encoder, options, gpu=False))
     return _on_devices(cast("TorchEncoder", encoder), options)
+
+
+def _decoders(encoder: "Encoder", options: dict[str, Any], *, gpu: bool) -> "Decoders | None":
+    """Processes that decode where they are wanted, or where threads would not keep up with a GPU."""
+    if "decode_processes" not in options:  # a service decodes what it is asked with
+        return None
+    threads, wanted = options["num_workers"] or cores(), options["decode_processes"]
+    count = (threads if gpu and threads > _THREADS_SUFFICE else 0) if wanted is None else min(wanted, threads)
+    if not count:
+        return None
+    from encode.decoders import Decoders
+    from encode.preprocess import Preprocessing
+
+    prepare = getattr(encoder, "prepare_image", None)
+    if not isinstance(prepare, Preprocessing):
+        if wanted:
+            raise BadSettings(
+                f"{encoder.fingerprint.encoder} prepares pictures its own way; leave out --decode-processes"
+            )
+        return None
+    return Decoders(prepare, count, options["max_pixels"] or MAX_PIXELS)
 
 
 def _on_devices(encoder: "TorchEncoder", options: dict[str, Any]) -> "Engine":
@@ -85,4 +117,5 @@ def _on_devices(encoder: "TorchEncoder", options: dict[str, Any]) -> "Engine":
     workers = spread(encoder, all_of_them, lanes) if len(all_of_them) > 1 else [encoder.worker]
     if options["engine"] == "compile":
         compile_networks(encoder, workers, tell)
-    return Engine(encoder, size or _USUAL, lanes * len(all_of_them))
+    decoders = _decoders(encoder, options, gpu=encoder.device.type == "cuda")
+    return Engine(encoder, size or _USUAL, lanes * len(all_of_them), decoders)
