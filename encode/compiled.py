@@ -12,6 +12,9 @@ from encode.preprocess import Pixels
 from encode.worker import Worker
 from schema.errors import EncoderUnavailable
 
+_SIZES = (3, 2, 1)
+"""Torch compiles the first for just so many pictures, the second for any number of them, the third for one."""
+
 
 def compile_networks(encoder: TorchEncoder, workers: Sequence[Worker], tell: Callable[[str], object]) -> None:
     """Compile the network of each worker, before any thread uses it; `tell` hears of what takes a while.
@@ -19,7 +22,10 @@ def compile_networks(encoder: TorchEncoder, workers: Sequence[Worker], tell: Cal
     Raises EncoderUnavailable where torch cannot, or where the vectors become others.
     """
     name, same = encoder.fingerprint.encoder, SAME if encoder.dtype == torch.float32 else SAME_IN_HALF
-    pixels = np.stack([encoder.prepare(picture) for picture in drawn(2)])
+    pixels = np.stack([encoder.prepare(picture) for picture in drawn(max(_SIZES))])
+    # All workers share it; past it, torch goes on without compiling.
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, 2 * len(_SIZES) * len(workers))
     tell(f"compiling {name}, which takes up to some minutes …")
     started = time.perf_counter()
     for worker in workers:
@@ -37,9 +43,9 @@ def _compiled(name: str, worker: Worker, pixels: Pixels) -> float:
     before = worker(pixels)
     worker.compile()
     try:
-        # Torch compiles apart what is for one picture, and what is for any other number of them.
-        return min(agreement(before, worker(pixels)), agreement(before[:1], worker(pixels[:1])))
+        return float(np.min([agreement(before[:size], worker(pixels[:size])) for size in _SIZES]))
     # The compiler, and the compilers that it calls, fail in as many ways as there are machines.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        cause = getattr(error, "inner_exception", error)
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:300]
         raise EncoderUnavailable(f"{name} cannot be compiled here ({reason}); take --engine torch") from error

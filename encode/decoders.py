@@ -4,7 +4,9 @@ A thread of this process hands over the bytes of a picture and gets its pixels b
 that dies of a picture takes no other one with it.
 """
 
+import os
 import pickle
+import signal
 import socket
 import struct
 import subprocess
@@ -17,7 +19,6 @@ import numpy as np
 
 from encode.budget import PixelBudget
 from encode.decode import open_picture, reduce, unpack
-from encode.machine import keep_freed_memory
 from encode.preprocess import Pixels, Preprocessing
 from schema.errors import BadImage, EncoderUnavailable
 
@@ -28,47 +29,46 @@ _PIXELS, _BAD, _LARGE = b"p", b"b", b"l"
 
 _GO = b"!"
 _ATTEMPTS = 2
-_NOT_STARTED = "a process that decodes cannot be started ({}); take --decode-processes 0"
+_MOST_LOST = 3
+"""So many pictures one after the other that processes died of are no pictures' fault."""
 
 
 class Decoders:
     """Processes that decode and prepare pictures; called by as many threads.
 
-    Each may decode pictures of its part of `most` pixels as it likes; larger ones wait for the caller's budget. So at
-    most twice as many pixels are decoded at the same time.
+    Each is started by the first picture that needs it, and ends with this process, however that ends. It may decode
+    pictures of its part of `most` pixels as it likes; larger ones wait for the caller's budget. So at most twice as
+    many pixels are decoded at the same time.
     """
 
     def __init__(self, prepare: Preprocessing, processes: int, most: int) -> None:
         self._prepare = prepare
         self._children = [_Child(prepare, most, most // processes) for _ in range(processes)]
+        self._lost = 0
         self._free: SimpleQueue[_Child] = SimpleQueue()
         for child in self._children:
             self._free.put(child)
 
     def __call__(self, content: bytes, budget: PixelBudget) -> Pixels:
-        """Decode one picture and prepare it: uint8 (height, width, 3). Raises BadImage, EncoderUnavailable."""
+        """Decode one picture and prepare it: uint8 (height, width, 3).
+
+        Raises BadImage, and EncoderUnavailable where no process can be had, or all of them die.
+        """
         child = self._free.get()
         try:
-            pixels = np.empty((self._prepare.height, self._prepare.width, 3), dtype=np.uint8)
-            for _ in range(_ATTEMPTS):
-                try:
-                    child.decode(content, budget, pixels)
-                    return pixels
-                except ConnectionError:  # it is dead
-                    child.start_again()
-            raise BadImage(f"{_ATTEMPTS} processes died while they decoded it; make it anew, or smaller")
+            return self._decoded(child, content, budget)
         finally:
             self._free.put(child)
 
     @property
     def pids(self) -> list[int]:
-        """The processes."""
-        return [child.process.pid for child in self._children]
+        """The processes that were started."""
+        return [child.process.pid for child in self._children if child.process]
 
     def close(self) -> None:
-        """End the processes. They also end with this process, however that ends."""
+        """End the processes; a further picture starts them again."""
         for child in self._children:
-            child.close()
+            child.end()
 
     def __enter__(self) -> "Decoders":
         return self
@@ -78,64 +78,83 @@ class Decoders:
     ) -> None:
         self.close()
 
+    def _decoded(self, child: "_Child", content: bytes, budget: PixelBudget) -> Pixels:
+        pixels = np.empty((self._prepare.height, self._prepare.width, 3), dtype=np.uint8)
+        for _ in range(_ATTEMPTS):
+            try:
+                child.decode(content, budget, pixels)
+            except ConnectionError:  # it has died
+                continue
+            self._lost = 0
+            return pixels
+        self._lost += 1
+        if self._lost >= _MOST_LOST:
+            raise EncoderUnavailable(
+                f"the processes that decode die ({child.died_of}): does the memory suffice? "
+                "Take a smaller --decode-processes or --max-pixels, or --decode-processes 0"
+            )
+        raise BadImage(f"{_ATTEMPTS} processes died of it ({child.died_of}); make it anew, or smaller")
+
 
 class _Child:
-    """A process, and the connection to it."""
+    """A process, once it is needed, and the connection to it."""
 
     def __init__(self, prepare: Preprocessing, most: int, share: int) -> None:
         self._told = pickle.dumps((prepare, most, share))
-        self.start()
-
-    def start(self) -> None:
-        """Start it; that it is ready is seen with the first picture. Raises EncoderUnavailable."""
-        self._ready = False
-        self._ours, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-P", "-m", "encode.decoders", str(theirs.fileno())]
-            try:
-                self.process = subprocess.Popen(  # noqa: S603  our own
-                    command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
-                )
-            except OSError as error:
-                raise EncoderUnavailable(_NOT_STARTED.format(error)) from error
-
-    def start_again(self) -> None:
-        self.close()
-        self.start()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.died_of = ""
 
     def decode(self, content: bytes, budget: PixelBudget, pixels: Pixels) -> None:
-        """Have a picture decoded into `pixels`. Raises BadImage, and ConnectionError where the process died."""
-        if not self._ready:
-            self._greet()
-        _send(self._ours, content)
-        kind, number = self._answer()
-        if kind == _LARGE:
-            with budget.take(number):
-                self._ours.sendall(_GO)
-                kind, number = self._answer()
-        if kind == _BAD:
-            raise BadImage(_received(self._ours, number).decode())
-        _fill(self._ours, pixels.data.cast("B"))
-
-    def _greet(self) -> None:
-        """Tell it what to do. Raises EncoderUnavailable where it cannot even begin, which is no picture's fault."""
+        """Decode a picture into `pixels`. Raises BadImage, EncoderUnavailable, and ConnectionError when it has died."""
+        connection = self._connection if self.process else self._start()
         try:
-            _send(self._ours, self._told)
-            _received(self._ours, len(_GO))
-        except ConnectionError as error:
-            status = self.process.wait()
-            if status < 0:  # somebody has killed it
-                raise
-            raise EncoderUnavailable(_NOT_STARTED.format(f"exit status {status}")) from error
-        self._ready = True
+            _send(connection, content)
+            kind, number = _answer(connection)
+            if kind == _LARGE:
+                with budget.take(number):
+                    connection.sendall(_GO)
+                    kind, number = _answer(connection)
+            reason = _received(connection, number).decode() if kind == _BAD else None
+            if reason is None:
+                _fill(connection, pixels.data.cast("B"))
+        # Whatever it is, the next picture must not get the rest of this one's answer.
+        except BaseException:
+            self.end()
+            raise
+        if reason is not None:
+            raise BadImage(reason)
 
-    def close(self) -> None:
-        self._ours.close()
-        self.process.wait()
+    def end(self) -> None:
+        """End the process; the next picture starts another one."""
+        process, self.process = self.process, None
+        if process:
+            self._connection.close()
+            self.died_of = _fate(process.wait())
 
-    def _answer(self) -> tuple[bytes, int]:
-        kind, number = _ANSWER.unpack(_received(self._ours, _ANSWER.size))
-        return kind, number
+    def _start(self) -> socket.socket:
+        """Start it, and wait until it is ready. Raises EncoderUnavailable: that is no picture's fault."""
+        try:
+            self._connection, theirs = socket.socketpair()
+            with theirs:
+                command = [sys.executable, "-P", "-m", "encode.decoders", str(theirs.fileno())]
+                self.process = subprocess.Popen(  # noqa: S603  our own
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    # numpy would start a thread for each core, and each process all of them.
+                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                    # Ctrl-C is for the process that has started it, which says when it ends.
+                    process_group=0,
+                )
+            _send(self._connection, self._told)
+            _received(self._connection, len(_GO))
+        except OSError as error:
+            self.end()
+            reason = self.died_of if isinstance(error, ConnectionError) else error
+            raise EncoderUnavailable(
+                f"a process that decodes cannot be started ({reason}); take --decode-processes 0"
+            ) from error
+        return self._connection
 
 
 def serve(connection: socket.socket) -> None:
@@ -156,6 +175,11 @@ def serve(connection: socket.socket) -> None:
         else:
             connection.sendall(_ANSWER.pack(_PIXELS, pixels.nbytes))
             connection.sendall(np.ascontiguousarray(pixels).data)
+
+
+def _answer(connection: socket.socket) -> tuple[bytes, int]:
+    kind, number = _ANSWER.unpack(_received(connection, _ANSWER.size))
+    return kind, number
 
 
 def _send(connection: socket.socket, content: bytes) -> None:
@@ -183,14 +207,14 @@ def _fill(connection: socket.socket, rest: memoryview) -> None:
         rest = rest[count:]
 
 
+def _fate(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+
 def main() -> None:
     """Serve the connection whose number is on the command line."""
-    import signal
-
-    # They may be sent to a whole group of processes; the one that has started this one says when it ends.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    keep_freed_memory()
+    # It may be sent to all processes of a service; the one that has started this one says when it ends.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with socket.socket(fileno=int(sys.argv[1])) as connection, suppress(ConnectionError):
         serve(connection)
 

@@ -116,12 +116,12 @@ def _wanted(kept: Kept, wish: Wish) -> bool:
 
 
 def _onnx(shelf: Shelf, kept: Kept, prepare: Prepare, load: Callable[[], "TorchEncoder"], wish: Wish) -> Encoder:
-    from encode.onnx import OnnxEncoder, OnnxTextEncoder, Share
+    from encode.onnx import OnnxEncoder, OnnxTextEncoder, Slice
 
-    share = Share(_threads_of(wish.lanes), kept.portion)
+    part = Slice(_threads_of(wish.lanes), kept.portion)
     if not kept.words:
-        return OnnxEncoder(shelf.network, prepare, kept.fingerprint, share)
-    return OnnxTextEncoder(shelf.network, prepare, kept.fingerprint, share, partial(_words, load))
+        return OnnxEncoder(shelf.network, prepare, kept.fingerprint, part)
+    return OnnxTextEncoder(shelf.network, prepare, kept.fingerprint, part, partial(_words, load))
 
 
 def _words(load: Callable[[], "TorchEncoder"]) -> TextEncoder:
@@ -142,7 +142,7 @@ def _with_network(shelf: Shelf, kept: Kept | None, encoder: "TorchEncoder", wish
 
 
 def _measured(shelf: Shelf, encoder: "TorchEncoder", lanes: int) -> Kept:
-    from encode.onnx import OnnxEncoder, Share, export
+    from encode.onnx import OnnxEncoder, Slice, export
 
     with shelf.new() as made:
         network, why_not, cosine, portion = made / shelf.network.name, "", 0.0, _BATCH
@@ -150,10 +150,10 @@ def _measured(shelf: Shelf, encoder: "TorchEncoder", lanes: int) -> Kept:
         rates = {}
         try:
             export(encoder, network)
-            share = Share(_threads_of(lanes), _BATCH)
-            onnx = OnnxEncoder(network, encoder.prepare_image, encoder.fingerprint, share)
+            part = Slice(_threads_of(lanes), _BATCH)
+            onnx = OnnxEncoder(network, encoder.prepare_image, encoder.fingerprint, part)
             cosine = agreement(encoder.encode_images(pixels), onnx.encode_images(pixels))
-            portion, rates["onnx"] = _best_portion(onnx, pixels, lanes)
+            portion, rates["onnx"] = fewest(_by_portion(onnx, pixels, lanes))
         # Exporting fails in as many ways as there are networks.
         except Exception as error:  # noqa: BLE001
             why_not = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
@@ -163,7 +163,8 @@ def _measured(shelf: Shelf, encoder: "TorchEncoder", lanes: int) -> Kept:
         if not why_not and not cosine >= SAME:
             why_not = f"its vectors are not the same (cosine {cosine:.6f})"
         if why_not:
-            network.unlink(missing_ok=True)
+            for file in made.iterdir():
+                file.unlink()
         faster = "onnx" if not why_not and rates["onnx"] > rates["torch"] else "torch"
         ours = encoder.prepare_image if isinstance(encoder.prepare_image, Preprocessing) else None
         words = isinstance(encoder, TextEncoder)
@@ -172,14 +173,19 @@ def _measured(shelf: Shelf, encoder: "TorchEncoder", lanes: int) -> Kept:
     return kept
 
 
-def _best_portion(encoder: "OnnxEncoder", pixels: Pixels, lanes: int) -> tuple[int, float]:
-    """How many pictures it is fastest with at once, the fewest of about the same, and how many a second that are."""
+def _by_portion(encoder: "OnnxEncoder", pixels: Pixels, lanes: int) -> dict[int, float]:
+    """How many pictures a second it encodes with so many at once."""
     rates = {}
     for portion in _PORTIONS:
         encoder.portion = portion
         rates[portion] = rate(encoder, pixels, lanes, _SECONDS / 2)
+    return rates
+
+
+def fewest(rates: dict[int, float]) -> tuple[int, float]:
+    """Of portions that are about as fast as the fastest one, the smallest, and how fast that is."""
     enough = _ABOUT * max(rates.values())
-    return next((portion, speed) for portion, speed in rates.items() if speed >= enough)
+    return next((portion, rates[portion]) for portion in sorted(rates) if rates[portion] >= enough)
 
 
 def _threads_of(lanes: int) -> int:

@@ -21,7 +21,7 @@ from encode.machine import cores
 from encode.preprocess import Preprocessing
 from schema.collection import Fingerprint
 
-_LAYOUT = "2"
+_LAYOUT = "3"
 _TOLD = "engine.json"
 
 

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 MOST_LANES = 8
 """Batches that are in the network at once: each holds the activations of its pictures."""
@@ -30,5 +31,15 @@ def keep_freed_memory() -> None:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may use; in a container, as many as its share of the time makes."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(there, quota(Path("/sys/fs/cgroup/cpu.max")) or there)
+
+
+def quota(told: Path) -> int | None:
+    """How many cores make the time that a control group (version 2) may use; None without a limit."""
+    try:
+        most, period = told.read_text().split()
+        return None if most == "max" else max(1, -(-int(most) // int(period)))
+    except (OSError, ValueError):  # another system
+        return None

@@ -51,9 +51,10 @@ def load_encoder(name: str = DEFAULT, **wanted: Unpack[Wanted]) -> "Encoder":
     """Load an encoder by its short name, hub id, checkpoint directory or Towhee operator (`towhee:…`).
 
     `device` is auto, cpu, cuda, cuda:N or mps, and of several the first; `dtype` auto, float32, float16 or bfloat16;
-    `engine`, on a CPU, auto (measure once which is faster), kept (as was measured), torch or onnx; `lanes` how many
-    batches are encoded at the same time. Torch is imported here and not before, and not at all where ONNX Runtime takes
-    its place. Raises EncoderUnavailable when weights, device or engine are not to be had.
+    `engine`, on a CPU, auto (measure once which is faster), kept (as was measured), torch or onnx, and on any device
+    compile, which is torch, to be given to compile_networks; `lanes` how many batches are encoded at the same time.
+    Torch is imported here and not before, and not at all where ONNX Runtime takes its place. Raises EncoderUnavailable
+    when weights, device or engine are not to be had.
     """
     if name == "pixels":
         from encode.pixels import PixelEncoder

@@ -25,13 +25,10 @@ import onnxruntime
 if TYPE_CHECKING:
     from encode.network import TorchEncoder
 
-_LARGEST = 2**30
-"""Bytes of parameters that fit into the file of a network itself; protobuf ends at twice that."""
-
 _ERROR = 3
 
 
-class Share(NamedTuple):
+class Slice(NamedTuple):
     """What one batch gets of the processor: threads, and of its cache as much as so many pictures at once take."""
 
     threads: int
@@ -45,11 +42,11 @@ class OnnxEncoder(PreparingEncoder):
     faster with 2 at once, and takes half the memory. Raises EncoderUnavailable for a file that is no network.
     """
 
-    def __init__(self, network: Path, prepare: Prepare, fingerprint: Fingerprint, share: Share) -> None:
+    def __init__(self, network: Path, prepare: Prepare, fingerprint: Fingerprint, part: Slice) -> None:
         super().__init__(prepare, fingerprint)
-        self.portion = share.portion
+        self.portion = part.portion
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = share.threads
+        options.intra_op_num_threads = part.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERROR
         try:
@@ -76,10 +73,10 @@ class OnnxTextEncoder(OnnxEncoder):
         network: Path,
         prepare: Prepare,
         fingerprint: Fingerprint,
-        share: Share,
+        part: Slice,
         load_words: Callable[[], TextEncoder],
     ) -> None:
-        super().__init__(network, prepare, fingerprint, share)
+        super().__init__(network, prepare, fingerprint, part)
         self._load_words = load_words
         self._words: TextEncoder | None = None
         self._loading = threading.Lock()
@@ -97,7 +94,6 @@ def export(encoder: "TorchEncoder", file: Path) -> None:
     import torch
 
     blank = np.stack([np.asarray(encoder.prepare(Image.new("RGB", (64, 64), "grey")))] * 2)
-    size = sum(parameter.nbytes for parameter in encoder.network.parameters())
     # The exporter tells everything it meets, down to packages that are not there.
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -113,7 +109,8 @@ def export(encoder: "TorchEncoder", file: Path) -> None:
                 output_names=["vectors"],
                 dynamic_shapes={"pixels": {0: torch.export.Dim.DYNAMIC}},
                 dynamo=True,
-                external_data=size > _LARGEST,
+                # In a file beside it that is mapped: parsed with the network, they would be in memory twice.
+                external_data=True,
                 verbose=False,
             )
     finally:

@@ -25,8 +25,8 @@ class Worker:
         self._network = Streams(network, device) if device.type == "cuda" else network
 
     def compile(self) -> None:
-        """Have torch compile the network, for batches of any size, with the next one."""
-        self._whole.compile(dynamic=True)
+        """Have torch compile the network, with the next batches."""
+        self._whole.compile()
 
     def __call__(self, batch: Pixels) -> Vectors:
         """Encode prepared pictures: (n, …) to float32 (n, dim). Raises EncoderUnavailable where not even one fits."""

@@ -75,7 +75,7 @@ class Engine:
     batch_size: int = 32
     lanes: int = 1
     decoders: "Decoders | None" = None
-    """Processes that decode; without them, it is done by the thread that asks for it."""
+    """Processes that decode, and end with this one; without them, it is done by the thread that asks for it."""
 
     @property
     def fingerprint(self) -> Fingerprint:

@@ -22,6 +22,8 @@ def on_ray(job: Job, options: dict[str, Any]) -> Job:
     """
     if options["profile"]:
         raise BadSettings("--profile measures this process, and with --engine ray the work is elsewhere; leave it out")
+    if options["decode_processes"]:
+        raise BadSettings("with --engine ray, Ray's workers decode; leave out --decode-processes")
     # Read as Ray is imported. What it says of workers that die it would print among our results; we say it.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -1,5 +1,6 @@
 """Options that the commands share which encode pictures, and the engine that is made of them."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _THREADS_SUFFICE = 4
-"""More than so many threads that decode wait for each other: each holds Python's lock a fifth of its time."""
+"""More than so many threads wait for each other: a small picture needs Python's lock for a fifth of its time."""
+
+_MOST_PROCESSES = 16
+"""Each takes 30 MB, and what its largest picture does."""
 
 _USUAL = 16
 """Pictures in a batch where nothing is measured."""
@@ -77,29 +81,30 @@ def load_engine(name: str, options: dict[str, Any]) -> "Engine":
         tell=partial(click.echo, err=True),
     )
     if not hasattr(encoder, "worker"):
-        return Engine(encoder, options["batch_size"] or _USUAL, lanes, _decoders(encoder, options, gpu=False))
+        return Engine(encoder, options["batch_size"] or _USUAL, lanes, _decoders(encoder, options, usual=0))
     return _on_devices(cast("TorchEncoder", encoder), options)
 
 
-def _decoders(encoder: "Encoder", options: dict[str, Any], *, gpu: bool) -> "Decoders | None":
-    """Processes that decode where they are wanted, or where threads would not keep up with a GPU."""
-    if "decode_processes" not in options:  # a service decodes what it is asked with
-        return None
-    threads, wanted = options["num_workers"] or cores(), options["decode_processes"]
-    count = (threads if gpu and threads > _THREADS_SUFFICE else 0) if wanted is None else min(wanted, threads)
+def beside_gpu(threads: int) -> int:
+    """How many processes decode for so many threads where a GPU waits for them."""
+    return min(threads, _MOST_PROCESSES) if threads > _THREADS_SUFFICE and os.name == "posix" else 0
+
+
+def _decoders(encoder: "Encoder", options: dict[str, Any], usual: int) -> "Decoders | None":
+    """Processes that decode, as many as are wanted; a service, and Ray's workers, have no such option and none."""
+    wanted, threads = options.get("decode_processes", 0), options.get("num_workers") or cores()
+    count = min(usual if wanted is None else wanted, threads)
     if not count:
         return None
     from encode.decoders import Decoders
     from encode.preprocess import Preprocessing
 
     prepare = getattr(encoder, "prepare_image", None)
-    if not isinstance(prepare, Preprocessing):
-        if wanted:
-            raise BadSettings(
-                f"{encoder.fingerprint.encoder} prepares pictures its own way; leave out --decode-processes"
-            )
-        return None
-    return Decoders(prepare, count, options["max_pixels"] or MAX_PIXELS)
+    if isinstance(prepare, Preprocessing):
+        return Decoders(prepare, count, options["max_pixels"] or MAX_PIXELS)
+    if wanted:
+        raise BadSettings(f"{encoder.fingerprint.encoder} prepares pictures its own way; leave out --decode-processes")
+    return None
 
 
 def _on_devices(encoder: "TorchEncoder", options: dict[str, Any]) -> "Engine":
@@ -110,12 +115,14 @@ def _on_devices(encoder: "TorchEncoder", options: dict[str, Any]) -> "Engine":
     from ingest.model import Engine
 
     tell = partial(click.echo, err=True)
+    on_gpu = encoder.device.type == "cuda"
+    # First what is refused at once.
+    decoders = _decoders(encoder, options, beside_gpu(options.get("num_workers") or cores()) if on_gpu else 0)
     lanes, size = own_process(encoder.device), options["batch_size"]
-    if size is None and encoder.device.type == "cuda":
+    if size is None and on_gpu:
         size = batch_for(encoder, lanes, tell)
     all_of_them = devices(options["device"])
     workers = spread(encoder, all_of_them, lanes) if len(all_of_them) > 1 else [encoder.worker]
     if options["engine"] == "compile":
         compile_networks(encoder, workers, tell)
-    decoders = _decoders(encoder, options, gpu=encoder.device.type == "cuda")
     return Engine(encoder, size or _USUAL, lanes * len(all_of_them), decoders)

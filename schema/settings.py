@@ -18,8 +18,8 @@ DEFAULT_URI = "./lookalike.db"
 HERE = ("auto", "torch", "onnx", "compile")
 ANYWHERE = (*HERE, "ray")
 _ENGINES = {
-    HERE: "What runs it on a CPU; auto measures once which is faster. On any device, compile: torch.compile first.",
-    ANYWHERE: "What runs it on a CPU; auto measures once which is faster. On any device, compile: torch.compile first; "
+    HERE: "What runs it on a CPU; auto measures once which is faster. compile: torch.compile, where many are encoded.",
+    ANYWHERE: "What runs it on a CPU; auto measures once which is faster. compile: torch.compile, for large loads; "
     "ray: a cluster reads, decodes and runs it.",
 }
 

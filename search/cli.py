@@ -140,8 +140,8 @@ def _ask(query: Query, options: dict[str, Any]) -> "Answer":
             from encode.models import load_encoder
 
             name = options["encoder"] or store.fingerprint.encoder
-            # One question is not worth a measurement.
-            engine: EngineName = "kept" if options["engine"] == "auto" else options["engine"]
+            # One question is not worth a measurement, nor a compilation.
+            engine: EngineName = "kept" if options["engine"] in ("auto", "compile") else options["engine"]
             return load_encoder(name, device=options["device"], dtype=options["dtype"], engine=engine)
 
         return Finder(store, load).find(query)

@@ -2,7 +2,10 @@
 
 import os
 import signal
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -10,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_cli import fails, lookalike
+from test_cli import fails
 
 from encode.budget import PixelBudget
 from encode.decode import MAX_PIXELS
 from encode.decoders import Decoders
+from encode.models import DEFAULT
 from encode.preprocess import Pixels, Preprocessing
 from ingest.model import Preparation
+from ingest.options import beside_gpu, load_engine
 from schema.errors import BadImage, EncoderUnavailable
-from schema.reads import Fields
-from schema.store import Store
 
 PREPARE = Preprocessing(32, 24, 40, Image.Resampling.BICUBIC, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -74,52 +77,90 @@ def test_a_process_that_was_killed_is_replaced() -> None:
             assert np.array_equal(decoders(content, PixelBudget(MAX_PIXELS)), before)
 
 
-def test_a_picture_that_processes_die_of_is_rejected() -> None:
-    with Decoders(PREPARE, 1, MAX_PIXELS) as decoders, ThreadPoolExecutor(1) as pool:
-        decoded = pool.submit(decoders, picture(2_000, 2_000, "PNG"), PixelBudget(MAX_PIXELS))
-        while not decoded.done():
-            for pid in decoders.pids:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        with pytest.raises(BadImage, match="2 processes died while they decoded it"):
-            decoded.result()
-        assert decoders(picture(100, 80), PixelBudget(MAX_PIXELS)).shape == (32, 24, 3)
+@pytest.fixture
+def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """A picture that a process dies of, as of a fault in the code of a format."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, encode.decode as module\n"
+        "unpack = module.unpack\n"
+        "module.unpack = lambda image: os.kill(os.getpid(), 9) if image.width == 13 else unpack(image)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    return picture(13, 9)
+
+
+def test_a_picture_that_processes_die_of_is_rejected_and_many_are_no_fault_of_theirs(deadly: bytes) -> None:
+    budget = PixelBudget(MAX_PIXELS)
+    with Decoders(PREPARE, 1, MAX_PIXELS) as decoders:
+        for _ in range(3):
+            with pytest.raises(BadImage, match=r"2 processes died of it \(signal 9\)"):
+                decoders(deadly, budget)
+            assert decoders(picture(100, 80), budget).shape == (32, 24, 3)
+        for _ in range(2):
+            with suppress(BadImage):
+                decoders(deadly, budget)
+        with pytest.raises(EncoderUnavailable, match=r"processes that decode die \(signal 9\): does the memory suff"):
+            decoders(deadly, budget)
 
 
 def test_that_no_process_can_begin_is_no_fault_of_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
-    content = picture(100, 80)
     with (
         Decoders(PREPARE, 1, MAX_PIXELS) as decoders,
         pytest.raises(EncoderUnavailable, match=r"cannot be started \(exit status 1\); take --decode-processes 0"),
     ):
-        decoders(content, PixelBudget(MAX_PIXELS))
+        decoders(picture(100, 80), PixelBudget(MAX_PIXELS))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at /proc")
+def test_they_end_with_the_process_that_has_started_them() -> None:
+    script = (
+        "import sys; from test_decoders import *; decoders = Decoders(PREPARE, 1, MAX_PIXELS);"
+        "decoders(picture(100, 80), PixelBudget(MAX_PIXELS)); print(*decoders.pids, flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=Path(__file__).parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = Path(f"/proc/{int(parent.stdout.readline())}/cmdline")
+        assert b"encode.decoders" in child.read_bytes()
+        parent.kill()
+    until = time.monotonic() + 10
+    # That of one that has ended is empty, or gone.
+    while child.exists() and child.read_bytes():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_large_pictures_wait_for_the_budget_and_small_ones_do_not() -> None:
     most = 100_000
     budget, small, large = PixelBudget(most), picture(200, 100), picture(300, 300, "PNG")
-    with Decoders(PREPARE, 4, most) as decoders, ThreadPoolExecutor(4) as pool:
+    with Decoders(PREPARE, 3, most) as decoders, ThreadPoolExecutor(3) as pool:
+        while len(decoders.pids) < 3:
+            list(pool.map(lambda _: decoders(small, budget), range(9)))
         with budget.take(most):
             waiting = [pool.submit(decoders, large, budget) for _ in range(2)]
+            assert not wait(waiting, timeout=0.5).done
             assert pool.submit(decoders, small, budget).result().shape == (32, 24, 3)
-            assert not any(one.done() for one in waiting)
         assert all(np.array_equal(one.result(), on_a_thread(large, most)) for one in waiting)
 
 
-def test_rows_are_the_same(catalogue: Path, tmp_path: Path) -> None:
-    def rows(*options: str) -> list[Fields]:
-        store = tmp_path / f"{len(options)}.db"
-        photos = catalogue / "photos" / "bag"
-        done = lookalike("ingest", photos, "--uri", store, "--engine=torch", *options, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        with Store.open(str(store)) as opened:
-            fields = ("image_id", "image_hash", "embedding")
-            return sorted(opened.rows(fields=fields), key=lambda row: str(row["image_id"]))
+def test_an_ingest_has_as_many_as_it_is_told_to(catalogue: Path) -> None:
+    options = {"device": "cpu", "dtype": "auto", "engine": "torch", "batch_size": None, "max_pixels": None}
+    content = next(catalogue.rglob("*.jpg")).read_bytes()
+    plain = load_engine(DEFAULT, options)
+    assert plain.decoders is None
+    engine = load_engine(DEFAULT, {**options, "num_workers": 2, "decode_processes": 5})
+    assert engine.decoders is not None
+    with engine.decoders as decoders:
+        budget = PixelBudget(MAX_PIXELS)
+        assert np.array_equal(engine.prepare(content, budget, None), plain.prepare(content, budget, None))
+        assert len(decoders.pids) == 1
 
-    for ours, theirs in zip(rows("--decode-processes=2"), rows(), strict=True):
-        assert ours["image_hash"] == theirs["image_hash"]
-        assert np.allclose(ours["embedding"], theirs["embedding"], atol=1e-5)
+
+@pytest.mark.skipif(os.name != "posix", reason="there are none")
+@pytest.mark.parametrize(("threads", "expected"), [(1, 0), (4, 0), (5, 5), (16, 16), (64, 16)])
+def test_a_gpu_has_processes_that_decode_beside_many_threads(threads: int, expected: int) -> None:
+    assert beside_gpu(threads) == expected
 
 
 def test_pictures_that_are_prepared_otherwise_stay_on_threads(catalogue: Path, tmp_path: Path) -> None:

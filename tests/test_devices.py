@@ -163,16 +163,25 @@ def test_a_command_compiles_when_it_is_told_to(capsys: pytest.CaptureFixture[str
 
 
 class Otherwise(Corners):
-    """Is another network once it is compiled."""
+    """Is another network once it is compiled: for any picture, or for one alone."""
+
+    def __init__(self, factor: float, for_one: float) -> None:
+        super().__init__()
+        self.factor, self.for_one = factor, for_one
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        return -pictures.flatten(1) if torch.compiler.is_compiling() else pictures.flatten(1)
+        if not torch.compiler.is_compiling():
+            return pictures.flatten(1)
+        return pictures.flatten(1) * (self.for_one if len(pictures) == 1 else self.factor)
 
 
 @needs_compiler
-def test_a_network_that_is_another_when_compiled_is_refused() -> None:
-    encoder = on_cpu(Otherwise())
-    with pytest.raises(EncoderUnavailable, match=r"corners gives other vectors on cpu \(cosine -1.*--engine torch"):
+@pytest.mark.parametrize("factors", [(-1.0, 1.0), (1.0, float("nan"))])
+def test_a_network_that_is_another_when_compiled_is_refused(factors: tuple[float, float]) -> None:
+    encoder = on_cpu(Otherwise(*factors))
+    with pytest.raises(
+        EncoderUnavailable, match=r"corners gives other vectors on cpu \(cosine (-1|nan).*--engine torch"
+    ):
         compile_networks(encoder, [encoder.worker], tell=lambda message: None)
 
 
@@ -181,7 +190,7 @@ def test_where_nothing_can_be_compiled_that_is_said() -> None:
     without = torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True})
     with (
         without,
-        pytest.raises(EncoderUnavailable, match=r"corners cannot be compiled here \(.*\); take --engine torch"),
+        pytest.raises(EncoderUnavailable, match=r"cannot be compiled here \(.*compiler.*\); take --engine torch"),
     ):
         compile_networks(encoder, [encoder.worker], tell=lambda message: None)
 

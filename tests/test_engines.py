@@ -12,7 +12,7 @@ import pytest
 import encode.onnx
 from encode.agreement import SAME
 from encode.encoder import Encoder, TextEncoder
-from encode.engines import _best_portion
+from encode.engines import fewest
 from encode.kept import Shelf, cache_folder
 from encode.models import load_encoder
 from encode.onnx import OnnxEncoder
@@ -82,7 +82,7 @@ def test_what_was_measured_is_kept_and_needs_no_torch(measured: Path, cache: Pat
     assert done.stdout == no_gpu or not sys.platform.startswith("linux")
 
 
-def test_as_many_pictures_at_once_as_pay(measured: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_many_pictures_at_once_as_pay(measured: Path, cache: Path) -> None:
     copytree(measured, cache)
     encoder = load_encoder(engine="onnx")
     assert isinstance(encoder, OnnxEncoder)
@@ -92,10 +92,7 @@ def test_as_many_pictures_at_once_as_pay(measured: Path, cache: Path, monkeypatc
     together = encoder.encode_images(pixels)
     encoder.portion = 4
     assert np.abs(encoder.encode_images(pixels) - together).max() < 1e-4
-
-    speeds = {1: 20.0, 2: 25.0, 4: 29.5, 8: 30.0, 16: 24.0}
-    monkeypatch.setattr("encode.engines.rate", lambda encoder, *_: speeds[encoder.portion])
-    assert _best_portion(encoder, pixels, 1) == (4, 29.5)
+    assert fewest({1: 20.0, 2: 25.0, 4: 29.5, 8: 30.0, 16: 24.0}) == (4, 29.5)
 
 
 def test_a_model_with_words_has_them_from_torch() -> None:
