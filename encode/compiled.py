@@ -25,7 +25,7 @@ def compile_networks(encoder: TorchEncoder, workers: Sequence[Worker], tell: Cal
     pixels = np.stack([encoder.prepare(picture) for picture in drawn(max(_SIZES))])
     # All workers share it; past it, torch goes on without compiling.
     limits = torch._dynamo.config
-    limits.recompile_limit = max(limits.recompile_limit, 2 * len(_SIZES) * len(workers))
+    limits.cache_size_limit = max(limits.cache_size_limit, 2 * len(_SIZES) * len(workers))
     tell(f"compiling {name}, which takes up to some minutes …")
     started = time.perf_counter()
     for worker in workers:

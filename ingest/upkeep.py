@@ -72,10 +72,10 @@ def reindex(encoder: str, output: str, **options: Any) -> None:
 
     pace = Pace(options["num_workers"] or cores(), options["max_pixels"] or MAX_PIXELS)
     most_missing = Share(options["max_rejected"])
-    with _store(options) as live, _versions(options) as versions, Stop() as stop:
+    alone = only_run(options["uri"], options["collection"], "reindex")
+    with _store(options) as live, _versions(options) as versions, Stop() as stop, alone:
         engine = load_engine(encoder, options)
         with (
-            only_run(options["uri"], options["collection"], "reindex"),
             progress_bar(live.count, shown=not options["no_progress"]) as show,
             Report(options["report"], stop.checked(show)) as report,
         ):
