@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def _compare(edge: int, contents: list[bytes]) -> None:
 
 def _together(contents: list[bytes]) -> None:
     threads, budget = cores(), PixelBudget(MAX_PIXELS)
-    with Decoders(PREPARE, threads, MAX_PIXELS) as decoders, ThreadPoolExecutor(threads) as pool:
+    with closing(Decoders(PREPARE, threads, MAX_PIXELS)) as decoders, ThreadPoolExecutor(threads) as pool:
         for name, decoded in (
             ("threads", _lookalike),
             ("threads, by a process each", lambda content: decoders(content, budget)),

@@ -90,7 +90,7 @@ def _bulk(uri: str, version: str, rows: Rows) -> None:
 
 
 def _imported(state: Any) -> bool:
-    assert "ail" not in state.state_name, state
+    assert "Failed" not in state.state_name, state
     return bool(state.state_name == "Completed")
 
 

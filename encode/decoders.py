@@ -13,7 +13,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from queue import SimpleQueue
-from types import TracebackType
 
 import numpy as np
 
@@ -70,14 +69,6 @@ class Decoders:
         for child in self._children:
             child.end()
 
-    def __enter__(self) -> "Decoders":
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _decoded(self, child: "_Child", content: bytes, budget: PixelBudget) -> Pixels:
         pixels = np.empty((self._prepare.height, self._prepare.width, 3), dtype=np.uint8)
         for _ in range(_ATTEMPTS):
@@ -106,8 +97,8 @@ class _Child:
 
     def decode(self, content: bytes, budget: PixelBudget, pixels: Pixels) -> None:
         """Decode a picture into `pixels`. Raises BadImage, EncoderUnavailable, and ConnectionError when it has died."""
-        connection = self._connection if self.process else self._start()
         try:
+            connection = self._connection if self.process else self._start()
             _send(connection, content)
             kind, number = _answer(connection)
             if kind == _LARGE:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import closing, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def test_pixels_and_reasons_are_those_of_a_thread() -> None:
         b"",
         b"no picture",
     ]
-    with Decoders(PREPARE, 3, most) as decoders, ThreadPoolExecutor(8) as pool:
+    with closing(Decoders(PREPARE, 3, most)) as decoders, ThreadPoolExecutor(8) as pool:
         budget = PixelBudget(most)
 
         def decoded(content: bytes) -> Pixels | str:
@@ -69,7 +69,7 @@ def test_pixels_and_reasons_are_those_of_a_thread() -> None:
 
 def test_a_process_that_was_killed_is_replaced() -> None:
     content = picture(100, 80)
-    with Decoders(PREPARE, 2, MAX_PIXELS) as decoders:
+    with closing(Decoders(PREPARE, 2, MAX_PIXELS)) as decoders:
         before = decoders(content, PixelBudget(MAX_PIXELS))
         for pid in decoders.pids:
             os.kill(pid, signal.SIGKILL)
@@ -91,7 +91,7 @@ def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
 
 def test_a_picture_that_processes_die_of_is_rejected_and_many_are_no_fault_of_theirs(deadly: bytes) -> None:
     budget = PixelBudget(MAX_PIXELS)
-    with Decoders(PREPARE, 1, MAX_PIXELS) as decoders:
+    with closing(Decoders(PREPARE, 1, MAX_PIXELS)) as decoders:
         for _ in range(3):
             with pytest.raises(BadImage, match=r"2 processes died of it \(signal 9\)"):
                 decoders(deadly, budget)
@@ -106,7 +106,7 @@ def test_a_picture_that_processes_die_of_is_rejected_and_many_are_no_fault_of_th
 def test_that_no_process_can_begin_is_no_fault_of_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     with (
-        Decoders(PREPARE, 1, MAX_PIXELS) as decoders,
+        closing(Decoders(PREPARE, 1, MAX_PIXELS)) as decoders,
         pytest.raises(EncoderUnavailable, match=r"cannot be started \(exit status 1\); take --decode-processes 0"),
     ):
         decoders(picture(100, 80), PixelBudget(MAX_PIXELS))
@@ -134,7 +134,7 @@ def test_they_end_with_the_process_that_has_started_them() -> None:
 def test_large_pictures_wait_for_the_budget_and_small_ones_do_not() -> None:
     most = 100_000
     budget, small, large = PixelBudget(most), picture(200, 100), picture(300, 300, "PNG")
-    with Decoders(PREPARE, 3, most) as decoders, ThreadPoolExecutor(3) as pool:
+    with closing(Decoders(PREPARE, 3, most)) as decoders, ThreadPoolExecutor(3) as pool:
         while len(decoders.pids) < 3:
             list(pool.map(lambda _: decoders(small, budget), range(9)))
         with budget.take(most):
@@ -151,7 +151,7 @@ def test_an_ingest_has_as_many_as_it_is_told_to(catalogue: Path) -> None:
     assert plain.decoders is None
     engine = load_engine(DEFAULT, {**options, "num_workers": 2, "decode_processes": 5})
     assert engine.decoders is not None
-    with engine.decoders as decoders:
+    with closing(engine.decoders) as decoders:
         budget = PixelBudget(MAX_PIXELS)
         assert np.array_equal(engine.prepare(content, budget, None), plain.prepare(content, budget, None))
         assert len(decoders.pids) == 1

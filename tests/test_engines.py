@@ -124,7 +124,7 @@ def test_a_cache_that_cannot_be_written_costs_speed_only(cache: Path) -> None:
         load_encoder(engine="onnx")
 
 
-@pytest.mark.parametrize("broken", ["engine.json", "network.onnx"])
+@pytest.mark.parametrize("broken", ["engine.json", "network.onnx", "network.onnx.data"])
 def test_what_is_kept_but_broken_is_made_again(broken: str) -> None:
     load_encoder(str(TINY_CLIP), engine="onnx")
     [told] = cache_folder().rglob(broken)
