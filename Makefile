@@ -3,17 +3,23 @@ PYTHON ?= python3
 BIN := .venv/bin
 COMPOSE := docker compose --file docker/compose.yaml
 
-.PHONY: help install demo test test-ray test-towhee lint bench up down logs clean
+# Every environment is made of the versions in requirements.lock; so are the tools that build a package on the way
+# (pip reads the second variable for those from version 25.3 on, and the first one before).
+LOCKED := PIP_CONSTRAINT=requirements.lock PIP_BUILD_CONSTRAINT=requirements.lock
+PIP_INSTALL := pip install --quiet --disable-pip-version-check
+PYTEST := pytest -n 2 --dist loadscope
+
+.PHONY: help install demo test test-all test-newest test-lowest test-ray test-towhee lint lock bench up down logs clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .venv/installed ## Make .venv and install lookalike into it
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("lookalike needs Python 3.11 or later, this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(LOCKED) $(BIN)/$(PIP_INSTALL) --editable '.[dev]'
 	touch $@
 
 demo: install ## Draw a catalogue, ingest it, ask it three questions
@@ -27,8 +33,23 @@ demo: install ## Draw a catalogue, ingest it, ask it three questions
 	@echo; echo "3. More like this product"
 	$(BIN)/lookalike search --product blue-checked-shirt --uri demo/lookalike.db --limit 5
 
-test: install ## Run the tests
-	$(BIN)/pytest -n 2 --dist loadscope
+test: install ## Run the tests, on Milvus Lite and on a real server: some minutes
+	$(BIN)/$(PYTEST)
+
+test-all: install ## Run the slow tests too
+	$(BIN)/$(PYTEST) -m ""
+
+test-newest: ## Run the tests with the newest versions that pyproject.toml allows
+	rm -rf .venv-newest && $(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/$(PIP_INSTALL) --editable '.[dev]'
+	.venv-newest/bin/$(PYTEST)
+
+test-lowest: install ## Run the tests with the lowest versions that pyproject.toml allows
+	rm -rf .venv-lowest && $(PYTHON) -m venv .venv-lowest
+	$(BIN)/uv pip compile --quiet --no-header --no-annotate --resolution lowest-direct --extra dev \
+		--python .venv-lowest/bin/python --output-file .venv-lowest/lowest.txt pyproject.toml
+	PIP_CONSTRAINT=.venv-lowest/lowest.txt .venv-lowest/bin/$(PIP_INSTALL) --editable '.[dev]'
+	.venv-lowest/bin/$(PYTEST)
 
 test-ray: .venv-ray/installed ## Run the tests of ingest on Ray, in an environment of their own
 	.venv-ray/bin/pytest tests/test_ray.py
@@ -36,9 +57,9 @@ test-ray: .venv-ray/installed ## Run the tests of ingest on Ray, in an environme
 test-towhee: .venv-towhee/installed ## Run the tests with Towhee, in an environment of their own
 	.venv-towhee/bin/pytest tests/test_towhee.py
 
-.venv-%/installed: pyproject.toml
+.venv-%/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,$*]'
+	$(LOCKED) .venv-$*/bin/$(PIP_INSTALL) --editable '.[dev,$*]'
 	touch $@
 
 lint: install ## Check style, types and the direction of imports
@@ -46,6 +67,13 @@ lint: install ## Check style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Without the CUDA libraries: a CPU build of torch wants none, and each other build names its own.
+lock: install ## Renew requirements.lock: the newest versions that pyproject.toml allows
+	echo '# Made by `make lock`: every version that an environment of this project is made of.' > requirements.tmp
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate \
+		pyproject.toml | grep -v -E '^(cuda|nvidia|triton)' >> requirements.tmp
+	mv requirements.tmp requirements.lock
 
 bench: install ## Measure the ingest pipeline against the loop that everyone writes
 	$(BIN)/python benchmarks/ingest.py

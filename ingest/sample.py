@@ -7,6 +7,7 @@ same picture comes out for the same name, on every machine.
 import csv
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -89,25 +90,27 @@ def draw_catalogue(folder: Path, photos_per_product: int = 3) -> int:
     The manifest names the photos with a title and a price. Returns the number of catalogue photos. Raises BadSettings
     where it cannot write.
     """
-    count = 0
+    views = [
+        (product, view, folder / "photos" / product.category / product.product_id / f"{view + 1}.jpg")
+        for product in products()
+        for view in range(photos_per_product)
+    ]
+    queries = [(product, 1_000, folder / "queries" / f"{product.product_id}.jpg") for product in _asked_for()]
     try:
-        for product in products():
-            place = folder / "photos" / product.category / product.product_id
-            place.mkdir(parents=True, exist_ok=True)
-            for view in range(photos_per_product):
-                _save(photo(product, view), place / f"{view + 1}.jpg")
-                count += 1
+        folder.mkdir(parents=True, exist_ok=True)
         _write_manifest(folder, photos_per_product)
-        (folder / "queries").mkdir(exist_ok=True)
-        for product in _asked_for():
-            _save(photo(product, view=1_000), folder / "queries" / f"{product.product_id}.jpg")
+        # Pillow holds no lock while it draws.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(_draw, *zip(*views, *queries, strict=True)):
+                pass
     except OSError as error:
         raise BadSettings(f"the sample catalogue cannot be written to {str(folder)!r}: {error.strerror}") from error
-    return count
+    return len(views)
 
 
-def _save(image: Image.Image, file: Path) -> None:
-    image.save(file, quality=90)
+def _draw(product: Product, view: int, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    photo(product, view).save(file, quality=90)
     # Drawn again, it is the same picture. (What was written a moment ago would also be looked at twice.)
     os.utime(file, (_DRAWN, _DRAWN))
 

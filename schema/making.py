@@ -77,9 +77,10 @@ def index_and_load(wire: Wire, version: str) -> None:
 
     A 2.3 server takes no further index once the collection is loaded, so the load comes after both. Milvus Lite needs
     none to compare every row: its FLAT would be a second copy of all vectors, on the disk and in memory.
+    Nothing waits for an index of no rows (sync=False): pymilvus would look for its end half a second later.
     """
     if not is_lite(wire.uri):
-        wire.call("create_index", version, _vector_index())
+        wire.call("create_index", version, _vector_index(), sync=False)
         _index_product_ids(wire, version)
     wire.call("load_collection", version)
 
@@ -117,7 +118,7 @@ def _index_product_ids(wire: Wire, version: str) -> None:
         index = MilvusClient.prepare_index_params()
         index.add_index("product_id", index_type=kind)
         try:
-            wire.call("create_index", version, index)
+            wire.call("create_index", version, index, sync=False)
             return
         except StoreUnavailable as error:
             if "index type" not in str(error):

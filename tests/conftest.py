@@ -3,7 +3,9 @@
 import importlib.util
 import itertools
 import os
+import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from milvus_server import milvus_server
 
@@ -35,6 +38,7 @@ settings.register_profile(
 settings.load_profile("real")
 
 NewStore = Callable[..., Store]
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 _numbers = itertools.count()
 _worker = os.environ.get("PYTEST_XDIST_WORKER", "")
 
@@ -61,6 +65,15 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_unconfigure() -> None:
     """Stop that server."""
     _shared.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was not run, one line a reason."""
+    reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []))
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"not run: {count} tests: {reason.removeprefix('Skipped: ')}")
+    if config.option.markexpr == "not slow":
+        terminalreporter.write_line("not run: the slow tests: make test-all")
 
 
 @pytest.fixture(scope="session")
@@ -98,17 +111,36 @@ def new_store(uri: str) -> Iterator[NewStore]:
 
 
 @pytest.fixture(scope="session")
-def encoder() -> Encoder:
-    """The default encoder."""
-    return load_encoder(engine="auto")
+def once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Make a folder of a name once for all workers of this run: the first one that asks makes it, the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if hasattr(request.config, "workerinput") else base
+
+    def make_once(name: str, fill: Callable[[Path], object]) -> Path:
+        made, unfinished = shared / name, shared / f"{name}.unfinished"
+        with FileLock(shared / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                fill(unfinished)
+                unfinished.rename(made)
+        return made
+
+    return make_once
 
 
 @pytest.fixture(scope="session")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample catalogue, drawn."""
-    folder = tmp_path_factory.mktemp("sample")
-    draw_catalogue(folder)
-    return folder
+def encoder(once: MakeOnce) -> Encoder:
+    """The default encoder, by the engine that is faster here; what was measured of it is kept between runs."""
+    loaded: list[Encoder] = []
+    once("encoder", lambda _: loaded.append(load_encoder(engine="auto")))
+    return loaded[0] if loaded else load_encoder(engine="auto")
+
+
+@pytest.fixture(scope="session")
+def catalogue(once: MakeOnce) -> Path:
+    """The sample catalogue, drawn. Read it only: all tests share it."""
+    return once("sample", draw_catalogue)
 
 
 def unit(*values: float) -> Vector:

@@ -1,25 +1,76 @@
-"""Start the Milvus server that the wheel milvus==2.3.5 carries, beside whatever else runs on this machine."""
+"""A real Milvus server for the tests: the one of the wheel milvus==2.3.5, started as `lookalike up` starts it."""
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stack.milvus import ETCD, free_port
+import httpx2
+
+from stack.milvus import free_port
+
+QUICK = {
+    "QUERYCOORD_CHECKCHANNELINTERVAL": "50",
+    "QUERYCOORD_CHECKSEGMENTINTERVAL": "50",
+    "QUERYCOORD_DISTPULLINTERVAL": "50",
+    "PROXY_TIMETICKINTERVAL": "50",
+}
+"""Milliseconds. By default its parts look once a second, or twice, whether there is something to load; a test makes a
+collection of three rows and loads that."""
+
+_START_SECONDS = 60
+_ATTEMPTS = 3
+"""A port that was free may be taken a moment later, by another server that starts: then it never gets ready."""
 
 
 @contextmanager
 def milvus_server(folder: Path) -> Iterator[str]:
     """Run a server with its data in `folder`; gives its address."""
-    from milvus import default_server
-
-    etcd = folder / "etcd.yaml"
-    etcd.write_text(ETCD.format(client=free_port(), peer=free_port()))
-    os.environ["ETCD_CONFIG_PATH"] = str(etcd)
-    default_server.listen_port = free_port()
-    default_server.set_base_dir(str(folder))
-    default_server.start()
+    for attempt in range(_ATTEMPTS):
+        process, address = _started(folder / str(attempt))
+        if process is not None:
+            break
+    else:
+        raise TimeoutError(f"the Milvus server was not ready within {_START_SECONDS} s, {_ATTEMPTS} times; see {folder}")
     try:
-        yield f"http://127.0.0.1:{default_server.listen_port}"
+        yield address
     finally:
-        default_server.stop()
+        _end(process)
+
+
+def _started(folder: Path) -> "tuple[subprocess.Popen[bytes] | None, str]":
+    """A server that is ready and its address; no process when it does not get ready."""
+    folder.mkdir(parents=True)
+    port, health_port = free_port(), free_port()
+    with (folder / "log.txt").open("wb") as log:
+        command = [sys.executable, "-m", "stack.milvus", str(folder / "data"), str(port), str(health_port)]
+        root = str(Path(__file__).parents[1])
+        process = subprocess.Popen(
+            command, env={**os.environ, **QUICK, "PYTHONPATH": root}, cwd=folder, stdout=log, stderr=log
+        )
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        if _is_healthy(health_port):
+            return process, f"http://127.0.0.1:{port}"
+        time.sleep(0.1)
+    _end(process)
+    return None, ""
+
+
+def _is_healthy(port: int) -> bool:
+    try:
+        return httpx2.get(f"http://127.0.0.1:{port}/healthz", trust_env=False, timeout=5).text == "OK"
+    except httpx2.TransportError:
+        return False
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,10 +39,10 @@ def fails(status: int, *arguments: object, cwd: Path, **environment: Any) -> str
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shop(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sample catalogue in ./photos and its collection in ./lookalike.db, made by the command."""
     folder = tmp_path_factory.mktemp("shop")
-    assert lookalike("sample", ".", cwd=folder).returncode == 0
+    shutil.copytree(catalogue, folder, dirs_exist_ok=True)
     done = lookalike("ingest", "photos", *LAYOUT, "--encoder", "pixels", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert b"stored 192, rejected 0" in done.stdout

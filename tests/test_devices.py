@@ -139,9 +139,10 @@ def test_several_devices_share_the_batches_and_keep_their_order() -> None:
     assert len(Meeting.seen) == 2
 
 
-needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler")
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no compiler for torch.compile: install g++")
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_compiled_networks_give_the_same_vectors() -> None:
     encoder = on_cpu(Corners())

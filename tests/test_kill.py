@@ -93,6 +93,7 @@ def shop(uri: str, tmp_path: Path) -> Shop:
     return Shop(tmp_path, uri)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_as_if_it_never_was(shop: Shop) -> None:
     shop.draw(range(240), shade=0)
     pixels = ("--encoder", "pixels")

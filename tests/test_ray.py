@@ -94,7 +94,7 @@ def test_what_a_worker_cannot_do_comes_out_in_words(shop: Shop, cluster: Any) ->
     assert "leave it out" in fails(2, *command, "--profile", "trace", cwd=shop.folder)
 
 
-@pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
+@pytest.mark.skipif(HAS_RAY, reason="Ray is installed: make test")
 def test_without_ray_it_says_how_to_get_it(tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "1.jpg").write_bytes(b"a picture")

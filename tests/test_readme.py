@@ -31,6 +31,17 @@ def commands() -> list[tuple[str, str]]:
     ]
 
 
+def searches(command: str) -> bool:
+    """Whether a command answers with products."""
+    return command.startswith("lookalike search") or "/similar" in command or "/search" in command
+
+
+def first_product(printed: str) -> str | None:
+    """The product that comes first in what a search prints: a table, ids or JSON."""
+    found = re.search(r"\b[a-z]+-(?:plain|striped|dotted|checked)-[a-z]+\b", printed)
+    return found and found[0]
+
+
 class Background:
     """A command that the README starts with `&`: the service, on a port that is free here."""
 
@@ -82,15 +93,21 @@ def followed(tmp_path_factory: pytest.TempPathFactory, server: str) -> Path:
             ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, f"{command}\n{done.stderr}"
+        assert expected or " > " in command, f"the README does not say what {command!r} prints"
         assert expected in done.stdout, command
+        if searches(command):
+            assert first_product(expected), f"the README does not say what {command!r} finds"
+            assert first_product(done.stdout) == first_product(expected), f"{command}\n{done.stdout}"
     return folder
 
 
+@pytest.mark.slow
 def test_the_recipes_work_in_their_order(followed: Path) -> None:
     assert (followed / "answers.png").exists()
     assert len(commands()) >= 14
 
 
+@pytest.mark.slow
 def test_the_python_example_works(followed: Path) -> None:
     example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert example

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,10 +20,11 @@ KEY = "reader-0123456789"
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shop(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("serve")
-    for command in (["sample", "."], ["ingest", "products.csv", "--encoder", "pixels"]):
-        subprocess.run([*LOOKALIKE, *command], cwd=folder, check=True, capture_output=True)
+    shutil.copytree(catalogue, folder, dirs_exist_ok=True)
+    command = [*LOOKALIKE, "ingest", "products.csv", "--encoder", "pixels"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return folder
 
 

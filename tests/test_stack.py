@@ -3,17 +3,19 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import ruamel.yaml
 import yaml
 from serving import client, until
 
@@ -35,9 +37,21 @@ ENV = {
 DOCKERFILE = (DOCKER / "Dockerfile").read_text().replace("\\\n", "")
 
 
-def services() -> dict[str, dict[str, Any]]:
+def _runs(*command: str) -> bool:
+    """Whether a command is on this machine and answers."""
+    return bool(shutil.which(command[0])) and not subprocess.run([*command, "version"], capture_output=True).returncode
+
+
+COMPOSE = DOCKER / "compose.yaml"
+READERS: dict[str, Callable[[str], Any]] = {
+    "YAML 1.1 by PyYAML": yaml.safe_load,
+    "YAML 1.2 by ruamel": ruamel.yaml.YAML(typ="safe", pure=True).load,
+}
+
+
+def services(read: Callable[[str], Any] = yaml.safe_load) -> dict[str, dict[str, Any]]:
     """The services of the compose file, its variables put in as Compose does."""
-    told: dict[str, dict[str, Any]] = _filled(yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"])
+    told: dict[str, dict[str, Any]] = _filled(read(COMPOSE.read_text())["services"])
     return told
 
 
@@ -65,6 +79,64 @@ def environment_of_image() -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in line.split())
 
 
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_cpu_and_gpu_services_differ_in_image_device_and_profile_only(read: Callable[[str], Any]) -> None:
+    told = services(read)
+    for name in ("api", "ingest"):
+        cpu, gpu = told[name], told[f"{name}-gpu"]
+        assert (cpu["image"], gpu["image"]) == (f"lookalike:{__version__}-cpu", f"lookalike:{__version__}-cuda")
+        assert (cpu["profiles"], gpu["profiles"]) == (["cpu"], ["gpu"])
+        assert gpu["build"] == {**cpu["build"], "args": {"TORCH": "cu130"}}
+        [device] = gpu["deploy"]["resources"]["reservations"]["devices"]
+        assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+        other = {"image", "profiles", "build", "deploy", "depends_on", "networks"}
+        assert {key: gpu[key] for key in gpu.keys() - other} == {key: cpu[key] for key in cpu.keys() - other}
+    assert set(told["api-gpu"]["depends_on"]) == {"ingest-gpu"}
+    assert told["api-gpu"]["networks"] == {"default": {"aliases": ["api"]}}
+
+
+def test_no_reader_of_the_compose_file_has_to_choose_between_two_values() -> None:
+    """PyYAML 6.0.4 lets another mapping win in `<<: [*one, *other]` than 6.0.3 did."""
+
+    def check(node: yaml.Node) -> None:
+        if isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                check(item)
+        if isinstance(node, yaml.MappingNode):
+            keys = [key for key, _ in keys_of(node)]
+            assert len(keys) == len(set(keys)), f"{node.start_mark}: {sorted(keys)}"
+            for _, value in node.value:
+                check(value)
+
+    def keys_of(node: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node]]:
+        for key, value in node.value:
+            if key.value == "<<":
+                assert isinstance(value, yaml.MappingNode), f"{value.start_mark}: several mappings are merged at once"
+                yield from keys_of(value)
+            else:
+                yield key.value, value
+
+    check(yaml.compose(COMPOSE.read_text()))
+
+
+@pytest.mark.parametrize("command", ["docker compose", "docker-compose", "podman-compose"])
+def test_compose_itself_reads_the_same(command: str, tmp_path: Path) -> None:
+    if not _runs(*command.split()):
+        pytest.skip(f"no {command} here: install it (docker-compose-plugin, docker-compose or podman-compose)")
+    (tmp_path / "env").write_text("".join(f"{name}={value}\n" for name, value in ENV.items()))
+    words = [*command.split(), "--env-file", str(tmp_path / "env"), "--file", str(COMPOSE), "--profile", "gpu", "config"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    resolved = yaml.safe_load(done.stdout)["services"]
+    for name in ("api-gpu", "ingest-gpu"):
+        expected = services()[name]
+        assert resolved[name]["image"] == expected["image"]
+        assert resolved[name]["build"]["args"]["TORCH"] == "cu130"
+        assert resolved[name]["command"] == expected["command"]
+        assert resolved[name]["environment"] == expected["environment"]
+        assert resolved[name]["read_only"] is True
+
+
 @pytest.mark.parametrize(("name", "service"), services().items())
 def test_every_service_is_pinned_bounded_watched_and_for_this_machine_alone(name: str, service: dict[str, Any]) -> None:
     assert re.search(r":[vR]?\D*\d+\.\d+\.\d+|:RELEASE\.\d", service["image"]), "a moving image"
@@ -80,8 +152,6 @@ def test_every_service_is_pinned_bounded_watched_and_for_this_machine_alone(name
 
 
 def test_what_is_ours_may_nothing_and_writes_where_volumes_are() -> None:
-    images = {service["image"] for service in services().values() if service["image"].startswith("lookalike:")}
-    assert images == {f"lookalike:{__version__}-cpu", f"lookalike:{__version__}-cuda"}
     written = [
         environment_of_image()[name].removesuffix("/huggingface").removesuffix("/uploads")
         for name in ("LOOKALIKE_CACHE", "HF_HOME", "LOOKALIKE_UPLOADS")

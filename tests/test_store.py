@@ -25,8 +25,19 @@ def keys(store: Store, where: str = "") -> set[str]:
     return {row["image_id"] for row in store.rows(where=where, fields=["product_id"])}
 
 
-def test_reads_its_own_writes(new_store: NewStore) -> None:
-    store = new_store()
+@pytest.fixture(scope="module")
+def made(new_store: NewStore) -> Store:
+    return new_store()
+
+
+@pytest.fixture
+def store(made: Store) -> Iterator[Store]:
+    """A collection without rows, the same one for many tests: a server takes two seconds to make one."""
+    yield made
+    made.delete(sorted(keys(made)))
+
+
+def test_reads_its_own_writes(store: Store) -> None:
     rows = [a_row(f"{n}.jpg", f"p{n % 3}", unit(1, n)) for n in range(50)]
 
     assert store.upsert(rows) == 50
@@ -39,8 +50,7 @@ def test_reads_its_own_writes(new_store: NewStore) -> None:
     assert nearest["score"] == pytest.approx(1, abs=1e-5)
 
 
-def test_upsert_replaces_the_whole_row(new_store: NewStore) -> None:
-    store = new_store()
+def test_upsert_replaces_the_whole_row(store: Store) -> None:
     store.upsert([a_row("a.jpg", metadata={"price": 5, "old": True})])
 
     store.upsert([a_row("a.jpg", metadata={"price": 6})])
@@ -48,9 +58,7 @@ def test_upsert_replaces_the_whole_row(new_store: NewStore) -> None:
     assert [row["metadata"] for row in store.rows(fields=["metadata"])] == [{"price": 6}]
 
 
-def test_of_a_key_twice_in_one_batch_the_last_wins(new_store: NewStore) -> None:
-    store = new_store()
-
+def test_of_a_key_twice_in_one_batch_the_last_wins(store: Store) -> None:
     assert store.upsert([a_row("a.jpg", metadata={"n": n}) for n in range(3)]) == 1
 
     assert [row["metadata"] for row in store.rows(fields=["metadata"])] == [{"n": 2}]
@@ -67,11 +75,7 @@ def test_of_a_key_twice_in_one_batch_the_last_wins(new_store: NewStore) -> None:
     ],
     ids=["short", "long", "float64", "nan", "inf"],
 )
-def test_a_vector_that_milvus_would_spoil_is_refused_with_its_whole_batch(
-    new_store: NewStore, vector: np.ndarray
-) -> None:
-    store = new_store()
-
+def test_a_vector_that_milvus_would_spoil_is_refused_with_its_whole_batch(store: Store, vector: np.ndarray) -> None:
     with pytest.raises(BadRow, match=r"bad\.jpg.*vector"):
         store.upsert([a_row("good.jpg"), dataclasses.replace(a_row("bad.jpg"), embedding=vector)])
 
@@ -79,8 +83,7 @@ def test_a_vector_that_milvus_would_spoil_is_refused_with_its_whole_batch(
 
 
 @pytest.mark.parametrize("name", ["it's", 'q"uote', "back\\slash", "new\nline", "é日本😀", "a' or 1==1 or '", "%_"])
-def test_ids_may_hold_anything(new_store: NewStore, name: str) -> None:
-    store = new_store()
+def test_ids_may_hold_anything(store: Store, name: str) -> None:
     store.upsert([a_row(f"{name}.jpg", name), a_row("other.jpg", "other")])
 
     assert store.count(any_of("product_id", [name])) == 1
@@ -88,8 +91,7 @@ def test_ids_may_hold_anything(new_store: NewStore, name: str) -> None:
     assert [row["product_id"] for row in store.rows(fields=["product_id"])] == ["other"]
 
 
-def test_ids_that_are_not_utf8_or_too_long_are_refused(new_store: NewStore) -> None:
-    store = new_store()
+def test_ids_that_are_not_utf8_or_too_long_are_refused(store: Store) -> None:
     with pytest.raises(BadRow, match="UTF-8"):
         store.upsert([a_row("a.jpg", "\udcff")])
     with pytest.raises(BadRow, match="1025 bytes; 1024 is the limit"):
@@ -97,6 +99,7 @@ def test_ids_that_are_not_utf8_or_too_long_are_refused(new_store: NewStore) -> N
     store.upsert([a_row("a.jpg", "p" * 1024)])
 
 
+@pytest.mark.slow
 def test_batches_and_answers_past_the_message_limit_are_cut(new_store: NewStore) -> None:
     store = new_store()
     rows = [a_row(f"{n}.jpg", metadata={"text": "x" * 60_000}) for n in range(1_200)]  # 72 MB; a server takes 64
@@ -115,10 +118,9 @@ def test_batches_and_answers_past_the_message_limit_are_cut(new_store: NewStore)
         assert all(row["metadata"] == rows[0].metadata for row in found)
 
 
-def test_rows_are_read_past_the_window_of_one_query(new_store: NewStore) -> None:
-    store = new_store()
+def test_rows_are_read_past_the_window_of_one_query(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.upsert([a_row(f"{n}.jpg") for n in range(500)])
-    store.window = 100
+    monkeypatch.setattr(store, "window", 100)
 
     found = [row["image_id"] for row in store.rows(fields=["product_id"])]
 
@@ -230,7 +232,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk], capture_output=True)
     if mounted.returncode:
-        pytest.skip("mounting a small disk needs root")
+        pytest.skip("a small disk is mounted by root only: sudo make test")
     yield disk
     subprocess.run(["umount", "--lazy", disk], check=True)
 

@@ -149,6 +149,6 @@ def test_what_cannot_be_an_encoder_says_why(name: str, message: str, photos: Pat
     assert message in fails(1, "ingest", photos, "--encoder", name, cwd=tmp_path, TOWHEE_HOME=home)
 
 
-@pytest.mark.skipif(HAS_TOWHEE, reason="Towhee is installed")
+@pytest.mark.skipif(HAS_TOWHEE, reason="Towhee is installed: make test")
 def test_without_towhee_it_says_how_to_get_it(photos: Path, tmp_path: Path) -> None:
     assert "pip install 'lookalike[towhee]'" in fails(1, "ingest", photos, "--encoder", "towhee:a/b", cwd=tmp_path)

@@ -103,6 +103,7 @@ def doctor(folder: Path, *options: str, **environment: Any) -> tuple[int, dict[s
     return done.returncode, {finding["check"]: finding for finding in json.loads(done.stdout)}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (HAS_SERVER and Path("/proc").exists()), reason="no Milvus server for this machine")
 def test_a_stack_serves_heals_and_ends(catalogue: Path, tmp_path: Path) -> None:
     photos = str(catalogue / "photos")
@@ -142,6 +143,7 @@ def test_a_stack_serves_heals_and_ends(catalogue: Path, tmp_path: Path) -> None:
         assert asked() == "red-plain-mug"
 
 
+@pytest.mark.slow
 def test_without_the_server_milvus_lite_does(catalogue: Path, tmp_path: Path) -> None:
     with up(tmp_path, "--milvus", "lite") as stack:
         stack.wait(lambda: "api      Waiting: no collection 'products'" in stack.said)

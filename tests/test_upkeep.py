@@ -103,6 +103,7 @@ def test_a_declared_column_that_cannot_be_indexed_is_told_in_the_report(shop: Pa
     assert "column price is not indexed: Milvus at ./lookalike.db refused create_index" in remark["text"]
 
 
+@pytest.mark.slow
 def test_reindex_versions_and_rollback(shop: Path) -> None:
     tiny_clip = str(ROOT / "tests" / "tiny_clip")
     moved = told("reindex", "--encoder", tiny_clip, cwd=shop)
