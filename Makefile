@@ -7,7 +7,8 @@ COMPOSE := docker compose --file docker/compose.yaml
 # (pip reads the second variable for those from version 25.3 on, and the first one before).
 LOCKED := PIP_CONSTRAINT=requirements.lock PIP_BUILD_CONSTRAINT=requirements.lock
 PIP_INSTALL := pip install --quiet --disable-pip-version-check
-PYTEST := pytest -n 2 --dist loadscope
+# Three workers for two cores: some of the tests wait for Milvus. In the order of the files, so that the longest start early.
+PYTEST := pytest -n 3 --dist loadscope -p no:randomly
 
 .PHONY: help install demo test test-all test-newest test-lowest test-ray test-towhee lint lock bench up down logs clean
 

@@ -34,7 +34,9 @@ def milvus_server(folder: Path) -> Iterator[str]:
         if process is not None:
             break
     else:
-        raise TimeoutError(f"the Milvus server was not ready within {_START_SECONDS} s, {_ATTEMPTS} times; see {folder}")
+        raise TimeoutError(
+            f"the Milvus server was not ready within {_START_SECONDS} s, {_ATTEMPTS} times; see {folder}"
+        )
     try:
         yield address
     finally:

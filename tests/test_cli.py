@@ -1,41 +1,15 @@
 """The command as people and programs use it: what it prints, how it ends."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command import LAYOUT, ROOT, fails, lookalike, process_command, process_environment, wait_for_rows
 from PIL import Image
-
-LAYOUT = ("--layout", "{category}/{product_id}/{image}")
-ROOT = Path(__file__).parents[1]
-
-
-def lookalike(
-    *arguments: object, cwd: Path, stdin: bytes = b"", **environment: Any
-) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "lookalike", *map(str, arguments)]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOOKALIKE_", "MILVUS_"))}
-    path = {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, cwd=cwd, input=stdin, capture_output=True, env={**kept, **path, **environment}, timeout=300
-    )
-
-
-def fails(status: int, *arguments: object, cwd: Path, **environment: Any) -> str:
-    """Run what must fail, in one line and without a traceback; return the message."""
-    done = lookalike(*arguments, cwd=cwd, **environment)
-    message = done.stderr.decode()
-    assert done.returncode == status, message
-    assert "Traceback" not in message
-    assert not done.stdout
-    return message
 
 
 @pytest.fixture(scope="module")
@@ -219,27 +193,13 @@ def test_when_nothing_could_be_stored_the_status_says_so(tmp_path: Path) -> None
     assert b"stored 0, rejected 1" in done.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_stored_and_the_next_run_does_the_rest(shop: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "lookalike",
-        "ingest",
-        str(shop / "photos"),
-        *LAYOUT,
-        "--format",
-        "json",
-        "--batch-size",
-        "4",
-    ]
+    command = process_command("ingest", shop / "photos", *LAYOUT, "--format", "json", "--batch-size", 4)
     running = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=process_environment()
     )
-    _wait_for_rows(tmp_path / "lookalike.db")
+    wait_for_rows(tmp_path / "lookalike.db")
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
 
@@ -250,12 +210,3 @@ def test_ctrl_c_keeps_what_was_stored_and_the_next_run_does_the_rest(shop: Path,
     assert 0 < stored <= told["images"] < 192
     assert lookalike("ingest", shop / "photos", *LAYOUT, cwd=tmp_path).returncode == 0
     assert json.loads(lookalike("info", "--format", "json", cwd=tmp_path).stdout)["images"] == 192
-
-
-def _wait_for_rows(store: Path) -> None:
-    """Until the first rows are in Milvus Lite's log."""
-    for _ in range(600):
-        if any(log.stat().st_size > 20_000 for log in store.rglob("*.arrow")):
-            return
-        time.sleep(0.05)
-    pytest.fail("nothing was written within 30 s")

@@ -24,15 +24,22 @@ TINY_CLIP = Path(__file__).parent / "tiny_clip"
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with the default network: exporting it takes ten seconds."""
-    folder = tmp_path_factory.mktemp("measured")
+def measured(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the default network, which takes ten seconds to export: the one of all tests, copied."""
+    return Path(copytree(cache_folder(), tmp_path_factory.mktemp("measured"), dirs_exist_ok=True))
+
+
+@pytest.fixture(scope="module")
+def measured_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the tiny CLIP."""
+    folder = tmp_path_factory.mktemp("clip")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOKALIKE_CACHE", str(folder))
         patch.setattr("encode.engines._SECONDS", 0.05)
         told: list[str] = []
-        load_encoder(engine="auto", tell=told.append)
+        load_encoder(str(TINY_CLIP), engine="auto", tell=told.append)
         assert "measuring, once" in told[0]
+        load_encoder(str(TINY_CLIP), engine="auto", tell=lambda message: pytest.fail("it was measured already"))
     return folder
 
 
@@ -95,7 +102,8 @@ def test_as_many_pictures_at_once_as_pay(measured: Path, cache: Path) -> None:
     assert fewest({1: 20.0, 2: 25.0, 4: 29.5, 8: 30.0, 16: 24.0}) == (4, 29.5)
 
 
-def test_a_model_with_words_has_them_from_torch() -> None:
+def test_a_model_with_words_has_them_from_torch(measured_clip: Path, cache: Path) -> None:
+    copytree(measured_clip, cache)
     torch, onnx = load_encoder(str(TINY_CLIP), engine="torch"), load_encoder(str(TINY_CLIP), engine="onnx")
 
     assert isinstance(onnx, OnnxEncoder)
@@ -124,9 +132,11 @@ def test_a_cache_that_cannot_be_written_costs_speed_only(cache: Path) -> None:
         load_encoder(engine="onnx")
 
 
-@pytest.mark.parametrize("broken", ["engine.json", "network.onnx", "network.onnx.data"])
-def test_what_is_kept_but_broken_is_made_again(broken: str) -> None:
-    load_encoder(str(TINY_CLIP), engine="onnx")
+@pytest.mark.parametrize(
+    "broken", ["engine.json", *(pytest.param(f, marks=pytest.mark.slow) for f in ("network.onnx", "network.onnx.data"))]
+)
+def test_what_is_kept_but_broken_is_made_again(broken: str, measured_clip: Path, cache: Path) -> None:
+    copytree(measured_clip, cache)
     [told] = cache_folder().rglob(broken)
     told.write_text("{")
     assert isinstance(load_encoder(str(TINY_CLIP), engine="onnx"), OnnxEncoder)
@@ -147,6 +157,7 @@ def test_onnx_is_for_the_cpu_in_full_precision(wanted: dict[str, str]) -> None:
         load_encoder(engine="onnx", **wanted)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_two_checkpoints_whose_files_look_the_same_are_kept_apart(tmp_path: Path) -> None:
     for name in ("one", "other"):
         copytree(TINY_CLIP, tmp_path / name)

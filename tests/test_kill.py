@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from random import Random
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_cli import ROOT, lookalike
+from command import ROOT, lookalike, lookalike_process, process_command, process_environment, wait_for_rows
 from test_update import draw
 
 from ingest.alone import only_run
@@ -53,9 +52,9 @@ class Shop:
         kills = 0
         for _ in range(KILLS):
             running = subprocess.Popen(
-                [sys.executable, "-m", "lookalike", *command],
+                process_command(*command),
                 cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env=process_environment(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
             )
@@ -66,7 +65,7 @@ class Shop:
         return kills
 
     def completed(self, command: list[str]) -> dict[str, Any]:
-        done = lookalike(*command, "--format", "json", cwd=self.folder)
+        done = lookalike_process(*command, "--format", "json", cwd=self.folder)
         assert done.returncode == 0, done.stderr.decode()
         told: dict[str, Any] = json.loads(done.stdout)
         return told
@@ -91,6 +90,22 @@ class Shop:
 @pytest.fixture
 def shop(uri: str, tmp_path: Path) -> Shop:
     return Shop(tmp_path, uri)
+
+
+def test_killed_once_it_goes_on_where_it_was(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, "lite")
+    shop.draw(range(240), shade=0)
+    command = shop.ingest("killed", "--encoder", "pixels")
+    running = subprocess.Popen(process_command(*command), cwd=tmp_path, env=process_environment())
+    wait_for_rows(tmp_path / "kill.db")
+    running.kill()
+    assert running.wait() == -signal.SIGKILL, "it was done before it was killed"
+
+    told = json.loads(lookalike(*command, "--format", "json", cwd=tmp_path).stdout)
+    assert told["unchanged"] > 0
+    assert told["new"] + told["unchanged"] == 240
+    lookalike(*shop.ingest("never_killed", "--encoder", "pixels"), cwd=tmp_path)
+    assert shop.same("killed", "never_killed")
 
 
 @pytest.mark.slow

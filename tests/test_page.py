@@ -46,7 +46,9 @@ _ARGUMENTS = [
     "--disable-quic",
 ]
 
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no browser here: install Chromium (apt-get install chromium)")
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no browser here: install Chromium (apt-get install chromium)"
+)
 
 
 class Shop(NamedTuple):

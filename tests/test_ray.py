@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import ROOT, fails
 from serving import until
-from test_cli import ROOT, fails
 from test_kill import Shop
 
 HAS_RAY = importlib.util.find_spec("ray") is not None

@@ -599,6 +599,7 @@ def test_without_keys_only_this_machine_is_answered(slow: tuple[Service, Slow, s
         assert http.get("/products/p", headers={"host": "["}).status_code == 403
 
 
+@pytest.mark.slow
 def test_milvus_away_and_back(server: str, tmp_path: Path) -> None:
     proxy, encoder = Proxy(server), PixelEncoder()
     with Store.create(proxy.uri, encoder.fingerprint, collection="serve_away") as store:

@@ -124,7 +124,16 @@ def test_compose_itself_reads_the_same(command: str, tmp_path: Path) -> None:
     if not _runs(*command.split()):
         pytest.skip(f"no {command} here: install it (docker-compose-plugin, docker-compose or podman-compose)")
     (tmp_path / "env").write_text("".join(f"{name}={value}\n" for name, value in ENV.items()))
-    words = [*command.split(), "--env-file", str(tmp_path / "env"), "--file", str(COMPOSE), "--profile", "gpu", "config"]
+    words = [
+        *command.split(),
+        "--env-file",
+        str(tmp_path / "env"),
+        "--file",
+        str(COMPOSE),
+        "--profile",
+        "gpu",
+        "config",
+    ]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     resolved = yaml.safe_load(done.stdout)["services"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import fails, lookalike
 from PIL import Image
-from test_cli import fails, lookalike
 from test_update import draw
 
 from encode.decode import decode

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import fails, lookalike
 from conftest import DIM, PLAIN, a_row
 from PIL import Image
-from test_cli import fails, lookalike
 
 from schema.expressions import any_of
 from schema.store import SERVER_EF, Store

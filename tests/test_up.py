@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,9 +14,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from command import LAYOUT, ROOT, fails, lookalike_process, process_command, process_environment
 from conftest import HAS_SERVER, PLAIN, a_row
 from serving import until
-from test_cli import LAYOUT, ROOT, fails, lookalike
 
 from schema.store import Store
 from stack import surroundings
@@ -80,9 +79,9 @@ def up(folder: Path, *options: str) -> Iterator[Stack]:
     said = folder / "said.txt"
     with said.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lookalike", "up", "--folder", "stack", *options],
+            process_command("up", "--folder", "stack", *options),
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=process_environment(),
             stderr=output,
         )
     stack = Stack(folder, process, said)
@@ -98,7 +97,7 @@ def up(folder: Path, *options: str) -> Iterator[Stack]:
 
 def doctor(folder: Path, *options: str, **environment: Any) -> tuple[int, dict[str, Any]]:
     """Its exit status, and its findings by what was looked at."""
-    done = lookalike("doctor", "--format", "json", *options, cwd=folder, **environment)
+    done = lookalike_process("doctor", "--format", "json", *options, cwd=folder, **environment)
     assert not done.stderr, done.stderr.decode()
     return done.returncode, {finding["check"]: finding for finding in json.loads(done.stdout)}
 
@@ -124,7 +123,7 @@ def test_a_stack_serves_heals_and_ends(catalogue: Path, tmp_path: Path) -> None:
         with Store.open(stack.uri) as store:
             assert not [name for name in store._wire.call("list_collections") if "doctor" in name]
 
-        assert "has the folder" in fails(1, "up", "--folder", "stack", cwd=tmp_path)
+        assert "has the folder" in fails(1, "up", "--folder", "stack", cwd=tmp_path, run=lookalike_process)
 
         [milvus] = [n for n in stack.processes() if b"/bin/milvus" in _command(Path(f"/proc/{n}"))]
         os.kill(milvus, signal.SIGKILL)
@@ -148,20 +147,24 @@ def test_without_the_server_milvus_lite_does(catalogue: Path, tmp_path: Path) ->
     with up(tmp_path, "--milvus", "lite") as stack:
         stack.wait(lambda: "api      Waiting: no collection 'products'" in stack.said)
         [uri] = re.findall(r"milvus   Lite answers at (\S+)", stack.said)
-        done = lookalike("ingest", catalogue / "products.csv", "--encoder", "pixels", "--uri", uri, cwd=tmp_path)
+        done = lookalike_process(
+            "ingest", catalogue / "products.csv", "--encoder", "pixels", "--uri", uri, cwd=tmp_path
+        )
         assert done.returncode == 0, done.stderr
         stack.wait(lambda: "All is up" in stack.said)
         assert stack.ready()
     with up(tmp_path) as stack:
         stack.wait(lambda: "api      products (192 images)" in stack.said)
-    assert "holds the data of --milvus lite" in fails(2, "up", "--folder", "stack", "--milvus", "server", cwd=tmp_path)
+    assert "holds the data of --milvus lite" in fails(
+        2, "up", "--folder", "stack", "--milvus", "server", cwd=tmp_path, run=lookalike_process
+    )
 
 
 def test_what_cannot_work_ends_it_with_the_reason(tmp_path: Path) -> None:
-    said = fails(1, "up", "--milvus", "lite", "--catalogue", "missing", cwd=tmp_path)
+    said = fails(1, "up", "--milvus", "lite", "--catalogue", "missing", cwd=tmp_path, run=lookalike_process)
     assert "worker has ended with status 2, so the stack has ended" in said
     assert "SOURCE 'missing'" in said
-    said = fails(2, "up", "--", "--prune", cwd=tmp_path)
+    said = fails(2, "up", "--", "--prune", cwd=tmp_path, run=lookalike_process)
     assert "'--prune' is for a --catalogue" in said
 
 
@@ -216,6 +219,8 @@ def test_whatever_a_check_raises_is_a_finding() -> None:
 
 def test_where_a_foreign_package_comes_first_that_is_said(tmp_path: Path) -> None:
     (tmp_path / "schema.py").write_text("")
-    said = fails(1, "doctor", cwd=tmp_path, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
+    said = fails(
+        1, "doctor", cwd=tmp_path, run=lookalike_process, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)])
+    )
     assert "No module named 'schema.errors'" in said
     assert "pip uninstall schema" in said

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_cli import ROOT, fails, lookalike
+from command import ROOT, fails, lookalike, process_command, process_environment
 from test_update import draw
 
 PIXELS = ("--encoder", "pixels")
@@ -37,9 +37,7 @@ def test_a_run_without_changes_loads_no_network(shop: Path) -> None:
         "import sys, lookalike\ntry: lookalike.main(['ingest', 'photos'])\nexcept SystemExit as end: print(end.code)\n"
     )
     probe += "print(*({'torch', 'transformers'} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", probe], cwd=shop, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True
-    )
+    done = subprocess.run([sys.executable, "-c", probe], cwd=shop, env=process_environment(), capture_output=True)
     assert b"20 unchanged" in done.stdout
     assert done.stdout.splitlines()[-2:] == [b"0", b""], done.stderr
 
@@ -153,9 +151,9 @@ def test_duplicates_export_and_import(shop: Path) -> None:
 
 def test_watch_follows_the_catalogue_quietly_and_ends_when_asked(shop: Path) -> None:
     running = subprocess.Popen(
-        [sys.executable, "-m", "lookalike", "ingest", "photos", "--watch", "1", "--prune", "--report", "r.jsonl"],
+        process_command("ingest", "photos", "--watch", "1", "--prune", "--report", "r.jsonl"),
         cwd=shop,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=process_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
