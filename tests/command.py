@@ -31,7 +31,7 @@ def lookalike(*arguments: object, cwd: Path, stdin: bytes = b"", **environment: 
         patch.multiple(sys, stdin=told, stdout=stdout, stderr=stderr),
     ):
         status = _status([*map(str, arguments)])
-        return Done(arguments, status, out.getvalue(), err.getvalue())
+        return Done([*map(str, arguments)], status, out.getvalue(), err.getvalue())
 
 
 def _status(arguments: list[str]) -> int:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import fails
 from PIL import Image
-from test_cli import fails
 
 from encode.budget import PixelBudget
 from encode.decode import MAX_PIXELS
