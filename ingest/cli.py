@@ -10,7 +10,7 @@ import click
 
 from encode.decode import MAX_PIXELS
 from ingest.limits import Share
-from ingest.options import engine_options, load_engine, report_options
+from ingest.options import engine_options, load_engine, report_options, url_options
 from schema.errors import BadSettings, BadSource, Busy, HeldBack, LookalikeError, StoreUnavailable
 from schema.fields import parse_fields
 from schema.settings import ANYWHERE, setting, store_options
@@ -54,6 +54,7 @@ _MAY_PASS = (StoreUnavailable, HeldBack, BadSource, Busy)
 @click.option(
     "--profile", type=click.Path(path_type=Path), metavar="FILE", help="Say where time went; FILE opens in Perfetto."
 )
+@url_options
 @report_options
 def ingest(**options: Any) -> None:
     """Make a collection equal to SOURCE: a folder of pictures, or a manifest (.csv, .jsonl, .parquet, - for JSONL).
@@ -146,6 +147,7 @@ def _watch(job: "Job", options: dict[str, Any], stop: "Stop") -> None:
 
 def _job(options: dict[str, Any]) -> "Job":
     from encode.machine import cores
+    from ingest.files import image_reader
     from ingest.job import Job, Place
     from ingest.pipeline import Pace
     from ingest.prune import Pruning
@@ -161,6 +163,7 @@ def _job(options: dict[str, Any]) -> "Job":
         fields=parse_fields(options["fields"]),
         pruning=pruning,
         max_rejected=Share(options["max_rejected"]) if options["max_rejected"] else None,
+        read=image_reader(allow_private=options["allow_private_urls"]).read_changed,
     )
     # A dry run embeds nothing and reads little.
     if options["engine"] != "ray" or options["dry_run"]:

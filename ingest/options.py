@@ -56,6 +56,15 @@ def engine_settings(command: Command, engines: tuple[str, ...] = HERE) -> Comman
     return batch(pixels(encoder_options(command, engines)))
 
 
+def url_options(command: Command) -> Command:
+    """Add --allow-private-urls."""
+    return setting(
+        "--allow-private-urls",
+        is_flag=True,
+        help="Read images also from URLs that lead to this machine or to a private network.",
+    )(command)
+
+
 def report_options(command: Command) -> Command:
     """Add --report, --format and --no-progress."""
     report = setting(

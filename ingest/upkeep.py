@@ -11,7 +11,7 @@ import click
 from encode.decode import MAX_PIXELS
 from encode.machine import cores
 from ingest.limits import Share
-from ingest.options import engine_options, load_engine, report_options
+from ingest.options import engine_options, load_engine, report_options, url_options
 from schema.errors import BadSettings
 from schema.expressions import compile_filter
 from schema.filter_words import parse
@@ -57,6 +57,7 @@ def delete(products: tuple[str, ...], where: tuple[str, ...], output: str, **opt
 @store_options
 @setting("--max-rejected", default="0", show_default=True, metavar="N|N%", help="Move only if no more are missing.")
 @engine_options
+@url_options
 @report_options
 def reindex(encoder: str, output: str, **options: Any) -> None:
     """Move a collection to another encoder, from the pictures that it knows.
@@ -65,6 +66,8 @@ def reindex(encoder: str, output: str, **options: Any) -> None:
     running it again.
     """
     from ingest.alone import Stop, only_run
+    from ingest.files import image_reader
+    from ingest.model import Model
     from ingest.pipeline import Pace
     from ingest.reindex import reindex as move
     from ingest.report import Report
@@ -79,7 +82,8 @@ def reindex(encoder: str, output: str, **options: Any) -> None:
             progress_bar(live.count, shown=not options["no_progress"]) as show,
             Report(options["report"], stop.checked(show)) as report,
         ):
-            moved = move(versions, engine, report, pace, most_missing)
+            read = image_reader(allow_private=options["allow_private_urls"]).read_changed
+            moved = move(versions, Model(lambda: engine, read=read), report, pace, most_missing)
     summary = report.summary()
     counts = {**asdict(moved), "stored": summary.stored, "rejected": summary.rejected, "seconds": summary.seconds}
     name = options["collection"]

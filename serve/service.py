@@ -9,6 +9,7 @@ from fastapi import Request
 from encode.budget import PixelBudget
 from encode.fetch.fetcher import Fetcher
 from encode.machine import cores
+from ingest.files import image_reader
 from ingest.model import Engine
 from schema.store import Store
 from serve.catalogue import Catalogue
@@ -55,7 +56,7 @@ class Service:
             Desk(min(_PICTURE_DESKS, cores()), settings.deadline),
             Desk(_WRITE_DESKS, settings.deadline),
             Catalogue(settings.uploads, budget),
-            Pictures(budget),
+            Pictures(budget, image_reader(allow_private=settings.allow_private_urls)),
             query_fetcher(settings.max_body) if settings.fetch_urls else None,
         )
 
