@@ -9,6 +9,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from encode.decode import MAX_BYTES
+from encode.fetch.limits import PER_HOST
 from ingest.plan import Stamp
 from schema.errors import BadImage
 from schema.product import FileState
@@ -35,11 +36,13 @@ def glance(path: str) -> Stamp:
 class ImageReader:
     """Reads images, from many threads at once; what reads those that have a URI is loaded when the first one comes.
 
-    URIs that lead to private addresses are refused unless `allow_private`.
+    URIs that lead to private addresses are refused unless `allow_private`; a web server is asked for `per_host` images
+    at once, at most.
     """
 
-    def __init__(self, *, allow_private: bool = False) -> None:
+    def __init__(self, *, allow_private: bool = False, per_host: int = PER_HOST) -> None:
         self._allow_private = allow_private
+        self._per_host = per_host
 
     def read(self, image: str) -> tuple[bytes, FileState]:
         """Read an image's bytes, and what tells later that it has changed. Raises BadImage.
@@ -63,13 +66,13 @@ class ImageReader:
     def _remote(self) -> "RemoteReader":
         from ingest.remote import RemoteReader  # with it comes an HTTP client
 
-        return RemoteReader(allow_private=self._allow_private)
+        return RemoteReader(allow_private=self._allow_private, per_host=self._per_host)
 
 
 @cache
-def image_reader(*, allow_private: bool = False) -> ImageReader:
+def image_reader(*, allow_private: bool = False, per_host: int = PER_HOST) -> ImageReader:
     """The reader of this process: whoever reads shares its connections."""
-    return ImageReader(allow_private=allow_private)
+    return ImageReader(allow_private=allow_private, per_host=per_host)
 
 
 def read_file(path: str) -> tuple[bytes, Stamp]:

@@ -31,7 +31,7 @@ _BATCHES = 16
 """Two for each of eight GPUs."""
 
 _FETCHES = 16
-"""Images on their way from other machines at once; a host gets fewer."""
+"""Images on their way from other machines at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def ingest(
     plan = Plan(inventory.known)
     loader = Loader(plan, inventory, model, PixelBudget(pace.max_pixels), threading.BoundedSemaphore(pace.workers))
     steps = _steps(pictures, plan, report)
-    loaded = in_parallel(loader, steps, workers=pace.threads, ahead=max(8 * pace.workers, 2 * pace.threads))
+    loaded = in_parallel(loader, steps, workers=pace.threads, ahead=max(8 * pace.workers, pace.threads))
     batches = in_background(_batches(_work(loaded, inventory, plan, report), model), ahead=2)
     encoded = in_parallel(partial(_encode, model, plan, report), batches, workers=pace.batches, ahead=pace.batches)
     written = in_parallel(partial(_write_fresh, target), encoded, workers=store.lanes, ahead=store.lanes)

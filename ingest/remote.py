@@ -30,10 +30,10 @@ _HOSTS = re.compile(r"(?:.*::)?(https?|ftp|sftp|ssh|smb|webhdfs|webdav|hdfs|arro
 class RemoteReader:
     """Reads images that have a URI, from many threads at once; connections are kept for the next one."""
 
-    def __init__(self, *, allow_private: bool = False) -> None:
+    def __init__(self, *, allow_private: bool, per_host: int) -> None:
         self._allow_private = allow_private
         rules = Rules(is_any if allow_private else is_public, trusted=True)
-        self._fetcher = Fetcher(Limits(MAX_BYTES), rules)
+        self._fetcher = Fetcher(Limits(MAX_BYTES, per_host=per_host), rules)
 
     def read(self, uri: str) -> tuple[bytes, FileState]:
         """Read an image. Raises BadImage, and what fsspec raises."""

@@ -23,7 +23,6 @@ from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from PIL import Image
@@ -234,7 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def image_server(**_: Any) -> Iterator[ImageServer]:
+def image_server() -> Iterator[ImageServer]:
     """Serve until the end of the block."""
     with ImageServer() as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()

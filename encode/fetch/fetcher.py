@@ -94,7 +94,7 @@ class Fetcher:
                 with until(started + whole):
                     return self._persist(wanted, started + whole - time.monotonic())
         except OutOfTime as error:
-            raise FetchFailed(": ".join(filter(None, (f"timed out after {whole:.3g} s", str(error))))) from error
+            raise MayPass(": ".join(filter(None, (f"timed out after {whole:.3g} s", str(error))))) from error
 
     def _persist(self, wanted: _Wanted, seconds: float) -> Fetched | None:
         attempts = Retrying(

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+PER_HOST = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -21,7 +23,7 @@ class Limits:
     whole: float = 120.0
     attempts: int = 4
     redirects: int = 10
-    per_host: int = 8
+    per_host: int = PER_HOST
 
 
 class OutOfTime(Exception):
