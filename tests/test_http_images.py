@@ -3,11 +3,9 @@
 import io
 import itertools
 import json
-import os
 import shutil
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +16,7 @@ from typing import Any, ClassVar
 import fsspec
 import numpy as np
 import pytest
+from command import lookalike
 from conftest import a_row, bring
 from fsspec.implementations.memory import MemoryFileSystem
 from image_server import WRITTEN, ImageServer, image_server, jpeg
@@ -50,7 +49,6 @@ from serve.fetch import Fetches
 PIXELS = load_encoder("pixels")
 HERE = Rules(lambda address: address.is_loopback)
 MANY = 64 * 2**20
-LOOKALIKE = [sys.executable, "-m", "lookalike"]
 
 SIZES = (10_000, 500_000, 3_500_000, 30_000_000)
 TRANSFERS = ("length", "chunked:8192", "chunked:1000000", "close", "gzip")
@@ -460,16 +458,9 @@ def test_a_certificate_that_does_not_hold(store: Store, reader: ImageReader, sit
 # As the command
 
 
-def lookalike(folder: Path, *arguments: object, **environment: str) -> tuple[int, dict[str, int]]:
+def counted(folder: Path, *arguments: object, **environment: Any) -> tuple[int, dict[str, int]]:
     """Run a command; give its exit status and its counts."""
-    root = str(Path(__file__).parents[1])
-    done = subprocess.run(
-        [*LOOKALIKE, *map(str, arguments), "--format", "json", "--uri", "web.db"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": root, **environment},
-        capture_output=True,
-        text=True,
-    )
+    done = lookalike(*arguments, "--format", "json", "--uri", "web.db", cwd=folder, **environment)
     return done.returncode, json.loads(done.stdout)
 
 
@@ -478,16 +469,16 @@ def test_the_command_reads_private_addresses_when_told(site: ImageServer, tmp_pa
     (tmp_path / "shop.csv").write_text("product_id,image\n" + "".join(f"p{n},{url}\n" for n, url in enumerate(urls)))
     ingest = ("ingest", "shop.csv", "--encoder", "pixels", "--no-progress")
 
-    code, counts = lookalike(tmp_path, *ingest, "--report", "report.jsonl")
+    code, counts = counted(tmp_path, *ingest, "--report", "report.jsonl")
     assert (code, counts["stored"], counts["rejected"]) == (1, 0, 2)
     assert "add --allow-private-urls" in (tmp_path / "report.jsonl").read_text()
     assert not site.requests
 
-    code, counts = lookalike(tmp_path, *ingest, "--allow-private-urls")
+    code, counts = counted(tmp_path, *ingest, "--allow-private-urls")
     assert (code, counts["stored"], counts["rejected"]) == (0, 2, 0)
-    code, counts = lookalike(tmp_path, *ingest, LOOKALIKE_ALLOW_PRIVATE_URLS="1")
+    code, counts = counted(tmp_path, *ingest, LOOKALIKE_ALLOW_PRIVATE_URLS="1")
     assert (code, counts["unchanged"]) == (0, 2)
-    code, counts = lookalike(tmp_path, *ingest, "--dry-run", LOOKALIKE_ALLOW_PRIVATE_URLS="1")
+    code, counts = counted(tmp_path, *ingest, "--dry-run", LOOKALIKE_ALLOW_PRIVATE_URLS="1")
     assert (code, counts["unchanged"]) == (0, 2)
     assert [status for _, _, status in site.requests] == [200, 200, 304, 304, 304, 304]
 
