@@ -85,13 +85,13 @@ def _measure(engine: "Engine", files: list[Path], uri: str, workers: int, second
     from encode.budget import PixelBudget
     from encode.decode import MAX_PIXELS
     from encode.rate import rate
-    from ingest.files import read
+    from ingest.files import image_reader
     from ingest.stages import in_parallel
 
     budget = PixelBudget(MAX_PIXELS)
 
     def prepared(file: Path) -> "np.ndarray":
-        return engine.prepare(read(str(file))[0], budget, None)
+        return engine.prepare(image_reader().read(str(file))[0], budget, None)
 
     pixels = np.stack([prepared(files[0])] * engine.batch_size)
     forward = rate(engine.encoder, pixels, engine.lanes, seconds)

@@ -10,7 +10,7 @@ import click
 
 from encode.decode import MAX_PIXELS
 from ingest.limits import Share
-from ingest.options import engine_options, load_engine, report_options
+from ingest.options import engine_options, load_engine, reader_of, report_options, url_options
 from schema.errors import BadSettings, BadSource, Busy, HeldBack, LookalikeError, StoreUnavailable
 from schema.fields import parse_fields
 from schema.settings import ANYWHERE, setting, store_options
@@ -54,6 +54,7 @@ _MAY_PASS = (StoreUnavailable, HeldBack, BadSource, Busy)
 @click.option(
     "--profile", type=click.Path(path_type=Path), metavar="FILE", help="Say where time went; FILE opens in Perfetto."
 )
+@url_options
 @report_options
 def ingest(**options: Any) -> None:
     """Make a collection equal to SOURCE: a folder of pictures, or a manifest (.csv, .jsonl, .parquet, - for JSONL).
@@ -157,10 +158,13 @@ def _job(options: dict[str, Any]) -> "Job":
         place=Place(options["uri"], options["token"], options["collection"]),
         encoder=options["encoder"],
         load=cache(lambda name: load_engine(name, options)),
-        pace=Pace(options["num_workers"] or cores(), options["max_pixels"] or MAX_PIXELS),
+        pace=Pace(
+            options["num_workers"] or cores(), options["max_pixels"] or MAX_PIXELS, fetches=options["max_per_host"]
+        ),
         fields=parse_fields(options["fields"]),
         pruning=pruning,
         max_rejected=Share(options["max_rejected"]) if options["max_rejected"] else None,
+        read=reader_of(options).read_changed,
     )
     # A dry run embeds nothing and reads little.
     if options["engine"] != "ray" or options["dry_run"]:

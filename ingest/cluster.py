@@ -48,11 +48,14 @@ def connect(device: str) -> Cluster:
     return Cluster(cpus, sum(node["Alive"] for node in ray.nodes()), on_gpu=False)
 
 
-def read(image: str) -> tuple[Content, FileState]:
-    """Have a picture read; its bytes stay where that was done. Raises BadImage."""
-    told, content = _read.remote(image)
-    file: FileState = _told(told)
-    return content, file
+def read(image: str, known: FileState | None, *, allow_private: bool) -> tuple[Content, FileState] | None:
+    """Have an image read, unless it is still the one that is known; its bytes stay where that was done.
+
+    Raises BadImage.
+    """
+    told, content = _read.remote(image, known, allow_private)
+    file: FileState | None = _told(told)
+    return None if file is None else (content, file)
 
 
 def prepare(content: Content, preparation: Any, max_pixels: int) -> Prepared:
@@ -108,11 +111,12 @@ def _told(reference: Any) -> Any:
 # A bad picture is a value: of two references an error would be in both, and nobody looks at the second.
 
 
-def _read_here(image: str) -> tuple[FileState | BadImage, bytes]:
+def _read_here(image: str, known: FileState | None, allow_private: bool) -> tuple[FileState | BadImage | None, bytes]:
     try:
-        content, file = files.read(image)
+        read = files.image_reader(allow_private=allow_private).read_changed(image, known)
     except BadImage as error:
         return error, b""
+    content, file = read or (b"", None)
     return file, content
 
 

@@ -13,14 +13,24 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from schema.collection import FINGERPRINT_PROPERTY, LAYOUT, LAYOUT_PROPERTY, MAX_BYTES, Fingerprint, misfit
+from schema.collection import (
+    FINGERPRINT_PROPERTY,
+    LAYOUT,
+    LAYOUT_PROPERTY,
+    LAYOUTS,
+    MAX_BYTES,
+    Fingerprint,
+    misfit,
+    missing_columns,
+)
 from schema.errors import BadSettings, BadSource
 from schema.product import ImageRow
 from schema.reads import Fields
 from schema.store import Store
 
-_TEXTS = ("image_id", "product_id", "image", "source", "image_hash", "metadata_hash", "metadata")
+_TEXTS = ("image_id", "product_id", "image", "source", "image_hash", "metadata_hash", "image_etag", "metadata")
 _NUMBERS = ("image_size", "image_mtime")
+_LATER = dict.fromkeys(missing_columns(LAYOUTS[0]), "")
 _GROUP = 1_000
 _UNIT = 1e-3
 
@@ -52,10 +62,11 @@ def check_file(path: Path) -> Fingerprint:
     """
     with _opened(path) as table:
         kept = table.schema_arrow.metadata or {}
-        if kept.get(LAYOUT_PROPERTY.encode()) != str(LAYOUT).encode():
+        layout = kept.get(LAYOUT_PROPERTY.encode(), b"").decode()
+        if layout not in map(str, LAYOUTS):
             raise BadSource(f"{str(path)!r} was not written by this version of lookalike export")
         fingerprint = Fingerprint.from_json(kept[FINGERPRINT_PROPERTY.encode()].decode())
-        if not table.schema_arrow.equals(_schema(fingerprint)):
+        if not table.schema_arrow.equals(_schema(fingerprint, int(layout))):
             raise BadSource(f"{str(path)!r} has other columns than lookalike export writes")
         count = 0
         for batch in table.iter_batches(_GROUP):
@@ -91,10 +102,11 @@ def _is_whole(row: ImageRow) -> bool:
     return True
 
 
-def _schema(fingerprint: Fingerprint) -> pa.Schema:
-    fields = [pa.field(name, pa.string()) for name in _TEXTS] + [pa.field(name, pa.int64()) for name in _NUMBERS]
+def _schema(fingerprint: Fingerprint, layout: int = LAYOUT) -> pa.Schema:
+    texts = [name for name in _TEXTS if name not in missing_columns(layout)]
+    fields = [pa.field(name, pa.string()) for name in texts] + [pa.field(name, pa.int64()) for name in _NUMBERS]
     embedding = pa.field("embedding", pa.list_(pa.float32(), fingerprint.dim))
-    kept = {FINGERPRINT_PROPERTY: fingerprint.to_json(), LAYOUT_PROPERTY: str(LAYOUT)}
+    kept = {FINGERPRINT_PROPERTY: fingerprint.to_json(), LAYOUT_PROPERTY: str(layout)}
     return pa.schema([*fields, embedding], metadata=kept)
 
 
@@ -109,8 +121,8 @@ def _table(rows: list[Fields], fingerprint: Fingerprint) -> pa.Table:
 def _rows(batch: pa.RecordBatch) -> Iterator[ImageRow]:
     embedding = batch.column("embedding")
     vectors = embedding.flatten().to_numpy(zero_copy_only=False).reshape(len(batch), -1)
-    for row, vector in zip(batch.select([*_TEXTS, *_NUMBERS]).to_pylist(), vectors, strict=True):
-        yield ImageRow(embedding=vector, **{**row, "metadata": json.loads(row["metadata"])})
+    for row, vector in zip(batch.drop_columns(["embedding"]).to_pylist(), vectors, strict=True):
+        yield ImageRow(embedding=vector, **{**_LATER, **row, "metadata": json.loads(row["metadata"])})
 
 
 @contextmanager

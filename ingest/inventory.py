@@ -1,7 +1,7 @@
 """What the collection holds already, as far as a plan needs it: keys, hashes and stamps; vectors only when asked."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from ingest.report import Ready
 from schema.product import FileState, ImageRow, ProductImage
 from schema.store import Store
 
-_FIELDS = ("source", "product_id", "image", "image_hash", "metadata_hash", "image_size", "image_mtime")
+_FIELDS = ("source", "product_id", "image", "image_hash", "metadata_hash", "image_size", "image_mtime", "image_etag")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,18 @@ class Inventory:
         self.known: dict[str, Known] = {}
         self._by_hash: dict[str, str] = {}
         self._store = store
+        self._keeps_etags = store.keeps("image_etag")
         for row in store.rows(where=owned.where, fields=_FIELDS):
             self._by_hash[row["image_hash"]] = row["image_id"]
             if owned.source is None or row["source"] == owned.source:
                 stamp = Stamp(row["image_size"], row["image_mtime"])
                 self.known[row["image_id"]] = Known(
-                    row["image_hash"], row["metadata_hash"], stamp, row["image"], row["product_id"]
+                    row["image_hash"], row["metadata_hash"], stamp, row["image"], row["product_id"], row["image_etag"]
                 )
+
+    def storable(self, file: FileState) -> FileState:
+        """What a row can hold of a file: collections of an earlier layout have no place for its ETag."""
+        return file if self._keeps_etags else replace(file, etag="")
 
     def stored(self, image_hash: str) -> str | None:
         """The key of a row that has the vector of these bytes, if there is one."""

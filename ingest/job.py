@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from encode.models import DEFAULT
 from ingest.alone import only_run
-from ingest.files import read
+from ingest.files import image_reader
 from ingest.inventory import Owned
 from ingest.limits import Share
-from ingest.model import AnyEngine, Content, Model
+from ingest.model import AnyEngine, Model, ReadChanged
 from ingest.pipeline import Pace, Target, ingest, survey
 from ingest.profile import Profile
 from ingest.prune import Pruning, prune, to_prune
@@ -19,7 +19,7 @@ from ingest.report import Rejection, Report
 from schema.collection import require_same_encoder
 from schema.errors import BadSource, HeldBack
 from schema.fields import Fields
-from schema.product import FileState, ProductImage
+from schema.product import ProductImage
 from schema.store import Store
 
 
@@ -57,7 +57,7 @@ class Job:
     pruning: Pruning | None
     max_rejected: Share | None
     profile: Profile | None = None
-    read: Callable[[str], tuple[Content, FileState]] = read
+    read: ReadChanged = field(default_factory=lambda: image_reader().read_changed)
 
 
 def run(job: Job, report: Report) -> str:
@@ -94,7 +94,7 @@ def dry_run(job: Job, report: Report) -> str:
     try:
         if store is not None and job.encoder is not None and _goes_by_another_name(job.encoder, store):
             _matching(store, job.load(job.encoder))
-        plan = survey(job.source.images(), job.source.name, store, report)
+        plan = survey(job.source.images(), job.source.name, store, report, job.read)
         _check(report, job)
         if job.pruning is not None:
             report.remove(plan.known[image_id] for image_id in to_prune(plan, job.pruning))

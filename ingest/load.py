@@ -3,13 +3,14 @@
 Runs on many threads at once.
 """
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from encode.budget import PixelBudget
 from ingest.files import glance, is_remote
 from ingest.inventory import Inventory, StoredVector
-from ingest.model import Model, Prepared
-from ingest.plan import Change, Plan
+from ingest.model import Content, Model, Prepared
+from ingest.plan import Change, Known, Plan
 from ingest.report import Rejection
 from schema.errors import BadImage
 from schema.product import FileState, ProductImage
@@ -37,12 +38,16 @@ Loaded = LoadedImage | StoredVector | Unchanged | Rejection
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Loads pictures for a plan; a picture may have as many pixels as the budget has in all."""
+    """Loads images for a plan; an image may have as many pixels as the budget has in all.
+
+    `turns` are those of the processor, a semaphore: more threads may wait for a network.
+    """
 
     plan: Plan
     inventory: Inventory
     model: Model
     budget: PixelBudget
+    turns: AbstractContextManager[object]
 
     def __call__(self, item: ProductImage | StoredVector | Rejection) -> Loaded:
         """Find out what a picture needs, and load its pixels if it is a forward pass; a bad one is a Rejection."""
@@ -59,14 +64,24 @@ class Loader:
         return LoadedImage(picture, file, change, self.model.prepare(content, self.budget))
 
     def _compared(self, picture: ProductImage) -> Loaded:
-        if is_remote(picture.image):
-            step = compare(picture, self.plan)
-            if step is not None:
-                return step
-        content, file = self.model.read(picture.image)
+        """Read an image, and decode it if it is to be embedded; as many threads decode as there are turns.
+
+        Those that wait for a network need no turn: a hundredth of a second of decoding is worth a second of waiting.
+        """
+        if not is_remote(picture.image):
+            with self.turns:
+                return self._needed(picture, self.model.read(picture.image))
+        read = self.model.read_changed(picture.image, self.plan.known_file(picture))
+        if read is None:
+            return _unchanged(picture, self.plan.unread(picture), self.plan.known[picture.image_id])
+        with self.turns:
+            return self._needed(picture, read)
+
+    def _needed(self, picture: ProductImage, read: tuple[Content, FileState]) -> Loaded:
+        content, file = read[0], self.inventory.storable(read[1])
         change = self.plan.after_reading(picture, file)
         # Nothing new is known of a file without a time.
-        if change is Change.TOUCHED and self.plan.known[picture.image_id].stamp == (file.size, file.mtime):
+        if change is Change.TOUCHED and self.plan.known_file(picture) == file:
             return Unchanged(picture)
         key = picture.image_id if change in (Change.METADATA, Change.TOUCHED) else self.inventory.stored(file.hash)
         if key is not None:
@@ -75,12 +90,13 @@ class Loader:
 
 
 def compare(picture: ProductImage, plan: Plan) -> Unchanged | StoredVector | None:
-    """Look at a picture's size and time; None when it has to be read. Raises BadImage."""
+    """Look at the size and time of a file; None when it has to be read. Raises BadImage."""
     known = plan.known.get(picture.image_id)
-    stamp = None if known is None else glance(picture.image)
-    if known is None or stamp is None:
-        return None
-    change = plan.at_a_glance(picture, stamp)
+    change = None if known is None else plan.at_a_glance(picture, glance(picture.image))
+    return None if known is None or change is None else _unchanged(picture, change, known)
+
+
+def _unchanged(picture: ProductImage, change: Change, known: Known) -> Unchanged | StoredVector:
     if change is Change.METADATA:
-        return StoredVector(picture, FileState(known.image_hash, *stamp), change, picture.image_id)
-    return None if change is None else Unchanged(picture)
+        return StoredVector(picture, known.file, change, picture.image_id)
+    return Unchanged(picture)

@@ -11,7 +11,7 @@ from encode.budget import PixelBudget
 from encode.decode import open_picture, reduce, unpack
 from encode.encoder import Encoder
 from encode.preprocess import Pixels, Prepare
-from ingest.files import read
+from ingest.files import image_reader
 from ingest.profile import Profile, spent
 from schema.collection import Fingerprint
 from schema.product import FileState, Vectors
@@ -26,6 +26,10 @@ Content: TypeAlias = "bytes | ObjectRef"
 
 Prepared: TypeAlias = "Pixels | ObjectRef"
 """A picture that is ready for the network; on Ray, where it is."""
+
+
+ReadChanged: TypeAlias = "Callable[[str, FileState | None], tuple[Content, FileState] | None]"
+"""Reads an image, unless it is known and a web server says that it has not changed: then None. Raises BadImage."""
 
 
 class AnyEngine(Protocol):
@@ -95,17 +99,17 @@ class Engine:
 
 
 class Model:
-    """An engine that is loaded once, by whichever thread needs it first; `read` fetches the bytes of a picture."""
+    """An engine that is loaded once, by whichever thread needs it first; `read` brings the bytes of an image."""
 
     def __init__(
         self,
         load: Callable[[], AnyEngine],
         profile: Profile | None = None,
-        read: Callable[[str], tuple[Content, FileState]] = read,
+        read: "ReadChanged | None" = None,
     ) -> None:
         self._load = load
         self._profile = profile
-        self._read = read
+        self._read = read or image_reader().read_changed
         self._loading = threading.Lock()
         self._engine: AnyEngine | None = None
 
@@ -119,9 +123,13 @@ class Model:
         return self._engine
 
     def read(self, image: str) -> tuple[Content, FileState]:
-        """Read a picture's bytes, and what tells later that it has changed. Raises BadImage."""
+        """Read an image's bytes, and what tells later that it has changed. Raises BadImage."""
+        return cast("tuple[Content, FileState]", self.read_changed(image, None))
+
+    def read_changed(self, image: str, known: FileState | None) -> tuple[Content, FileState] | None:
+        """Read an image; None when it is on the web, and its server says that it is the one known. Raises BadImage."""
         with spent(self._profile, "read"):
-            return self._read(image)
+            return self._read(image, known)
 
     def prepare(self, content: Content, budget: PixelBudget) -> Prepared:
         """Decode one picture and bring it to what the network wants. Raises BadImage."""

@@ -41,4 +41,4 @@ def on_ray(job: Job, options: dict[str, Any]) -> Job:
     theirs = {key: options[key] for key in ("device", "dtype", "engine", "batch_size")}
     tell = partial(click.echo, err=True)
     load = cache(lambda name: RayEngine(partial(load_engine, local(name), theirs), there, tell))
-    return replace(job, load=load, pace=pace, read=read)
+    return replace(job, load=load, pace=pace, read=partial(read, allow_private=options["allow_private_urls"]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from encode.decode import MAX_PIXELS, MOST_PIXELS
+from encode.fetch.limits import PER_HOST
 from encode.machine import MOST_LANES, cores
 from schema.errors import BadSettings
 from schema.output import format_option
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from encode.decoders import Decoders
     from encode.encoder import Encoder
     from encode.network import TorchEncoder
+    from ingest.files import ImageReader
     from ingest.model import Engine
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -54,6 +56,30 @@ def engine_settings(command: Command, engines: tuple[str, ...] = HERE) -> Comman
         "--batch-size", type=click.IntRange(1, 4096), help="Pictures in a batch.  [default: 16; measured once on a GPU]"
     )
     return batch(pixels(encoder_options(command, engines)))
+
+
+def url_options(command: Command) -> Command:
+    """Add --allow-private-urls and --max-per-host."""
+    private = setting(
+        "--allow-private-urls",
+        is_flag=True,
+        help="Read images also from URLs that lead to this machine or to a private network.",
+    )
+    per_host = setting(
+        "--max-per-host",
+        type=click.IntRange(1, 256),
+        default=PER_HOST,
+        show_default=True,
+        help="Images that are fetched from one web server at once.",
+    )
+    return private(per_host(command))
+
+
+def reader_of(options: dict[str, Any]) -> "ImageReader":
+    """The reader that these options describe."""
+    from ingest.files import image_reader
+
+    return image_reader(allow_private=options["allow_private_urls"], per_host=options["max_per_host"])
 
 
 def report_options(command: Command) -> Command:

@@ -1,5 +1,6 @@
 """The whole way of a catalogue into a collection: source → plan → load → encode → upsert → report."""
 
+import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -10,10 +11,10 @@ import numpy as np
 
 from encode.budget import PixelBudget
 from encode.decode import MAX_PIXELS
-from ingest.files import is_remote, read
+from ingest.files import image_reader, is_remote
 from ingest.inventory import Inventory, Owned, StoredVector
 from ingest.load import Loaded, LoadedImage, Loader, Unchanged, compare
-from ingest.model import Model
+from ingest.model import Model, ReadChanged
 from ingest.plan import Change, Plan
 from ingest.profile import Profile, spent
 from ingest.report import Ready, Rejection, Report
@@ -29,14 +30,26 @@ MOST_ROWS = 1_000
 _BATCHES = 16
 """Two for each of eight GPUs."""
 
+_FETCHES = 16
+"""Images on their way from other machines at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How much is under way at once: threads that load, pixels that they decode at the same time, and batches."""
+    """How much is under way at once: threads that read and decode, pixels that they decode at the same time, batches.
+
+    `fetches` are threads that may wait for images from other machines besides.
+    """
 
     workers: int = 2
     max_pixels: int = MAX_PIXELS
     batches: int = _BATCHES
+    fetches: int = _FETCHES
+
+    @property
+    def threads(self) -> int:
+        """How many threads load images: more than read and decode, for those that wait."""
+        return max(self.workers, self.fetches)
 
 
 class Target(NamedTuple):
@@ -70,9 +83,9 @@ def ingest(
     report.start()
     inventory = Inventory(store, owned)
     plan = Plan(inventory.known)
-    loader = Loader(plan, inventory, model, PixelBudget(pace.max_pixels))
+    loader = Loader(plan, inventory, model, PixelBudget(pace.max_pixels), threading.BoundedSemaphore(pace.workers))
     steps = _steps(pictures, plan, report)
-    loaded = in_parallel(loader, steps, workers=pace.workers, ahead=8 * pace.workers)
+    loaded = in_parallel(loader, steps, workers=pace.threads, ahead=max(8 * pace.workers, pace.threads))
     batches = in_background(_batches(_work(loaded, inventory, plan, report), model), ahead=2)
     encoded = in_parallel(partial(_encode, model, plan, report), batches, workers=pace.batches, ahead=pace.batches)
     written = in_parallel(partial(_write_fresh, target), encoded, workers=store.lanes, ahead=store.lanes)
@@ -88,18 +101,25 @@ def ingest(
     return plan
 
 
-def survey(pictures: Iterable[ProductImage | Rejection], source: str, store: Store | None, report: Report) -> Plan:
+def survey(
+    pictures: Iterable[ProductImage | Rejection],
+    source: str,
+    store: Store | None,
+    report: Report,
+    read: "ReadChanged | None" = None,
+) -> Plan:
     """Compare a source with a collection, or with none, and count what `ingest` would do; nothing is written.
 
     Of the pictures, those are read whose size or time has changed; new ones are not opened.
     """
     report.start()
     plan = Plan({} if store is None else Inventory(store, Owned(source)).known)
+    read = read or image_reader().read_changed
     for step in _steps(pictures, plan, report):
         if isinstance(step, StoredVector):
             report.count(step.change, step.picture)
         elif isinstance(step, ProductImage) and step.image_id in plan.known:
-            _survey_changed(step, plan, report)
+            _survey_changed(step, plan, report, read)
         elif isinstance(step, ProductImage):
             report.count(Change.NEW, step)
         else:
@@ -107,11 +127,10 @@ def survey(pictures: Iterable[ProductImage | Rejection], source: str, store: Sto
     return plan
 
 
-def _survey_changed(picture: ProductImage, plan: Plan, report: Report) -> None:
+def _survey_changed(picture: ProductImage, plan: Plan, report: Report, read: ReadChanged) -> None:
     try:
-        step = compare(picture, plan) if is_remote(picture.image) else None
-        change = Change.UNCHANGED if isinstance(step, Unchanged) else step.change if step else None
-        report.count(change or plan.after_reading(picture, read(picture.image)[1]), picture)
+        changed = read(picture.image, plan.known_file(picture))
+        report.count(plan.unread(picture) if changed is None else plan.after_reading(picture, changed[1]), picture)
     except BadImage as error:
         _reject(Rejection.of(picture, error), plan, report)
 

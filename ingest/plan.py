@@ -35,6 +35,12 @@ class Known(NamedTuple):
     stamp: Stamp
     image: str
     product_id: str
+    etag: str = ""
+
+    @property
+    def file(self) -> FileState:
+        """The file that it was made from."""
+        return FileState(self.image_hash, *self.stamp, self.etag)
 
 
 class Plan:
@@ -67,13 +73,22 @@ class Plan:
             self._unreadable.add(image_id)
         return True
 
+    def known_file(self, picture: ProductImage) -> FileState | None:
+        """The file that a row was made from; None without a row, and where its image was in another place."""
+        known = self.known.get(picture.image_id)
+        # Another place is another file, whatever its size, time and version.
+        return None if known is None or known.image != picture.image else known.file
+
+    def unread(self, picture: ProductImage) -> Change:
+        """Compare an image whose file is the one that is known."""
+        return Change.METADATA if _said_otherwise(picture, self.known[picture.image_id]) else Change.UNCHANGED
+
     def at_a_glance(self, picture: ProductImage, stamp: Stamp) -> Change | None:
         """Compare without reading; None when the bytes are needed to know."""
-        known = self.known.get(picture.image_id)
-        # Another place is another file, whatever its size and time.
-        if known is None or known.image != picture.image or known.stamp != stamp or not stamp.mtime:
+        known = self.known_file(picture)
+        if known is None or (known.size, known.mtime) != stamp or not stamp.mtime:
             return None
-        return Change.METADATA if _said_otherwise(picture, known) else Change.UNCHANGED
+        return self.unread(picture)
 
     def after_reading(self, picture: ProductImage, file: FileState) -> Change:
         """Compare once the bytes are known."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from ingest.inventory import Inventory, Owned
 from ingest.limits import Share
-from ingest.model import Engine, Model
+from ingest.model import Model
 from ingest.pipeline import Pace, Target, ingest
 from ingest.plan import Known
 from ingest.report import Report
@@ -37,17 +37,16 @@ class Moved:
     after: str
 
 
-def reindex(versions: Versions, engine: Engine, report: Report, pace: Pace, most_missing: Share) -> Moved:
+def reindex(versions: Versions, model: Model, report: Report, pace: Pace, most_missing: Share) -> Moved:
     """Fill the next version from the pictures of the live one, and make it the live one.
 
     Pictures that cannot be read any more would be missing: past `most_missing` it raises HeldBack, and what was built
     is kept for the next try.
     """
-    current = versions.live
-    if not current.fingerprint.differences(engine.encoder.fingerprint):
+    current, fingerprint = versions.live, model.engine.fingerprint
+    if not current.fingerprint.differences(fingerprint):
         return Moved(current.name, current.name)
-    with versions.open(current.name) as live, _target(versions, current, engine.encoder.fingerprint) as target:
-        model = Model(lambda: engine)
+    with versions.open(current.name) as live, _target(versions, current, fingerprint) as target:
         follow = report
         for _ in range(_PASSES):
             before = Inventory(live, _ALL).known

@@ -11,7 +11,7 @@ import click
 from encode.decode import MAX_PIXELS
 from encode.machine import cores
 from ingest.limits import Share
-from ingest.options import engine_options, load_engine, report_options
+from ingest.options import engine_options, load_engine, reader_of, report_options, url_options
 from schema.errors import BadSettings
 from schema.expressions import compile_filter
 from schema.filter_words import parse
@@ -57,6 +57,7 @@ def delete(products: tuple[str, ...], where: tuple[str, ...], output: str, **opt
 @store_options
 @setting("--max-rejected", default="0", show_default=True, metavar="N|N%", help="Move only if no more are missing.")
 @engine_options
+@url_options
 @report_options
 def reindex(encoder: str, output: str, **options: Any) -> None:
     """Move a collection to another encoder, from the pictures that it knows.
@@ -65,12 +66,13 @@ def reindex(encoder: str, output: str, **options: Any) -> None:
     running it again.
     """
     from ingest.alone import Stop, only_run
+    from ingest.model import Model
     from ingest.pipeline import Pace
     from ingest.reindex import reindex as move
     from ingest.report import Report
     from ingest.terminal import progress_bar
 
-    pace = Pace(options["num_workers"] or cores(), options["max_pixels"] or MAX_PIXELS)
+    pace = Pace(options["num_workers"] or cores(), options["max_pixels"] or MAX_PIXELS, fetches=options["max_per_host"])
     most_missing = Share(options["max_rejected"])
     alone = only_run(options["uri"], options["collection"], "reindex")
     with _store(options) as live, _versions(options) as versions, Stop() as stop, alone:
@@ -79,7 +81,8 @@ def reindex(encoder: str, output: str, **options: Any) -> None:
             progress_bar(live.count, shown=not options["no_progress"]) as show,
             Report(options["report"], stop.checked(show)) as report,
         ):
-            moved = move(versions, engine, report, pace, most_missing)
+            model = Model(lambda: engine, read=reader_of(options).read_changed)
+            moved = move(versions, model, report, pace, most_missing)
     summary = report.summary()
     counts = {**asdict(moved), "stored": summary.stored, "rejected": summary.rejected, "seconds": summary.seconds}
     name = options["collection"]

@@ -11,8 +11,14 @@ import numpy as np
 from schema.errors import BadRow, EncoderMismatch
 from schema.product import ImageRow, Metadata
 
-LAYOUT = 1
+LAYOUT = 2
 """Raise it when the columns change; a collection says in its properties which layout it has."""
+
+LAYOUTS = (1, LAYOUT)
+"""Those that can be read and written."""
+
+_ADDED = {2: ("image_etag",)}
+"""The columns that each layout has brought; in earlier ones they read as ""."""
 
 FINGERPRINT_PROPERTY = "lookalike.fingerprint"
 LAYOUT_PROPERTY = "lookalike.layout"
@@ -21,8 +27,18 @@ LEFT_PROPERTY = "lookalike.left"
 EF_PROPERTY = "lookalike.ef"
 
 # A 2.3 server counts bytes, Milvus Lite characters: what fits as bytes fits both.
-MAX_BYTES = {"image_id": 64, "product_id": 1024, "image": 8192, "source": 8192, "image_hash": 64, "metadata_hash": 64}
+MAX_BYTES = {
+    "image_id": 64,
+    "product_id": 1024,
+    "image": 8192,
+    "source": 8192,
+    "image_hash": 64,
+    "metadata_hash": 64,
+    "image_etag": 1024,
+}
 MAX_METADATA_BYTES = 65_000
+
+COLUMNS = tuple(field.name for field in fields(ImageRow))
 
 MAX_MESSAGE_BYTES = 16 * 2**20
 MAX_MESSAGE_ROWS = 1_000
@@ -69,6 +85,11 @@ def require_same_encoder(collection: str, theirs: Fingerprint, ours: Fingerprint
             f"({'; '.join(differences)}). Use --encoder {theirs.encoder}, move the collection to the other one with "
             f"lookalike reindex --encoder {ours.encoder}, or fill another with --collection NEW_NAME"
         )
+
+
+def missing_columns(layout: int) -> frozenset[str]:
+    """The columns that a collection of an earlier layout lacks."""
+    return frozenset(name for since, names in _ADDED.items() if since > layout for name in names)
 
 
 def misfit(texts: Mapping[str, str], metadata: Metadata) -> str | None:
@@ -123,15 +144,17 @@ def _is_json(value: object) -> bool:
     return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
-def messages(rows: Iterable[ImageRow], sizes: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
-    """Cut rows, of so many bytes each, into messages well below what a server takes (64 MB)."""
+def messages(
+    rows: Iterable[ImageRow], sizes: Sequence[int], columns: Sequence[str] = COLUMNS
+) -> Iterator[list[dict[str, Any]]]:
+    """Cut rows, of so many bytes each, into messages of `columns`, well below what a server takes (64 MB)."""
     message: list[dict[str, Any]] = []
     total = 0
     for row, size in zip(rows, sizes, strict=True):
         if message and (total + size > MAX_MESSAGE_BYTES or len(message) == MAX_MESSAGE_ROWS):
             yield message
             message, total = [], 0
-        message.append({field.name: getattr(row, field.name) for field in fields(row)})
+        message.append({name: getattr(row, name) for name in columns})
         total += size
     if message:
         yield message

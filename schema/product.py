@@ -41,16 +41,20 @@ class ProductImage:
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What tells that a picture's file has changed: a hash of its bytes, its size, its mtime in nanoseconds."""
+    """What tells that a picture's file has changed: a hash of its bytes, its size, its mtime in nanoseconds.
+
+    `etag` is what a web server calls this version of it, "" where there is none.
+    """
 
     hash: str
     size: int
     mtime: int
+    etag: str = ""
 
     @classmethod
-    def of(cls, content: bytes, mtime: int) -> "FileState":
+    def of(cls, content: bytes, mtime: int, etag: str = "") -> "FileState":
         """Describe the bytes of a file that was last written at `mtime`."""
-        return cls(_digest(content), len(content), mtime)
+        return cls(_digest(content), len(content), mtime, etag)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +70,7 @@ class ImageRow:
     metadata_hash: str
     image_size: int
     image_mtime: int
+    image_etag: str
     metadata: Metadata
 
     @classmethod
@@ -81,6 +86,7 @@ class ImageRow:
             metadata_hash=metadata_hash(picture.metadata),
             image_size=file.size,
             image_mtime=file.mtime,
+            image_etag=file.etag,
             metadata=picture.metadata,
         )
 

@@ -11,15 +11,18 @@ from pathlib import Path
 from types import TracebackType
 
 from schema.collection import (
+    COLUMNS,
     EF_PROPERTY,
     FINGERPRINT_PROPERTY,
     LAYOUT,
     LAYOUT_PROPERTY,
+    LAYOUTS,
     MAX_MESSAGE_BYTES,
     MAX_MESSAGE_ROWS,
     Fingerprint,
     check_row,
     messages,
+    missing_columns,
     require_same_encoder,
 )
 from schema.driver import LoadState
@@ -47,7 +50,15 @@ class Store:
     `with`.
     """
 
-    def __init__(self, wire: Wire, name: str, version: str, fingerprint: Fingerprint, ef: int = SERVER_EF) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        name: str,
+        version: str,
+        fingerprint: Fingerprint,
+        ef: int = SERVER_EF,
+        layout: int = LAYOUT,
+    ) -> None:
         self.name = name
         self.version = version
         """What the name meant when it was opened: a store stays with it when the name moves on to another version."""
@@ -61,6 +72,8 @@ class Store:
         """How many upserts are worth while at once: a server takes a third more rows by four, Milvus Lite one."""
         self.ef = ef
         """How wide a server's graph is searched without a filter; with one, as wide as if nothing had been tuned."""
+        self._missing = missing_columns(layout)
+        self._columns = [name for name in COLUMNS if name not in self._missing]
         self._wire = wire
         self._reads = _reads(wire, version, lite=self.exact)
         self._graph = Graph(wire, version)
@@ -113,17 +126,23 @@ class Store:
     def _opened(cls, wire: Wire, name: str) -> "Store":
         described = wire.call("describe_collection", name)
         properties = described.get("properties", {})
-        if properties.get(LAYOUT_PROPERTY) != str(LAYOUT):
+        layout = properties.get(LAYOUT_PROPERTY)
+        if layout not in map(str, LAYOUTS):
             raise BadSettings(
                 f"the collection {name!r} at {wire.uri} was not made by this version of lookalike "
-                f"(layout {properties.get(LAYOUT_PROPERTY)}, not {LAYOUT}); name another one with --collection"
+                f"(layout {layout}, not {LAYOUT}); name another one with --collection"
             )
         version = described["collection_name"]
         # Milvus Lite forgets with each process what was loaded.
         if wire.call("get_load_state", version)["state"] != LoadState.Loaded:
             wire.call("load_collection", version)
         ef = int(properties.get(EF_PROPERTY, SERVER_EF))
-        return cls(wire, name, version, Fingerprint.from_json(properties[FINGERPRINT_PROPERTY]), ef)
+        fingerprint = Fingerprint.from_json(properties[FINGERPRINT_PROPERTY])
+        return cls(wire, name, version, fingerprint, ef, int(layout))
+
+    def keeps(self, column: str) -> bool:
+        """Tell whether rows have a column; those of an earlier layout lack some."""
+        return column in self._columns
 
     def is_live(self) -> bool:
         """Tell whether the name still means the version that it meant when it was opened."""
@@ -154,7 +173,7 @@ class Store:
         """
         latest = {row.image_id: row for row in rows}
         sizes = [check_row(row, self.fingerprint.dim) for row in latest.values()]
-        for message in messages(latest.values(), sizes):
+        for message in messages(latest.values(), sizes, self._columns):
             with self._wire.writing:
                 self._wire.check_room()
                 self._wire.call("upsert", self.version, data=message)
@@ -225,7 +244,10 @@ class Store:
         self, *, where: str, fields: Sequence[str], limit: int, consistency: Consistency = "Session"
     ) -> list[Fields]:
         """Read up to `limit` of the rows that match, in no order."""
-        return self._reads.fetch(where, fields, min(limit, self.window), consistency)
+        there = [name for name in fields if name not in self._missing]
+        rows = self._reads.fetch(where, there, min(limit, self.window), consistency)
+        blank = dict.fromkeys(self._missing.intersection(fields), "")
+        return [{**blank, **row} for row in rows] if blank else rows
 
     def get(
         self, image_ids: Sequence[str], fields: Sequence[str], *, consistency: Consistency = "Session"

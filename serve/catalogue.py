@@ -21,7 +21,7 @@ from ingest.report import Report
 from schema.collection import misfit
 from schema.errors import BadImage, BadQuery, BadSettings, UnknownProduct
 from schema.expressions import any_of
-from schema.product import FileState, ProductImage
+from schema.product import ProductImage
 from schema.reads import Fields
 from schema.store import Store
 from serve.deadline import current
@@ -126,7 +126,7 @@ class Catalogue:
         wanted = [
             StoredVector(
                 ProductImage(row["image_id"], row["source"], product_id, row["image"], metadata),
-                FileState(known.image_hash, *known.stamp),
+                known.file,
                 Change.METADATA,
                 row["image_id"],
             )

@@ -26,6 +26,11 @@ _MEGABYTE = 2**20
 @click.option("--wait", is_flag=True, help="Wait until the collection is there.")
 @setting("--fetch-urls", is_flag=True, help="Fetch image_url of requests, from public addresses.")
 @setting(
+    "--allow-private-urls",
+    is_flag=True,
+    help="Show images of the collection also from URLs on a private network; image_url of requests never leads there.",
+)
+@setting(
     "--uploads",
     type=click.Path(path_type=Path),
     default=Path("lookalike-uploads"),
@@ -53,6 +58,7 @@ def serve(**options: Any) -> None:
         max_in_flight=options["max_in_flight"],
         deadline=options["deadline"],
         fetch_urls=options["fetch_urls"],
+        allow_private_urls=options["allow_private_urls"],
         uploads=options["uploads"],
     )
     from serve.running import run

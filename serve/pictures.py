@@ -10,7 +10,7 @@ from PIL import Image
 
 from encode.budget import PixelBudget
 from encode.decode import open_picture, unpack
-from ingest.files import read
+from ingest.files import ImageReader, image_reader
 from schema.errors import BadImage, UnknownProduct
 from schema.store import Store
 
@@ -32,8 +32,9 @@ class Shown:
 class Pictures:
     """Reads pictures and keeps small ones in memory, up to 64 MB; safe to use from several threads."""
 
-    def __init__(self, budget: PixelBudget) -> None:
+    def __init__(self, budget: PixelBudget, reader: ImageReader | None = None) -> None:
         self._budget = budget
+        self._reader = reader or image_reader()
         self._kept: OrderedDict[str, Shown] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -59,7 +60,7 @@ class Pictures:
         return shown
 
     def _read(self, where: str, size: int | None, etag: str) -> Shown:
-        content, _ = read(where)
+        content, _ = self._reader.read(where)
         picture = open_picture(content, self._budget.most)
         if size is None:
             media_type = Image.MIME.get(picture.format or "", "application/octet-stream")

@@ -7,12 +7,14 @@ from typing import cast
 from fastapi import Request
 
 from encode.budget import PixelBudget
+from encode.fetch.fetcher import Fetcher
 from encode.machine import cores
+from ingest.files import image_reader
 from ingest.model import Engine
 from schema.store import Store
 from serve.catalogue import Catalogue
 from serve.desk import Desk
-from serve.fetch import Fetcher, Fetches
+from serve.fetch import Fetches, query_fetcher
 from serve.live import Live
 from serve.messages import MAX_IMAGES
 from serve.metrics import Metrics
@@ -22,7 +24,6 @@ from serve.settings import Settings
 _DESKS = 32
 _PICTURE_DESKS = 4
 _WRITE_DESKS = 2
-_FETCH_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ class Service:
             Desk(min(_PICTURE_DESKS, cores()), settings.deadline),
             Desk(_WRITE_DESKS, settings.deadline),
             Catalogue(settings.uploads, budget),
-            Pictures(budget),
-            Fetcher(max_bytes=settings.max_body, seconds=_FETCH_SECONDS) if settings.fetch_urls else None,
+            Pictures(budget, image_reader(allow_private=settings.allow_private_urls)),
+            query_fetcher(settings.max_body) if settings.fetch_urls else None,
         )
 
     def fetches(self) -> Fetches:

@@ -19,7 +19,8 @@ class Settings:
 
     `max_body` is bytes of a request, `max_in_flight` requests that are worked on or wait, `deadline` seconds until an
     answer is of no use. `uploads` is the folder for pictures that are uploaded with a product. `remember` is for how
-    many seconds a product's vector may be kept.
+    many seconds a product's vector may be kept. `allow_private_urls` is for images of the
+    collection, never for those of requests.
     """
 
     keys: "Keys"
@@ -29,6 +30,7 @@ class Settings:
     max_in_flight: int = 128
     deadline: float = 30.0
     fetch_urls: bool = False
+    allow_private_urls: bool = False
     uploads: Path = field(default_factory=lambda: Path("lookalike-uploads"))
 
 

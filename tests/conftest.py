@@ -20,7 +20,7 @@ from milvus_server import milvus_server
 from encode.encoder import Encoder
 from encode.models import load_encoder
 from ingest.inventory import Owned
-from ingest.model import Engine, Model
+from ingest.model import Engine, Model, ReadChanged
 from ingest.pipeline import Pace, Target, ingest
 from ingest.report import Rejection, Report
 from ingest.sample import draw_catalogue
@@ -157,11 +157,12 @@ def bring(
     store: Store,
     report: Report | None = None,
     batch_size: int = 8,
+    read: "ReadChanged | None" = None,
 ) -> Report:
     """Ingest, as the command does; return the report."""
     report, items = report or Report(), list(pictures)
     source = next((item.source for item in items if isinstance(item, ProductImage)), "test")
-    model = Model(lambda: Engine(encoder, batch_size, lanes=2))
+    model = Model(lambda: Engine(encoder, batch_size, lanes=2), read=read)
     ingest(iter(items), Owned(source), model, Target(store, report), Pace(workers=2))
     return report
 

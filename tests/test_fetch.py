@@ -10,15 +10,22 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from loopback import loopback_only
 
+from encode.fetch.address import Address, is_public
+from encode.fetch.fetcher import Fetcher
+from encode.fetch.limits import Limits
+from encode.fetch.network import Rules
 from schema.errors import BadQuery
 from serve.deadline import Deadline, TooLate, within
-from serve.fetch import Address, Fetcher, Fetches, is_public
+from serve.fetch import Fetches, query_fetcher
 
 PICTURE = bytes(range(256)) * 4
 LIMIT = len(PICTURE)
@@ -107,9 +114,22 @@ def site(port: int) -> str:
 
 @contextmanager
 def a_fetcher(seconds: float = 5, allowed: Callable[[Address], bool] = lambda a: a.is_loopback) -> Iterator[Fetcher]:
-    fetcher = Fetcher(max_bytes=LIMIT, seconds=seconds, allowed=allowed)
+    """One as the service's, which may go to other addresses."""
+    fetcher = Fetcher(Limits(LIMIT, seconds, seconds, seconds, attempts=2, redirects=3), Rules(allowed))
     yield fetcher
     fetcher.close()
+
+
+def fetch(fetcher: Fetcher, url: str) -> bytes:
+    """Fetch as a request does."""
+    return Fetches(fetcher, most=1, max_bytes=LIMIT).fetch(url)
+
+
+@pytest.fixture(autouse=True)
+def dialled() -> Iterator[list[str]]:
+    """What was refused because it is not this machine: no test reaches another one."""
+    with loopback_only() as refused:
+        yield refused
 
 
 @pytest.fixture
@@ -122,7 +142,7 @@ def fetcher() -> Iterator[Fetcher]:
 @pytest.fixture
 def careful() -> Iterator[Fetcher]:
     """One as it is by default."""
-    fetcher = Fetcher(max_bytes=LIMIT)
+    fetcher = query_fetcher(LIMIT)
     yield fetcher
     fetcher.close()
 
@@ -170,16 +190,16 @@ def test_what_is_public(address: str, public: bool) -> None:
 
 @pytest.mark.parametrize("path", ["picture", "to//picture", "to/..%2Fpicture", "hops/3", "picture/ä b%20c?d=é&e=%2F#f"])
 def test_a_picture_is_fetched(fetcher: Fetcher, site: str, path: str) -> None:
-    assert fetcher.fetch(f" {site}/{path}\n") == PICTURE
+    assert fetch(fetcher, f" {site}/{path}\n") == PICTURE
 
 
 def test_several_threads_fetch_at_once(fetcher: Fetcher, site: str) -> None:
     with ThreadPoolExecutor(8) as threads:
-        assert set(threads.map(fetcher.fetch, [f"{site}/picture"] * 40)) == {PICTURE}
+        assert set(threads.map(partial(fetch, fetcher), [f"{site}/picture"] * 40)) == {PICTURE}
 
 
 def test_a_host_keeps_its_name(fetcher: Fetcher, port: int) -> None:
-    assert fetcher.fetch(f"http://LOCALHOST:{port}/host") == f"localhost:{port}".encode()
+    assert fetch(fetcher, f"http://LOCALHOST:{port}/host") == f"localhost:{port}".encode()
 
 
 def test_an_ipv6_host_keeps_its_brackets(fetcher: Fetcher) -> None:
@@ -191,29 +211,54 @@ def test_an_ipv6_host_keeps_its_brackets(fetcher: Fetcher) -> None:
     except OSError:
         pytest.skip("no IPv6 here")
     threading.Thread(target=server.handle_request, daemon=True).start()
-    assert fetcher.fetch(f"http://[::1]:{server.server_port}/host") == f"[::1]:{server.server_port}".encode()
+    assert fetch(fetcher, f"http://[::1]:{server.server_port}/host") == f"[::1]:{server.server_port}".encode()
     server.server_close()
 
 
 def test_proxies_of_the_environment_are_not_used(fetcher: Fetcher, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert fetcher.fetch(f"{site}/picture") == PICTURE
+    assert fetch(fetcher, f"{site}/picture") == PICTURE
 
 
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "①②⑦.0.0.1"]
 )
 def test_this_machine_is_refused(careful: Fetcher, port: int, host: str) -> None:
-    with pytest.raises(BadQuery, match="does not lead to a public address; send the picture itself instead"):
-        careful.fetch(f"http://{host}:{port}/picture")
+    with pytest.raises(BadQuery, match="does not lead to a public address; send the image itself instead"):
+        fetch(careful, f"http://{host}:{port}/picture")
 
 
 @pytest.mark.parametrize("host", ["localhost", "no-such-host.invalid", "‥.example"])
 def test_a_refusal_says_neither_where_a_name_leads_nor_whether_it_exists(careful: Fetcher, host: str) -> None:
     with pytest.raises(BadQuery, match="does not lead to a public address") as refused:
-        careful.fetch(f"http://{host}/")
+        fetch(careful, f"http://{host}/")
     assert "127.0.0.1" not in str(refused.value)
+
+
+def test_what_is_checked_is_what_is_dialled(
+    careful: Fetcher, dialled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, literally = iter(["93.184.215.14", "127.0.0.1"]), socket.getaddrinfo
+
+    def resolve(host: str, *arguments: Any, **options: Any) -> Any:
+        return literally(next(answers) if host == "shop.example" else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(BadQuery, match=r"the connection failed|does not lead to a public address"):
+        fetch(careful, "http://shop.example/picture")
+    assert dialled == ["93.184.215.14"], "the name is not resolved again for the connection"
+
+
+@pytest.mark.parametrize("inside", ["10.0.0.1", "127.0.0.1", "169.254.169.254"])
+def test_one_private_address_among_public_ones_is_enough(
+    careful: Fetcher, dialled: list[str], monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, 80)) for a in ("93.184.215.14", inside)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    with pytest.raises(BadQuery, match="does not lead to a public address"):
+        fetch(careful, "http://shop.example/picture")
+    assert not dialled
 
 
 def test_a_redirect_to_a_refused_address_is_refused(site: str, port: int) -> None:
@@ -222,7 +267,7 @@ def test_a_redirect_to_a_refused_address_is_refused(site: str, port: int) -> Non
         a_fetcher(allowed=lambda address: address == only) as fetcher,
         pytest.raises(BadQuery, match=r"the host '127\.0\.0\.2' does not lead to a public address"),
     ):
-        fetcher.fetch(f"{site}/to/http://127.0.0.2:{port}/picture")
+        fetch(fetcher, f"{site}/to/http://127.0.0.2:{port}/picture")
 
 
 @pytest.mark.parametrize(
@@ -237,13 +282,13 @@ def test_a_redirect_to_a_refused_address_is_refused(site: str, port: int) -> Non
         ("to/http:%2F%2Fuser@127.0.0.1", "user or password"),
         ("long", f"more than {LIMIT} bytes, which is the limit"),
         ("endless", f"more than {LIMIT} bytes, which is the limit"),
-        ("short", "the server broke off"),
+        ("short", "incomplete: 1 of 1000 bytes arrived"),
         ("gibberish", "did not answer in HTTP"),
     ],
 )
 def test_a_bad_answer_is_refused(fetcher: Fetcher, site: str, path: str, why: str) -> None:
     with pytest.raises(BadQuery, match=f"/{path.split('/')[0]}.*could not be fetched: .*{why}") as refused:
-        fetcher.fetch(f"{site}/{path}")
+        fetch(fetcher, f"{site}/{path}")
     assert "secret" not in str(refused.value)
 
 
@@ -272,16 +317,16 @@ def test_a_bad_answer_is_refused(fetcher: Fetcher, site: str, path: str, why: st
 )
 def test_a_bad_url_is_refused(fetcher: Fetcher, url: str, why: str) -> None:
     with pytest.raises(BadQuery, match=why) as refused:
-        fetcher.fetch(url)
+        fetch(fetcher, url)
     message = str(refused.value)
-    assert message.endswith("send the picture itself instead")
+    assert message.endswith("send the image itself instead")
     assert len(message.encode()) < 400
 
 
 @pytest.mark.parametrize("who", ["user:hidden", "hidden", "user:hidden\\", ":hidden"])
 def test_credentials_are_refused_and_not_repeated(fetcher: Fetcher, port: int, who: str) -> None:
     with pytest.raises(BadQuery, match="a URL with a user or password is not fetched") as refused:
-        fetcher.fetch(f"http://{who}@127.0.0.1:{port}/picture")
+        fetch(fetcher, f"http://{who}@127.0.0.1:{port}/picture")
     assert "hidden" not in str(refused.value)
 
 
@@ -289,9 +334,12 @@ def refused_in_time(url: str) -> None:
     started = time.monotonic()
     with (
         a_fetcher(seconds=0.4) as fetcher,
-        pytest.raises(BadQuery, match=r"could not be fetched: timed out after 0\.4 s; send the picture itself"),
+        pytest.raises(
+            BadQuery,
+            match=r"could not be fetched: timed out after 0\.4 s(: \d+ of 1000 bytes arrived)?; send the image itself",
+        ),
     ):
-        fetcher.fetch(url)
+        fetch(fetcher, url)
     assert time.monotonic() - started < 1
 
 
@@ -333,13 +381,13 @@ def test_a_certificate_is_held_against_the_name(
     tls.load_cert_chain(certified)
     monkeypatch.setenv("SSL_CERT_FILE", str(certified))
     with serving(tls) as port:
-        assert fetcher.fetch(f"https://localhost:{port}/picture") == PICTURE
+        assert fetch(fetcher, f"https://localhost:{port}/picture") == PICTURE
         with pytest.raises(BadQuery, match=r"its certificate does not hold \(.*mismatch.*\); send"):
-            fetcher.fetch(f"https://127.0.0.1:{port}/picture")
+            fetch(fetcher, f"https://127.0.0.1:{port}/picture")
 
 
 def test_a_request_fetches_within_bounds(fetcher: Fetcher, site: str) -> None:
-    picture = fetcher.fetch(f"{site}/picture")
+    picture = fetch(fetcher, f"{site}/picture")
     allowed = Fetches(fetcher, most=3, max_bytes=len(picture) + 1)
     assert allowed.fetch(f"{site}/picture") == picture
     with pytest.raises(BadQuery, match="more than 1 bytes"):
@@ -350,5 +398,5 @@ def test_a_request_fetches_within_bounds(fetcher: Fetcher, site: str) -> None:
         allowed.fetch(f"{site}/picture")
     with suppress(BadQuery):
         allowed.fetch(f"{site}/nothing")
-    with pytest.raises(BadQuery, match="may name 3 pictures"):
+    with pytest.raises(BadQuery, match="may name 3 images"):
         allowed.fetch(f"{site}/picture")

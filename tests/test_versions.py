@@ -17,7 +17,7 @@ from encode.preprocess import Pixels
 from ingest.exchange import check_file, export_rows, import_rows
 from ingest.layout import FolderRule
 from ingest.limits import Share
-from ingest.model import Engine
+from ingest.model import Engine, Model
 from ingest.pipeline import Pace
 from ingest.reindex import Moved, reindex
 from ingest.report import Report
@@ -69,7 +69,9 @@ class Shop:
         kind: type[Versions] = Versions,
     ) -> Moved:
         with kind(self.uri, collection=self.name) as versions:
-            return reindex(versions, Engine(encoder, 4), report or Report(), Pace(workers=2), Share(missing))
+            return reindex(
+                versions, Model(lambda: Engine(encoder, 4)), report or Report(), Pace(workers=2), Share(missing)
+            )
 
     def rows(self, *fields: str) -> dict[str, tuple[str, ...]]:
         with self.store() as store:

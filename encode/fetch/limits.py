@@ -1,0 +1,52 @@
+"""What bounds a fetch; and its deadline, known to the thread that works on it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+PER_HOST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a fetch: bytes, seconds, tries.
+
+    `connect` is for a connection, `read` from one byte to the next, `whole` for all of it, with redirects and retries.
+    `per_host` is how many fetches one host gets at once.
+    """
+
+    max_bytes: int
+    connect: float = 10.0
+    read: float = 20.0
+    whole: float = 120.0
+    attempts: int = 4
+    redirects: int = 10
+    per_host: int = PER_HOST
+
+
+class OutOfTime(Exception):
+    """The deadline of a fetch has passed."""
+
+
+# A connection serves many fetches, and httpcore tells its stream nothing of the request: so the thread has to know.
+_DEADLINE: ContextVar[float] = ContextVar("fetch_deadline")
+
+
+@contextmanager
+def until(deadline: float) -> Iterator[None]:
+    """Work until a time of `time.monotonic`."""
+    token = _DEADLINE.set(deadline)
+    try:
+        yield
+    finally:
+        _DEADLINE.reset(token)
+
+
+def seconds_left(most: float | None = None) -> float:
+    """Return the seconds until the deadline, `most` if there are more. Raises OutOfTime."""
+    left = _DEADLINE.get() - time.monotonic()
+    if left <= 0:
+        raise OutOfTime
+    return left if most is None else min(left, most)
