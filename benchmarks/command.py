@@ -25,7 +25,7 @@ class Run:
 
 def pictures(folder: Path) -> Iterator[bytes]:
     """Drawn JPEGs without end, each made another by bytes after its own end."""
-    from ingest.sample import draw_catalogue
+    from lookalike.ingest.sample import draw_catalogue
 
     draw_catalogue(folder)
     drawn = [path.read_bytes() for path in sorted((folder / "photos").rglob("*.jpg"))]

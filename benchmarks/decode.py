@@ -25,11 +25,11 @@ from PIL import Image
 
 sys.path[0] = str(Path(__file__).parents[1])
 
-from encode.budget import PixelBudget  # noqa: E402  the path comes first
-from encode.decode import MAX_PIXELS, decode, open_picture, reduce, unpack  # noqa: E402
-from encode.decoders import Decoders  # noqa: E402
-from encode.machine import cores  # noqa: E402
-from encode.preprocess import Preprocessing  # noqa: E402
+from lookalike.encode.budget import PixelBudget  # noqa: E402  the path comes first
+from lookalike.encode.decode import MAX_PIXELS, decode, open_picture, reduce, unpack  # noqa: E402
+from lookalike.encode.decoders import Decoders  # noqa: E402
+from lookalike.encode.machine import cores  # noqa: E402
+from lookalike.encode.preprocess import Preprocessing  # noqa: E402
 
 Pixels = npt.NDArray[np.uint8]
 EDGE = 256
@@ -120,7 +120,7 @@ def _enlarged(file: Path, edge: int) -> bytes:
 
 
 def _drawn(folder: Path) -> Path:
-    from ingest.sample import draw_catalogue
+    from lookalike.ingest.sample import draw_catalogue
 
     draw_catalogue(folder)
     return folder

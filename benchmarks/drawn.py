@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from schema.collection import Fingerprint
-from schema.product import FileState, ImageRow, ProductImage
-from schema.store import Store
+from lookalike.schema.collection import Fingerprint
+from lookalike.schema.product import FileState, ImageRow, ProductImage
+from lookalike.schema.store import Store
 
 DIM = 512
 Vectors = npt.NDArray[np.float32]

@@ -22,10 +22,10 @@ import click
 # benchmarks/ingest.py would hide the package `ingest`.
 sys.path[0] = str(Path(__file__).parents[1])
 
-from encode.machine import cores, keep_freed_memory  # noqa: E402  the path comes first
+from lookalike.encode.machine import cores, keep_freed_memory  # noqa: E402  the path comes first
 
 if TYPE_CHECKING:
-    from ingest.model import Engine
+    from lookalike.ingest.model import Engine
 
 # Width, layers, heads and patch of the picture's tower, width of the words' tower and of both projections.
 CLIPS = {
@@ -60,7 +60,7 @@ def main(
     folder: Path | None, models: tuple[str, ...], images: int, seconds: float, num_workers: int, **options: str
 ) -> None:
     """Measure each model, and print a line for it."""
-    from ingest.options import load_engine
+    from lookalike.ingest.options import load_engine
 
     keep_freed_memory()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
@@ -82,11 +82,11 @@ def main(
 def _measure(engine: "Engine", files: list[Path], uri: str, workers: int, seconds: float) -> Found:
     import numpy as np
 
-    from encode.budget import PixelBudget
-    from encode.decode import MAX_PIXELS
-    from encode.rate import rate
-    from ingest.files import image_reader
-    from ingest.stages import in_parallel
+    from lookalike.encode.budget import PixelBudget
+    from lookalike.encode.decode import MAX_PIXELS
+    from lookalike.encode.rate import rate
+    from lookalike.ingest.files import image_reader
+    from lookalike.ingest.stages import in_parallel
 
     budget = PixelBudget(MAX_PIXELS)
 
@@ -106,12 +106,12 @@ def _measure(engine: "Engine", files: list[Path], uri: str, workers: int, second
 
 def _ingest(engine: "Engine", files: list[Path], uri: str, workers: int) -> float:
     """Seconds from the first file to the last row that Milvus has acknowledged."""
-    from ingest.inventory import Owned
-    from ingest.model import Model
-    from ingest.pipeline import Pace, Target, ingest
-    from ingest.report import Report
-    from schema.product import ProductImage
-    from schema.store import Store
+    from lookalike.ingest.inventory import Owned
+    from lookalike.ingest.model import Model
+    from lookalike.ingest.pipeline import Pace, Target, ingest
+    from lookalike.ingest.report import Report
+    from lookalike.schema.product import ProductImage
+    from lookalike.schema.store import Store
 
     pictures = [ProductImage.named("bench", file.stem, file.name, str(file), {}) for file in files]
     with Store.create(uri, engine.encoder.fingerprint, collection=f"gpu_{time.time_ns()}") as store, Report() as report:
@@ -146,7 +146,7 @@ def _random_clip(size: str, scratch: Path) -> str:
 
 
 def _files(folder: Path | None, scratch: Path, images: int) -> list[Path]:
-    from ingest.sample import draw_catalogue
+    from lookalike.ingest.sample import draw_catalogue
 
     if folder is None:
         folder = scratch / "drawn"

@@ -26,10 +26,10 @@ import click
 sys.path[0] = str(Path(__file__).parents[1])
 
 from benchmarks.peers import BUNDLED, PEERS, fits  # noqa: E402  the path comes first
-from encode.machine import keep_freed_memory  # noqa: E402
+from lookalike.encode.machine import keep_freed_memory  # noqa: E402
 
 if TYPE_CHECKING:
-    from ingest.model import Engine
+    from lookalike.ingest.model import Engine
 
 OURS = ("lookalike", "forward alone")
 _NEEDED = {"sentence-transformers": "sentence_transformers", "datasets map": "datasets", "Towhee pipe": "towhee"}
@@ -107,19 +107,19 @@ def _peak() -> float:
 
 
 def _engine(name: str) -> "Engine":
-    from ingest.options import load_engine
+    from lookalike.ingest.options import load_engine
 
     return load_engine(name, {"device": "cpu", "dtype": "auto", "engine": "auto", "batch_size": None})
 
 
 def _pipeline(name: str, files: list[Path], uri: str) -> Callable[[], None]:
-    from encode.machine import cores
-    from ingest.inventory import Owned
-    from ingest.model import Model
-    from ingest.pipeline import Pace, Target, ingest
-    from ingest.report import Report
-    from schema.product import ProductImage
-    from schema.store import Store
+    from lookalike.encode.machine import cores
+    from lookalike.ingest.inventory import Owned
+    from lookalike.ingest.model import Model
+    from lookalike.ingest.pipeline import Pace, Target, ingest
+    from lookalike.ingest.report import Report
+    from lookalike.schema.product import ProductImage
+    from lookalike.schema.store import Store
 
     engine = _engine(name)
     store = Store.create(uri, engine.encoder.fingerprint)
@@ -137,8 +137,8 @@ def _forward(name: str, files: list[Path], _uri: str) -> Callable[[], None]:
     """The network on batches that are ready, at its best setting: the limit of every pipeline."""
     import numpy as np
 
-    from encode.decode import decode
-    from ingest.stages import in_parallel
+    from lookalike.encode.decode import decode
+    from lookalike.ingest.stages import in_parallel
 
     engine = _engine(name)
     encoder, size, lanes = engine.encoder, engine.batch_size, engine.lanes
@@ -154,7 +154,7 @@ def _forward(name: str, files: list[Path], _uri: str) -> Callable[[], None]:
 
 
 def _drawn(folder: Path, images: int) -> Path:
-    from ingest.sample import draw_catalogue, products
+    from lookalike.ingest.sample import draw_catalogue, products
 
     draw_catalogue(folder, -(-images // len(products())))
     return folder / "photos"
@@ -170,7 +170,7 @@ def _random_clip(folder: Path) -> Path:
 
 
 def _cores() -> int:
-    from encode.machine import cores
+    from lookalike.encode.machine import cores
 
     return cores()
 

@@ -27,20 +27,20 @@ def main(photos: Path, queries: Path, layout: str, name: str, uri: str | None) -
     """Print R@1 and R@5 by product, by lookalike and by exact numpy search, and recall@10 against exact."""
     import torch
 
-    from encode.decode import decode
-    from encode.device import own_process
-    from encode.machine import cores
-    from encode.models import load_encoder
-    from ingest.inventory import Owned
-    from ingest.layout import Layout
-    from ingest.model import Engine, Model
-    from ingest.pipeline import Pace, Target, ingest
-    from ingest.report import Report
-    from ingest.sources import FolderSource
-    from schema.product import ProductImage
-    from schema.store import Store
-    from search.finder import Finder
-    from search.query import Query
+    from lookalike.encode.decode import decode
+    from lookalike.encode.device import own_process
+    from lookalike.encode.machine import cores
+    from lookalike.encode.models import load_encoder
+    from lookalike.ingest.inventory import Owned
+    from lookalike.ingest.layout import Layout
+    from lookalike.ingest.model import Engine, Model
+    from lookalike.ingest.pipeline import Pace, Target, ingest
+    from lookalike.ingest.report import Report
+    from lookalike.ingest.sources import FolderSource
+    from lookalike.schema.product import ProductImage
+    from lookalike.schema.store import Store
+    from lookalike.search.finder import Finder
+    from lookalike.search.query import Query
 
     encoder = load_encoder(name)
     model = Model(lambda: Engine(encoder, batch_size=16, lanes=own_process(torch.device("cpu"))))

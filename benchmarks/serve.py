@@ -144,14 +144,14 @@ def _service(shared: dict[str, Any], scratch: Path) -> Iterator[str]:
 
 def _network(photos: Path, _uri: str, options: dict[str, Any]) -> Figures:
     """The network on batches that are ready, at its best setting: the limit of every service."""
-    from encode.machine import keep_freed_memory
+    from lookalike.encode.machine import keep_freed_memory
 
     keep_freed_memory()
     import numpy as np
 
-    from encode.decode import decode
-    from ingest.options import load_engine
-    from ingest.stages import in_parallel
+    from lookalike.encode.decode import decode
+    from lookalike.ingest.options import load_engine
+    from lookalike.ingest.stages import in_parallel
 
     engine = load_engine(options["encoder"], {"device": "auto", "dtype": "auto", "engine": "auto", "batch_size": None})
     pixels = [engine.encoder.prepare(decode(file.read_bytes())) for file in _pictures(photos)]
@@ -174,10 +174,10 @@ def _search(_photos: Path, uri: str, options: dict[str, Any]) -> Figures:
     import numpy as np
     from pymilvus import MilvusClient
 
-    from schema.store import Store
-    from search.finder import Finder
-    from search.query import Query
-    from search.ranking import mean
+    from lookalike.schema.store import Store
+    from lookalike.search.finder import Finder
+    from lookalike.search.query import Query
+    from lookalike.search.ranking import mean
 
     client = MilvusClient(uri)
     with Store.open(uri, collection=options["collection"]) as store:
@@ -273,7 +273,7 @@ def _uploads(photos: Path, address: str) -> list[bytes]:
 
 def _questions(photos: Path, address: str) -> list[bytes]:
     """By the products that the service itself tells for some pictures: what a layout makes of paths is its business."""
-    from serve.client import Client
+    from lookalike.serve.client import Client
 
     with Client(address) as client:
         products = {hit.product_id for file in _pictures(photos)[::16] for hit in client.search(image=file).hits}

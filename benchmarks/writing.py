@@ -21,11 +21,11 @@ import click
 # This folder's ingest.py would hide the package `ingest`.
 sys.path[0] = str(Path(__file__).parents[1])
 
-from schema.collection import Fingerprint  # noqa: E402  the path comes first
-from schema.product import ImageRow  # noqa: E402
+from lookalike.schema.collection import Fingerprint  # noqa: E402  the path comes first
+from lookalike.schema.product import ImageRow  # noqa: E402
 
 if TYPE_CHECKING:
-    from schema.wire import Wire
+    from lookalike.schema.wire import Wire
 
 Rows = list[dict[str, Any]]
 
@@ -40,8 +40,8 @@ _PATIENCE = 1_800
 def main(uri: str, rows: int, batch: int, lanes: int) -> None:
     """Load the same rows by each way, and print how long it took."""
     from benchmarks.drawn import DIM, Catalogue
-    from schema.making import index_and_load, make_columns
-    from schema.wire import Wire
+    from lookalike.schema.making import index_and_load, make_columns
+    from lookalike.schema.wire import Wire
 
     wire = Wire.connect(uri, "")
     written = [{field.name: getattr(row, field.name) for field in fields(ImageRow)} for row in Catalogue(rows).rows()]

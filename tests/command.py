@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import lookalike as command
+from lookalike.cli import main
 
 ROOT = Path(__file__).parents[1]
 LAYOUT = ("--layout", "{category}/{product_id}/{image}")
@@ -36,7 +36,7 @@ def lookalike(*arguments: object, cwd: Path, stdin: bytes = b"", **environment: 
 
 def _status(arguments: list[str]) -> int:
     try:
-        command.main(arguments, prog_name="lookalike")
+        main(arguments, prog_name="lookalike")
     except SystemExit as end:
         return int(end.code or 0)
     return 0

@@ -17,16 +17,16 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from milvus_server import milvus_server
 
-from encode.encoder import Encoder
-from encode.models import load_encoder
-from ingest.inventory import Owned
-from ingest.model import Engine, Model, ReadChanged
-from ingest.pipeline import Pace, Target, ingest
-from ingest.report import Rejection, Report
-from ingest.sample import draw_catalogue
-from schema.collection import Fingerprint
-from schema.product import FileState, ImageRow, Metadata, ProductImage, Vector
-from schema.store import Store
+from lookalike.encode.encoder import Encoder
+from lookalike.encode.models import load_encoder
+from lookalike.ingest.inventory import Owned
+from lookalike.ingest.model import Engine, Model, ReadChanged
+from lookalike.ingest.pipeline import Pace, Target, ingest
+from lookalike.ingest.report import Rejection, Report
+from lookalike.ingest.sample import draw_catalogue
+from lookalike.schema.collection import Fingerprint
+from lookalike.schema.product import FileState, ImageRow, Metadata, ProductImage, Vector
+from lookalike.schema.store import Store
 
 DIM = 8
 PLAIN = Fingerprint("test", "none", DIM, "none", "none")

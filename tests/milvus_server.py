@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx2
 
-from stack.milvus import free_port
+from lookalike.stack.milvus import free_port
 
 QUICK = {
     "QUERYCOORD_CHECKCHANNELINTERVAL": "50",
@@ -48,7 +48,7 @@ def _started(folder: Path) -> "tuple[subprocess.Popen[bytes] | None, str]":
     folder.mkdir(parents=True)
     port, health_port = free_port(), free_port()
     with (folder / "log.txt").open("wb") as log:
-        command = [sys.executable, "-m", "stack.milvus", str(folder / "data"), str(port), str(health_port)]
+        command = [sys.executable, "-m", "lookalike.stack.milvus", str(folder / "data"), str(port), str(health_port)]
         root = str(Path(__file__).parents[1])
         process = subprocess.Popen(
             command, env={**os.environ, **QUICK, "PYTHONPATH": root}, cwd=folder, stdout=log, stderr=log

@@ -11,13 +11,13 @@ from typing import Any
 import httpx2
 import uvicorn
 
-from encode.encoder import Encoder
-from ingest.model import Engine
-from schema.store import Store
-from serve.app import create_app
-from serve.running import IMPATIENT
-from serve.service import Service
-from serve.settings import Keys, Settings
+from lookalike.encode.encoder import Encoder
+from lookalike.ingest.model import Engine
+from lookalike.schema.store import Store
+from lookalike.serve.app import create_app
+from lookalike.serve.running import IMPATIENT
+from lookalike.serve.service import Service
+from lookalike.serve.settings import Keys, Settings
 
 
 @contextmanager

@@ -25,7 +25,7 @@ def shop(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_help_is_quick_and_loads_nothing_heavy(tmp_path: Path) -> None:
-    heavy = "import sys, lookalike\ntry: lookalike.main(['--help'])\nexcept SystemExit: pass\n"
+    heavy = "import sys, lookalike.cli\ntry: lookalike.cli.main(['--help'])\nexcept SystemExit: pass\n"
     heavy += "print(*({'torch', 'transformers', 'pymilvus', 'fastapi'} & set(sys.modules)), file=sys.stderr, end='')"
     done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, cwd=ROOT)
     assert done.stderr == b""

@@ -17,13 +17,13 @@ import pytest
 from conftest import bring
 from serving import listening, service_for
 
-from encode.models import load_encoder
-from ingest.layout import Layout
-from ingest.sources import FolderSource
-from schema.errors import BadQuery, BadSettings, LookalikeError
-from schema.store import Store
-from serve.client import AsyncClient, Client, ServiceError, ServiceUnreachable
-from serve.messages import Problem, SearchOut
+from lookalike.encode.models import load_encoder
+from lookalike.ingest.layout import Layout
+from lookalike.ingest.sources import FolderSource
+from lookalike.schema.errors import BadQuery, BadSettings, LookalikeError
+from lookalike.schema.store import Store
+from lookalike.serve.client import AsyncClient, Client, ServiceError, ServiceUnreachable
+from lookalike.serve.messages import Problem, SearchOut
 
 KEY = "writer-0123456789"
 MUG = "red-plain-mug"
@@ -276,7 +276,7 @@ def test_who_is_not_the_service(connect: Callable[..., Client], reply: Reply, me
 
 def test_a_client_needs_nothing_of_what_a_service_needs() -> None:
     heavy = ["fastapi", "starlette", "uvicorn", "torch", "pymilvus", "grpc", "numpy", "PIL"]
-    script = f"import sys, serve.client; print([name for name in {heavy} if name in sys.modules])"
+    script = f"import sys, lookalike.serve.client; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=Path(__file__).parents[1], capture_output=True, check=True
     )

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from encode.decode import decode, open_picture, reduce, unpack
-from encode.encoder import Encoder
-from ingest.sample import photo, products
-from schema.errors import BadImage
+from lookalike.encode.decode import decode, open_picture, reduce, unpack
+from lookalike.encode.encoder import Encoder
+from lookalike.ingest.sample import photo, products
+from lookalike.schema.errors import BadImage
 
 RED, WHITE = (200, 30, 40), (255, 255, 255)
 

@@ -15,14 +15,14 @@ import pytest
 from command import fails
 from PIL import Image
 
-from encode.budget import PixelBudget
-from encode.decode import MAX_PIXELS
-from encode.decoders import Decoders
-from encode.models import DEFAULT
-from encode.preprocess import Pixels, Preprocessing
-from ingest.model import Preparation
-from ingest.options import beside_gpu, load_engine
-from schema.errors import BadImage, EncoderUnavailable
+from lookalike.encode.budget import PixelBudget
+from lookalike.encode.decode import MAX_PIXELS
+from lookalike.encode.decoders import Decoders
+from lookalike.encode.models import DEFAULT
+from lookalike.encode.preprocess import Pixels, Preprocessing
+from lookalike.ingest.model import Preparation
+from lookalike.ingest.options import beside_gpu, load_engine
+from lookalike.schema.errors import BadImage, EncoderUnavailable
 
 PREPARE = Preprocessing(32, 24, 40, Image.Resampling.BICUBIC, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -81,7 +81,7 @@ def test_a_process_that_was_killed_is_replaced() -> None:
 def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
     """A picture that a process dies of, as of a fault in the code of a format."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, encode.decode as module\n"
+        "import os, lookalike.encode.decode as module\n"
         "unpack = module.unpack\n"
         "module.unpack = lambda image: os.kill(os.getpid(), 9) if image.width == 13 else unpack(image)\n"
     )
@@ -122,7 +122,7 @@ def test_they_end_with_the_process_that_has_started_them() -> None:
     with subprocess.Popen(command, cwd=Path(__file__).parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         child = Path(f"/proc/{int(parent.stdout.readline())}/cmdline")
-        assert b"encode.decoders" in child.read_bytes()
+        assert b"lookalike.encode.decoders" in child.read_bytes()
         parent.kill()
     until = time.monotonic() + 10
     # That of one that has ended is empty, or gone.

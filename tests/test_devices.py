@@ -19,26 +19,26 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.gpu import main as benchmark
-from encode.agreement import SAME, agreement
-from encode.compiled import compile_networks
-from encode.crew import spread
-from encode.device import devices, own_process
-from encode.models import DEFAULT, load_encoder
-from encode.network import Network, TorchEncoder
-from encode.pixels import PixelEncoder
-from encode.preprocess import Pixels, Preprocessing
-from encode.probe import best_batch, doubled
-from ingest.layout import FolderRule
-from ingest.model import Engine, Model
-from ingest.options import load_engine
-from ingest.pipeline import Pace
-from ingest.sources import FolderSource
-from ingest.stages import in_parallel
-from schema.collection import Fingerprint
-from schema.errors import EncoderUnavailable
-from schema.product import Vectors
-from schema.store import Store
-from serve.batching import batched
+from lookalike.encode.agreement import SAME, agreement
+from lookalike.encode.compiled import compile_networks
+from lookalike.encode.crew import spread
+from lookalike.encode.device import devices, own_process
+from lookalike.encode.models import DEFAULT, load_encoder
+from lookalike.encode.network import Network, TorchEncoder
+from lookalike.encode.pixels import PixelEncoder
+from lookalike.encode.preprocess import Pixels, Preprocessing
+from lookalike.encode.probe import best_batch, doubled
+from lookalike.ingest.layout import FolderRule
+from lookalike.ingest.model import Engine, Model
+from lookalike.ingest.options import load_engine
+from lookalike.ingest.pipeline import Pace
+from lookalike.ingest.sources import FolderSource
+from lookalike.ingest.stages import in_parallel
+from lookalike.schema.collection import Fingerprint
+from lookalike.schema.errors import EncoderUnavailable
+from lookalike.schema.product import Vectors
+from lookalike.schema.store import Store
+from lookalike.serve.batching import batched
 
 CPU = torch.device("cpu")
 SIDE = 4

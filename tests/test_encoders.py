@@ -15,11 +15,11 @@ from transformers.models.convnext.image_processing_pil_convnext import ConvNextI
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from encode.decode import decode
-from encode.encoder import Encoder, TextEncoder
-from encode.models import load_encoder
-from ingest.sample import photo, products
-from schema.errors import EncoderUnavailable
+from lookalike.encode.decode import decode
+from lookalike.encode.encoder import Encoder, TextEncoder
+from lookalike.encode.models import load_encoder
+from lookalike.ingest.sample import photo, products
+from lookalike.schema.errors import EncoderUnavailable
 
 # Typed so closely that a dict of options fits nowhere.
 HUGGING: Any = transformers

@@ -9,16 +9,16 @@ from shutil import copytree
 import numpy as np
 import pytest
 
-import encode.onnx
-from encode.agreement import SAME
-from encode.encoder import Encoder, TextEncoder
-from encode.engines import fewest
-from encode.kept import Shelf, cache_folder
-from encode.models import load_encoder
-from encode.onnx import OnnxEncoder
-from encode.preprocess import Pixels
-from ingest.sample import photo, products
-from schema.errors import EncoderUnavailable
+import lookalike.encode.onnx
+from lookalike.encode.agreement import SAME
+from lookalike.encode.encoder import Encoder, TextEncoder
+from lookalike.encode.engines import fewest
+from lookalike.encode.kept import Shelf, cache_folder
+from lookalike.encode.models import load_encoder
+from lookalike.encode.onnx import OnnxEncoder
+from lookalike.encode.preprocess import Pixels
+from lookalike.ingest.sample import photo, products
+from lookalike.schema.errors import EncoderUnavailable
 
 TINY_CLIP = Path(__file__).parent / "tiny_clip"
 
@@ -35,7 +35,7 @@ def measured_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOKALIKE_CACHE", str(folder))
-        patch.setattr("encode.engines._SECONDS", 0.05)
+        patch.setattr("lookalike.encode.engines._SECONDS", 0.05)
         told: list[str] = []
         load_encoder(str(TINY_CLIP), engine="auto", tell=told.append)
         assert "measuring, once" in told[0]
@@ -46,7 +46,7 @@ def measured_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("encode.engines._SECONDS", 0.05)
+    monkeypatch.setattr("lookalike.encode.engines._SECONDS", 0.05)
     return tmp_path / "cache"
 
 
@@ -73,7 +73,7 @@ def test_what_was_measured_is_kept_and_needs_no_torch(measured: Path, cache: Pat
     load_encoder(engine="auto", tell=lambda message: pytest.fail("it was measured already"))
 
     script = (
-        "import sys; from encode.models import load_encoder; from PIL import Image;"
+        "import sys; from lookalike.encode.models import load_encoder; from PIL import Image;"
         "encoder = load_encoder(engine='onnx'); pixels = encoder.prepare(Image.new('RGB', (300, 200)));"
         "print(encoder.encode_images(pixels[None]).shape, 'torch' in sys.modules)"
     )
@@ -117,7 +117,7 @@ def test_a_network_that_cannot_be_exported_runs_by_torch(monkeypatch: pytest.Mon
     def fails(*_: object) -> None:
         raise RuntimeError("no such operator\nand more")
 
-    monkeypatch.setattr(encode.onnx, "export", fails)
+    monkeypatch.setattr(lookalike.encode.onnx, "export", fails)
     assert not isinstance(load_encoder(engine="auto"), OnnxEncoder)
     with pytest.raises(EncoderUnavailable, match=r"cannot be had as ONNX: RuntimeError: no such operator; take"):
         load_encoder(engine="onnx")

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from conftest import NewStore, a_row
 
-from schema.product import Metadata
-from search.browse import some_products
-from search.facets import MOST_CHOICES, MOST_REMEMBERED, Choice, Choices, Facet, Range, count_facets, facets
+from lookalike.schema.product import Metadata
+from lookalike.search.browse import some_products
+from lookalike.search.facets import MOST_CHOICES, MOST_REMEMBERED, Choice, Choices, Facet, Range, count_facets, facets
 
 
 def counted(*metadata: Metadata, most_remembered: int = MOST_REMEMBERED) -> list[Facet]:

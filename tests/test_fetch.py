@@ -19,13 +19,13 @@ from urllib.parse import unquote
 import pytest
 from loopback import loopback_only
 
-from encode.fetch.address import Address, is_public
-from encode.fetch.fetcher import Fetcher
-from encode.fetch.limits import Limits
-from encode.fetch.network import Rules
-from schema.errors import BadQuery
-from serve.deadline import Deadline, TooLate, within
-from serve.fetch import Fetches, query_fetcher
+from lookalike.encode.fetch.address import Address, is_public
+from lookalike.encode.fetch.fetcher import Fetcher
+from lookalike.encode.fetch.limits import Limits
+from lookalike.encode.fetch.network import Rules
+from lookalike.schema.errors import BadQuery
+from lookalike.serve.deadline import Deadline, TooLate, within
+from lookalike.serve.fetch import Fetches, query_fetcher
 
 PICTURE = bytes(range(256)) * 4
 LIMIT = len(PICTURE)

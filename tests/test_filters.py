@@ -9,12 +9,12 @@ from conftest import NewStore, a_row
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from schema.errors import BadFilter
-from schema.expressions import compile_filter
-from schema.filter_json import from_json
-from schema.filter_words import parse
-from schema.filters import AnyOf, Clause, Condition, Filter, Not, Scalar
-from schema.store import Store
+from lookalike.schema.errors import BadFilter
+from lookalike.schema.expressions import compile_filter
+from lookalike.schema.filter_json import from_json
+from lookalike.schema.filter_words import parse
+from lookalike.schema.filters import AnyOf, Clause, Condition, Filter, Not, Scalar
+from lookalike.schema.store import Store
 
 HOSTILE = [
     "",

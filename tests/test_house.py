@@ -1,25 +1,23 @@
 """What holds for the project as a whole."""
 
-import importlib
-from importlib import metadata
+import re
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
-OURS = ("lookalike", "ingest", "search", "serve", "stack", "encode", "schema")
+PACKAGE = ROOT / "lookalike"
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_no_other_distribution_owns_one_of_our_names(name: str) -> None:
-    """PyPI has a package `schema` that would write over ours."""
-    owners = set(metadata.packages_distributions().get(name, [])) - {"lookalike"}
-    assert not owners, f"uninstall {', '.join(owners)}: it brings a package {name!r} of its own"
-    assert str(ROOT) in str(importlib.import_module(name).__file__)
+def test_three_packages_are_linked_where_a_newcomer_looks_and_nothing_imports_through_the_links() -> None:
+    for name in ("ingest", "search", "schema"):
+        assert (ROOT / name).is_symlink()
+        assert (ROOT / name).resolve() == PACKAGE / name
+    for file in [*PACKAGE.rglob("*.py"), *(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+        for line in file.read_text().splitlines():
+            assert not re.match(r"(from|import) (ingest|search|schema)\b", line), f"{file}: {line}"
 
 
-def test_packages_are_one_docstring() -> None:
-    for name in OURS[1:]:
-        lines = (ROOT / name / "__init__.py").read_text().strip().splitlines()
+def test_sub_packages_are_one_docstring() -> None:
+    for init in PACKAGE.rglob("*/__init__.py"):
+        lines = init.read_text().strip().splitlines()
         assert len(lines) == 1
         assert lines[0].startswith('"""')

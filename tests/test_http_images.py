@@ -24,27 +24,27 @@ from loopback import loopback_only
 from pyarrow import parquet
 from serving import client, listening, service_for
 
-from encode.fetch.address import is_any
-from encode.fetch.errors import FetchFailed, Incomplete, MayPass, amount
-from encode.fetch.fetcher import Fetcher
-from encode.fetch.limits import Limits
-from encode.fetch.network import Rules
-from encode.models import load_encoder
-from encode.pixels import PixelEncoder
-from ingest.exchange import check_file, export_rows, import_rows
-from ingest.files import ImageReader, image_reader
-from ingest.limits import Share
-from ingest.model import Engine, Model
-from ingest.pipeline import Pace
-from ingest.reindex import reindex
-from ingest.report import Report, Summary
-from schema.collection import COLUMNS, FINGERPRINT_PROPERTY, LAYOUT_PROPERTY, MAX_BYTES
-from schema.driver import DataType, MilvusClient
-from schema.errors import BadImage
-from schema.product import FileState, ImageRow, ProductImage
-from schema.store import Store
-from schema.versions import Versions
-from serve.fetch import Fetches
+from lookalike.encode.fetch.address import is_any
+from lookalike.encode.fetch.errors import FetchFailed, Incomplete, MayPass, amount
+from lookalike.encode.fetch.fetcher import Fetcher
+from lookalike.encode.fetch.limits import Limits
+from lookalike.encode.fetch.network import Rules
+from lookalike.encode.models import load_encoder
+from lookalike.encode.pixels import PixelEncoder
+from lookalike.ingest.exchange import check_file, export_rows, import_rows
+from lookalike.ingest.files import ImageReader, image_reader
+from lookalike.ingest.limits import Share
+from lookalike.ingest.model import Engine, Model
+from lookalike.ingest.pipeline import Pace
+from lookalike.ingest.reindex import reindex
+from lookalike.ingest.report import Report, Summary
+from lookalike.schema.collection import COLUMNS, FINGERPRINT_PROPERTY, LAYOUT_PROPERTY, MAX_BYTES
+from lookalike.schema.driver import DataType, MilvusClient
+from lookalike.schema.errors import BadImage
+from lookalike.schema.product import FileState, ImageRow, ProductImage
+from lookalike.schema.store import Store
+from lookalike.schema.versions import Versions
+from lookalike.serve.fetch import Fetches
 
 PIXELS = load_encoder("pixels")
 HERE = Rules(lambda address: address.is_loopback)

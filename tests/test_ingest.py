@@ -14,20 +14,20 @@ import pytest
 from conftest import NewStore, bring
 from PIL import Image
 
-from encode.budget import PixelBudget
-from encode.models import load_encoder
-from encode.pixels import PixelEncoder
-from encode.preprocess import Pixels
-from ingest.inventory import Owned
-from ingest.layout import FolderRule, Layout
-from ingest.model import Engine, Model
-from ingest.pipeline import Pace, Target, ingest
-from ingest.report import Rejection, Report
-from ingest.sources import FolderSource
-from ingest.stages import in_background, in_parallel
-from schema.errors import BadSettings, BadSource
-from schema.product import ProductImage, Vectors
-from schema.store import Store
+from lookalike.encode.budget import PixelBudget
+from lookalike.encode.models import load_encoder
+from lookalike.encode.pixels import PixelEncoder
+from lookalike.encode.preprocess import Pixels
+from lookalike.ingest.inventory import Owned
+from lookalike.ingest.layout import FolderRule, Layout
+from lookalike.ingest.model import Engine, Model
+from lookalike.ingest.pipeline import Pace, Target, ingest
+from lookalike.ingest.report import Rejection, Report
+from lookalike.ingest.sources import FolderSource
+from lookalike.ingest.stages import in_background, in_parallel
+from lookalike.schema.errors import BadSettings, BadSource
+from lookalike.schema.product import ProductImage, Vectors
+from lookalike.schema.store import Store
 
 PIXELS = load_encoder("pixels")
 LAYOUT = Layout("{category}/{product_id}/{image}")

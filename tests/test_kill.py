@@ -17,8 +17,8 @@ import pytest
 from command import ROOT, lookalike, lookalike_process, process_command, process_environment, wait_for_rows
 from test_update import draw
 
-from ingest.alone import only_run
-from schema.store import Store
+from lookalike.ingest.alone import only_run
+from lookalike.schema.store import Store
 
 TINY_CLIP = str(ROOT / "tests" / "tiny_clip")
 KILLS = int(os.environ.get("LOOKALIKE_KILLS", "2"))

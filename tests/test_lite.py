@@ -10,11 +10,11 @@ from conftest import DIM, PLAIN, a_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schema.expressions import any_of
-from schema.lite import LiteReads
-from schema.product import ImageRow, Vector
-from schema.reads import Reads
-from schema.store import Store
+from lookalike.schema.expressions import any_of
+from lookalike.schema.lite import LiteReads
+from lookalike.schema.product import ImageRow, Vector
+from lookalike.schema.reads import Reads
+from lookalike.schema.store import Store
 
 KEYS = [str(n) for n in range(12)]
 

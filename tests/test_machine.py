@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from encode.machine import quota
+from lookalike.encode.machine import quota
 
 
 @pytest.mark.parametrize(

@@ -19,16 +19,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from pyarrow import parquet
 
-from encode.models import load_encoder
-from ingest.files import image_reader
-from ingest.layout import FolderRule
-from ingest.manifest import ManifestSource, is_manifest
-from ingest.report import Rejection
-from ingest.sources import FolderSource
-from schema.errors import BadImage, BadSettings, BadSource
-from schema.fields import guess, parse_fields
-from schema.product import ProductImage
-from schema.store import Store
+from lookalike.encode.models import load_encoder
+from lookalike.ingest.files import image_reader
+from lookalike.ingest.layout import FolderRule
+from lookalike.ingest.manifest import ManifestSource, is_manifest
+from lookalike.ingest.report import Rejection
+from lookalike.ingest.sources import FolderSource
+from lookalike.schema.errors import BadImage, BadSettings, BadSource
+from lookalike.schema.fields import guess, parse_fields
+from lookalike.schema.product import ProductImage
+from lookalike.schema.store import Store
 
 PIXELS = load_encoder("pixels")
 

@@ -13,10 +13,10 @@ from schemathesis import Case, GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from serving import listening, service_for
 
-from encode.pixels import PixelEncoder
-from ingest.layout import Layout
-from ingest.sources import FolderSource
-from schema.store import Store
+from lookalike.encode.pixels import PixelEncoder
+from lookalike.ingest.layout import Layout
+from lookalike.ingest.sources import FolderSource
+from lookalike.schema.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -19,16 +19,16 @@ from make_tiny_clip import COLOURS, SHAPES, draw
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 from serving import client, listening, service_for
 
-from encode.encoder import Encoder
-from encode.models import load_encoder
-from ingest.layout import Layout
-from ingest.sources import FolderSource
-from schema.errors import BadImage
-from schema.product import ProductImage
-from schema.store import Store
-from serve.counted import Counted
-from serve.gate import COOKIE
-from serve.uploaded import Uploaded
+from lookalike.encode.encoder import Encoder
+from lookalike.encode.models import load_encoder
+from lookalike.ingest.layout import Layout
+from lookalike.ingest.sources import FolderSource
+from lookalike.schema.errors import BadImage
+from lookalike.schema.product import ProductImage
+from lookalike.schema.store import Store
+from lookalike.serve.counted import Counted
+from lookalike.serve.gate import COOKIE
+from lookalike.serve.uploaded import Uploaded
 
 CHROMIUM = shutil.which("chromium")
 KEY = "reader-0123456789"

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.plan import Change, Known, Plan, Stamp
-from schema.product import FileState, ProductImage, metadata_hash
+from lookalike.ingest.plan import Change, Known, Plan, Stamp
+from lookalike.schema.product import FileState, ProductImage, metadata_hash
 
 SOURCE = "shop"
 

@@ -8,9 +8,9 @@ import pytest
 from conftest import PLAIN, a_row
 from proxy import Proxy
 
-from schema.errors import StoreUnavailable
-from schema.store import Store
-from schema.wire import Patience
+from lookalike.schema.errors import StoreUnavailable
+from lookalike.schema.store import Store
+from lookalike.schema.wire import Patience
 
 
 @pytest.fixture

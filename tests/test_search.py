@@ -13,19 +13,19 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from make_tiny_clip import COLOURS, SHAPES, draw
 
-from encode.decode import decode
-from encode.encoder import Encoder
-from encode.models import load_encoder
-from ingest.layout import Layout
-from ingest.sources import FolderSource
-from schema.errors import BadImage, BadQuery, EncoderMismatch, UnknownProduct
-from schema.filter_words import parse
-from schema.product import ImageRow, Vector
-from schema.store import Store
-from search.finder import Answer, Finder
-from search.query import Part, Query
-from search.ranking import combine, mean
-from search.recent import Recent
+from lookalike.encode.decode import decode
+from lookalike.encode.encoder import Encoder
+from lookalike.encode.models import load_encoder
+from lookalike.ingest.layout import Layout
+from lookalike.ingest.sources import FolderSource
+from lookalike.schema.errors import BadImage, BadQuery, EncoderMismatch, UnknownProduct
+from lookalike.schema.filter_words import parse
+from lookalike.schema.product import ImageRow, Vector
+from lookalike.schema.store import Store
+from lookalike.search.finder import Answer, Finder
+from lookalike.search.query import Part, Query
+from lookalike.search.ranking import combine, mean
+from lookalike.search.recent import Recent
 
 TINY_CLIP = Path(__file__).parent / "tiny_clip"
 

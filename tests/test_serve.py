@@ -23,20 +23,20 @@ from PIL import Image
 from proxy import Proxy
 from serving import client, listening, service_for, until
 
-from encode.encoder import Encoder
-from encode.models import load_encoder
-from encode.pixels import PixelEncoder
-from encode.preprocess import Pixels
-from ingest.layout import Layout
-from ingest.sources import FolderSource
-from schema.errors import EncoderUnavailable, StoreAway, StoreUnavailable
-from schema.product import Vectors
-from schema.store import Store
-from schema.versions import Versions
-from search.finder import Finder
-from search.query import Part, Query
-from serve.service import Service
-from serve.together import Together
+from lookalike.encode.encoder import Encoder
+from lookalike.encode.models import load_encoder
+from lookalike.encode.pixels import PixelEncoder
+from lookalike.encode.preprocess import Pixels
+from lookalike.ingest.layout import Layout
+from lookalike.ingest.sources import FolderSource
+from lookalike.schema.errors import EncoderUnavailable, StoreAway, StoreUnavailable
+from lookalike.schema.product import Vectors
+from lookalike.schema.store import Store
+from lookalike.schema.versions import Versions
+from lookalike.search.finder import Finder
+from lookalike.search.query import Part, Query
+from lookalike.serve.service import Service
+from lookalike.serve.together import Together
 
 READER, WRITER = "reader-0123456789", "writer-0123456789"
 
@@ -506,7 +506,7 @@ def test_it_finishes_what_it_took(tmp_path: Path) -> None:
 
 
 def test_who_has_no_key_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve.gate._OPEN_SECONDS", 1.0)
+    monkeypatch.setattr("lookalike.serve.gate._OPEN_SECONDS", 1.0)
     encoder = PixelEncoder()
     with Store.create(str(tmp_path / "open.db"), encoder.fingerprint) as store, ExitStack() as lines:
         service = service_for(store, encoder, tmp_path / "uploads", keys=READER, max_in_flight=5)
@@ -627,7 +627,7 @@ def test_a_service_without_its_encoder_does_not_start(tmp_path: Path) -> None:
         raise EncoderUnavailable(f"no weights of {name}")
 
     with Store.create(str(tmp_path / "no.db"), encoder.fingerprint) as store:
-        from serve.settings import Keys, Settings
+        from lookalike.serve.settings import Keys, Settings
 
         with pytest.raises(EncoderUnavailable, match="no weights of pixels"):
             Service.start(Settings(Keys({})), lambda: Store.open(store.uri), missing)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from conftest import DIM, PLAIN, NewStore, a_row, unit
 
-from schema.driver import MilvusClient
-from schema.errors import BadRow, BadSettings, EncoderMismatch, StoreUnavailable
-from schema.expressions import any_of
-from schema.product import ImageRow
-from schema.store import Store
+from lookalike.schema.driver import MilvusClient
+from lookalike.schema.errors import BadRow, BadSettings, EncoderMismatch, StoreUnavailable
+from lookalike.schema.expressions import any_of
+from lookalike.schema.product import ImageRow
+from lookalike.schema.store import Store
 
 FIELDS = ("product_id", "image", "metadata")
 

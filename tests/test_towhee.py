@@ -11,10 +11,10 @@ from command import fails, lookalike
 from PIL import Image
 from test_update import draw
 
-from encode.decode import decode
-from encode.models import load_encoder
-from schema.errors import BadImage
-from schema.store import Store
+from lookalike.encode.decode import decode
+from lookalike.encode.models import load_encoder
+from lookalike.schema.errors import BadImage
+from lookalike.schema.store import Store
 
 HAS_TOWHEE = importlib.util.find_spec("towhee") is not None
 with_towhee = pytest.mark.skipif(not HAS_TOWHEE, reason="Towhee is not installed: make test-towhee")
@@ -69,7 +69,7 @@ def test_our_encoders_work_in_a_pipe_without_a_hub(photos: Path) -> None:
     from towhee import ops, pipe
     from towhee.types import Image as TowheeImage
 
-    import encode.operators  # noqa: F401
+    import lookalike.encode.operators  # noqa: F401
 
     encoder = load_encoder("pixels")
     one, picture = photos / "p0001" / "1.png", decode((photos / "p0001" / "1.png").read_bytes())
@@ -90,7 +90,7 @@ def test_our_encoders_work_in_a_pipe_without_a_hub(photos: Path) -> None:
 def test_a_broken_picture_in_a_pipe_takes_no_other_along(photos: Path) -> None:
     from towhee import ops, pipe
 
-    import encode.operators  # noqa: F401
+    import lookalike.encode.operators  # noqa: F401
 
     embed = (
         pipe.input("id", "path")

@@ -9,10 +9,10 @@ from command import fails, lookalike
 from conftest import DIM, PLAIN, a_row
 from PIL import Image
 
-from schema.expressions import any_of
-from schema.store import SERVER_EF, Store
-from search.plot import draw_curve
-from search.recall import Point, choose, measure
+from lookalike.schema.expressions import any_of
+from lookalike.schema.store import SERVER_EF, Store
+from lookalike.search.plot import draw_curve
+from lookalike.search.recall import Point, choose, measure
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ from command import LAYOUT, ROOT, fails, lookalike_process, process_command, pro
 from conftest import HAS_SERVER, PLAIN, a_row
 from serving import until
 
-from schema.store import Store
-from stack import surroundings
-from stack.doctor import findings
-from stack.finding import Finding
+from lookalike.schema.store import Store
+from lookalike.stack import surroundings
+from lookalike.stack.doctor import findings
+from lookalike.stack.finding import Finding
 
 SLOW = 120
 
@@ -187,25 +187,20 @@ def test_doctor_looks_at_a_milvus_lite_folder_without_touching_it(tmp_path: Path
 
 
 def test_doctor_says_what_is_broken_or_missing_and_leaves_nothing(tmp_path: Path) -> None:
-    """A library that does not load, a foreign package of our name, no collection, no service."""
+    """A library that does not load, no collection, no service."""
     broken, here = tmp_path / "broken", tmp_path / "here"
-    foreign = broken / "schema-0.7.dist-info"
-    foreign.mkdir(parents=True)
+    broken.mkdir()
     here.mkdir()
     (broken / "onnxruntime.py").write_text("raise RuntimeError('built for another')")
-    (foreign / "METADATA").write_text("Metadata-Version: 2.1\nName: schema\nVersion: 0.7\n")
-    (foreign / "top_level.txt").write_text("schema\n")
-    (foreign / "RECORD").write_text("")
     path = os.pathsep.join([str(broken), str(ROOT)])
     status, found = doctor(here, "--api", "http://127.0.0.1:9", PYTHONPATH=path)
     assert status == 1
-    assert found["names"]["found"] == "the distribution schema brings a package 'schema' of its own over lookalike's"
     assert found["imports"]["found"] == "import onnxruntime: RuntimeError: built for another"
     assert "http://127.0.0.1:9 does not answer" in found["api"]["found"]
     assert found["milvus"]["found"] == "Milvus Lite; nothing is at ./lookalike.db yet"
     assert found["collection"]["state"] == "warning"
     problems = {check for check, finding in found.items() if finding["state"] == "problem"}
-    assert problems == {"names", "imports", "api"}
+    assert problems == {"imports", "api"}
     assert not list(here.iterdir())
 
 
@@ -215,12 +210,3 @@ def test_whatever_a_check_raises_is_a_finding() -> None:
 
     [finding] = findings("x", check, {})
     assert (finding.state, finding.found) == ("problem", "ModuleNotFoundError: No module named 'no_such_library'")
-
-
-def test_where_a_foreign_package_comes_first_that_is_said(tmp_path: Path) -> None:
-    (tmp_path / "schema.py").write_text("")
-    said = fails(
-        1, "doctor", cwd=tmp_path, run=lookalike_process, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)])
-    )
-    assert "No module named 'schema.errors'" in said
-    assert "pip uninstall schema" in said

@@ -8,21 +8,21 @@ import pytest
 from conftest import NewStore, bring
 from PIL import Image
 
-from encode.pixels import PixelEncoder
-from encode.preprocess import Pixels
-from ingest.inventory import Owned
-from ingest.layout import FolderRule
-from ingest.limits import Share
-from ingest.model import Engine, Model
-from ingest.pipeline import Pace, Target, ingest, survey
-from ingest.plan import Plan
-from ingest.prune import Pruning, prune
-from ingest.report import Rejection, Report, Summary
-from ingest.sources import FolderSource
-from schema.collection import Fingerprint
-from schema.errors import BadSettings, HeldBack
-from schema.product import ProductImage, Vectors
-from schema.store import Store
+from lookalike.encode.pixels import PixelEncoder
+from lookalike.encode.preprocess import Pixels
+from lookalike.ingest.inventory import Owned
+from lookalike.ingest.layout import FolderRule
+from lookalike.ingest.limits import Share
+from lookalike.ingest.model import Engine, Model
+from lookalike.ingest.pipeline import Pace, Target, ingest, survey
+from lookalike.ingest.plan import Plan
+from lookalike.ingest.prune import Pruning, prune
+from lookalike.ingest.report import Rejection, Report, Summary
+from lookalike.ingest.sources import FolderSource
+from lookalike.schema.collection import Fingerprint
+from lookalike.schema.errors import BadSettings, HeldBack
+from lookalike.schema.product import ProductImage, Vectors
+from lookalike.schema.store import Store
 
 LONG_AGO = 10**18
 ALL = Pruning(Share("100%"))

@@ -33,9 +33,8 @@ def told(*arguments: object, cwd: Path) -> dict[str, object]:
 
 
 def test_a_run_without_changes_loads_no_network(shop: Path) -> None:
-    probe = (
-        "import sys, lookalike\ntry: lookalike.main(['ingest', 'photos'])\nexcept SystemExit as end: print(end.code)\n"
-    )
+    probe = "import sys\nfrom lookalike.cli import main\ntry: main(['ingest', 'photos'])\n"
+    probe += "except SystemExit as end: print(end.code)\n"
     probe += "print(*({'torch', 'transformers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", probe], cwd=shop, env=process_environment(), capture_output=True)
     assert b"20 unchanged" in done.stdout

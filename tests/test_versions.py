@@ -12,21 +12,21 @@ from PIL import Image
 from pyarrow import parquet
 from test_update import draw
 
-from encode.pixels import PixelEncoder
-from encode.preprocess import Pixels
-from ingest.exchange import check_file, export_rows, import_rows
-from ingest.layout import FolderRule
-from ingest.limits import Share
-from ingest.model import Engine, Model
-from ingest.pipeline import Pace
-from ingest.reindex import Moved, reindex
-from ingest.report import Report
-from ingest.sources import FolderSource
-from schema.collection import Fingerprint
-from schema.errors import BadSettings, BadSource, EncoderMismatch, HeldBack, StoreUnavailable
-from schema.product import ProductImage, Vectors
-from schema.store import Store
-from schema.versions import Versions
+from lookalike.encode.pixels import PixelEncoder
+from lookalike.encode.preprocess import Pixels
+from lookalike.ingest.exchange import check_file, export_rows, import_rows
+from lookalike.ingest.layout import FolderRule
+from lookalike.ingest.limits import Share
+from lookalike.ingest.model import Engine, Model
+from lookalike.ingest.pipeline import Pace
+from lookalike.ingest.reindex import Moved, reindex
+from lookalike.ingest.report import Report
+from lookalike.ingest.sources import FolderSource
+from lookalike.schema.collection import Fingerprint
+from lookalike.schema.errors import BadSettings, BadSource, EncoderMismatch, HeldBack, StoreUnavailable
+from lookalike.schema.product import ProductImage, Vectors
+from lookalike.schema.store import Store
+from lookalike.schema.versions import Versions
 
 FIELDS = ("product_id", "image", "source", "image_hash", "metadata_hash", "image_size", "image_mtime", "metadata")
 

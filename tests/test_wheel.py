@@ -62,7 +62,6 @@ def workplace(tmp_path: Path, catalogue: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.xfail(strict=True, reason="six packages with names of their own go into the wheel")
 def test_the_wheel_holds_one_package(built: Path) -> None:
     [wheel] = built.glob("*.whl")
     names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}

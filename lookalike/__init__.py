@@ -1,0 +1,3 @@
+"""Similar-product search by image, on Milvus."""
+
+__version__ = "0.1.0"

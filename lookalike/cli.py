@@ -1,0 +1,88 @@
+"""The command `lookalike`: one group; a verb, and all that it needs, is imported when it is called."""
+
+import importlib
+from typing import Any
+
+import click
+
+from lookalike import __version__
+from lookalike.encode.machine import keep_freed_memory
+from lookalike.schema.errors import (
+    BadFilter,
+    BadImage,
+    BadQuery,
+    BadSettings,
+    BadSource,
+    HeldBack,
+    LookalikeError,
+    UnknownProduct,
+)
+from lookalike.schema.settings import read_env_file
+
+VERBS = {
+    "ingest": "lookalike.ingest.cli:ingest",
+    "search": "lookalike.search.cli:search",
+    "serve": "lookalike.serve.cli:serve",
+    "up": "lookalike.stack.cli:up",
+    "doctor": "lookalike.stack.doctor:doctor",
+    "info": "lookalike.search.cli:info",
+    "duplicates": "lookalike.search.cli:duplicates",
+    "delete": "lookalike.ingest.upkeep:delete",
+    "reindex": "lookalike.ingest.upkeep:reindex",
+    "rollback": "lookalike.ingest.upkeep:rollback",
+    "versions": "lookalike.ingest.upkeep:versions",
+    "export": "lookalike.ingest.upkeep:export_rows",
+    "import": "lookalike.ingest.upkeep:import_rows",
+    "tune": "lookalike.search.tune:tune",
+    "sample": "lookalike.ingest.cli:sample",
+    "encoders": "lookalike.encode.cli:encoders",
+}
+
+_INTERRUPTED = 130
+_ASKED_WRONGLY = (BadSettings, BadSource, BadQuery, BadFilter, BadImage, UnknownProduct)
+
+
+class Verbs(click.Group):
+    """Finds a verb's command in its own module, and turns our errors into messages and exit statuses."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs in the order in which a newcomer meets them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the verb's module."""
+        if cmd_name not in VERBS:
+            return None
+        module, name = VERBS[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb. Exit status 2 when it was asked wrongly, 3 past a limit, 1 when something has failed."""
+        keep_freed_memory()
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(_INTERRUPTED)
+        except LookalikeError as error:
+            click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+            click.echo(str(error), err=True)
+            ctx.exit(_status(error))
+
+
+def _status(error: LookalikeError) -> int:
+    if isinstance(error, HeldBack):
+        return 3
+    return 2 if isinstance(error, _ASKED_WRONGLY) else 1
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="lookalike")
+def main() -> None:
+    """Find similar products by picture.
+
+    Fill a collection with `lookalike ingest FOLDER`, ask it with `lookalike search PICTURE`.
+    Settings also come from the environment and from `.env`.
+    """
+    read_env_file()

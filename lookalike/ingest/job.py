@@ -1,0 +1,143 @@
+"""One run of `lookalike ingest`: open the collection, bring the source into it, remove what the source has no more."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from lookalike.encode.models import DEFAULT
+from lookalike.ingest.alone import only_run
+from lookalike.ingest.files import image_reader
+from lookalike.ingest.inventory import Owned
+from lookalike.ingest.limits import Share
+from lookalike.ingest.model import AnyEngine, Model, ReadChanged
+from lookalike.ingest.pipeline import Pace, Target, ingest, survey
+from lookalike.ingest.profile import Profile
+from lookalike.ingest.prune import Pruning, prune, to_prune
+from lookalike.ingest.report import Rejection, Report
+from lookalike.schema.collection import require_same_encoder
+from lookalike.schema.errors import BadSource, HeldBack
+from lookalike.schema.fields import Fields
+from lookalike.schema.product import ProductImage
+from lookalike.schema.store import Store
+
+
+class Source(Protocol):
+    """Where pictures come from."""
+
+    name: str
+
+    def images(self) -> Iterator[ProductImage | Rejection]:
+        """Name every picture, or say why one cannot be used."""
+
+    def count(self) -> int | None:
+        """Count what `images` would give, if that can be known before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which collection of which Milvus."""
+
+    uri: str
+    token: str
+    collection: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a run has to do; `encoder` is None for the collection's own, or the default one for a new collection."""
+
+    source: Source
+    place: Place
+    encoder: str | None
+    load: Callable[[str], AnyEngine]
+    pace: Pace
+    fields: Fields
+    pruning: Pruning | None
+    max_rejected: Share | None
+    profile: Profile | None = None
+    read: ReadChanged = field(default_factory=lambda: image_reader().read_changed)
+
+
+def run(job: Job, report: Report) -> str:
+    """Make the collection equal to the source; return the name of its encoder.
+
+    Raises HeldBack when a limit was passed, Busy when another run is at it; what the report counts is kept whatever
+    is raised.
+    """
+    place = job.place
+    with only_run(place.uri, place.collection, job.source.name), _opened(job) as (store, model):
+        try:
+            plan = ingest(
+                job.source.images(), Owned(job.source.name), model, Target(store, report, job.profile), job.pace
+            )
+        except KeyboardInterrupt:
+            store.settle(report.stored)
+            raise
+        for column, problem in store.index(job.fields).items():
+            if problem:
+                report.remark(f"column {column} is not indexed: {problem}")
+        _check(report, job)
+        # The last moment at which the end may have been asked for.
+        report.on_progress(report.seen)
+        if job.pruning is not None:
+            prune(plan, store, report, job.pruning)
+        store.require_live()
+        return store.fingerprint.encoder
+
+
+def dry_run(job: Job, report: Report) -> str:
+    """Report what `run` would do; nothing is written, nothing embedded, new pictures are not opened."""
+    place = job.place
+    store = Store.find(place.uri, token=place.token, collection=place.collection)
+    try:
+        if store is not None and job.encoder is not None and _goes_by_another_name(job.encoder, store):
+            _matching(store, job.load(job.encoder))
+        plan = survey(job.source.images(), job.source.name, store, report, job.read)
+        _check(report, job)
+        if job.pruning is not None:
+            report.remove(plan.known[image_id] for image_id in to_prune(plan, job.pruning))
+        return job.encoder or (store.fingerprint.encoder if store else DEFAULT)
+    finally:
+        if store is not None:
+            store.close()
+
+
+@contextmanager
+def _opened(job: Job) -> Iterator[tuple[Store, Model]]:
+    """Open the collection, or make it. An encoder that goes by the name of the collection's is loaded when needed."""
+    uri, token, collection = job.place.uri, job.place.token, job.place.collection
+    store = Store.find(uri, token=token, collection=collection)
+    if store is None:
+        model = Model(lambda: job.load(job.encoder or DEFAULT), job.profile, job.read)
+        store = Store.create(uri, model.engine.fingerprint, token=token, collection=collection)
+    else:
+        name = job.encoder or store.fingerprint.encoder
+        model = Model(lambda: _matching(store, job.load(name)), job.profile, job.read)
+    with store:
+        if job.encoder is not None and _goes_by_another_name(job.encoder, store):
+            model.engine  # noqa: B018  raises when it is another
+        yield store, model
+
+
+def _matching(store: Store, engine: AnyEngine) -> AnyEngine:
+    require_same_encoder(store.name, store.fingerprint, engine.fingerprint)
+    return engine
+
+
+def _goes_by_another_name(encoder: str, store: Store) -> bool:
+    """Only loading it tells whether it is the same all the same; a directory is called by its full path."""
+    path = Path(encoder)
+    return store.fingerprint.encoder != (str(path.resolve()) if path.is_dir() else encoder)
+
+
+def _check(report: Report, job: Job) -> None:
+    """Raise when the source was empty, or more of it bad than allowed: then nothing is to be removed either."""
+    if not report.seen and not (job.pruning and job.pruning.most.everything):
+        raise BadSource(f"SOURCE {job.source.name!r} names no pictures; is it the right one, and whole?")
+    if job.max_rejected is not None and report.rejected > job.max_rejected.of(report.seen):
+        raise HeldBack(
+            f"{report.rejected} of {report.seen} pictures were rejected, more than --max-rejected "
+            f"{job.max_rejected.text}; what could be stored is stored"
+        )

@@ -1,0 +1,29 @@
+"""Limits that hold a run back before it does harm."""
+
+import re
+from dataclasses import dataclass
+
+from lookalike.schema.errors import BadSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """So many rows, or so many percent of them: `500` or `20%`."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        match = re.fullmatch(r"[0-9]{1,12}|([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%", self.text)
+        if match is None or (match[1] and float(match[1]) > 100):
+            raise BadSettings(f"{self.text!r} is no limit; write a number such as 500, or a percentage such as 20%")
+
+    def of(self, total: int) -> int:
+        """The number of rows, of `total`, that may be passed without passing the limit."""
+        if self.text.endswith("%"):
+            return int(total * float(self.text.rstrip("% ")) / 100)
+        return int(self.text)
+
+    @property
+    def everything(self) -> bool:
+        """Whether all rows may go."""
+        return self.text.endswith("%") and float(self.text.rstrip("% ")) == 100

@@ -1,0 +1,154 @@
+"""Options that the commands share which encode pictures, and the engine that is made of them."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
+from lookalike.encode.decode import MAX_PIXELS, MOST_PIXELS
+from lookalike.encode.fetch.limits import PER_HOST
+from lookalike.encode.machine import MOST_LANES, cores
+from lookalike.schema.errors import BadSettings
+from lookalike.schema.output import format_option
+from lookalike.schema.settings import HERE, encoder_options, setting
+
+if TYPE_CHECKING:
+    from lookalike.encode.decoders import Decoders
+    from lookalike.encode.encoder import Encoder
+    from lookalike.encode.network import TorchEncoder
+    from lookalike.ingest.files import ImageReader
+    from lookalike.ingest.model import Engine
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_THREADS_SUFFICE = 4
+"""More than so many threads wait for each other: a small picture needs Python's lock for a fifth of its time."""
+
+_MOST_PROCESSES = 16
+"""Each takes 30 MB, and what its largest picture does."""
+
+_USUAL = 16
+"""Pictures in a batch where nothing is measured."""
+
+
+def engine_options(command: Command, engines: tuple[str, ...] = HERE) -> Command:
+    """Add --batch-size, --num-workers, --decode-processes, --max-pixels, --device and --dtype."""
+    processes = setting(
+        "--decode-processes",
+        type=click.IntRange(0, 256),
+        help="Processes that decode for the threads.  [default: none; on a GPU with more than 4 threads, as many]",
+    )
+    workers = setting(
+        "--num-workers", type=click.IntRange(1, 256), help="Threads that read and decode.  [default: the cores]"
+    )
+    return engine_settings(workers(processes(command)), engines)
+
+
+def engine_settings(command: Command, engines: tuple[str, ...] = HERE) -> Command:
+    """Add --batch-size, --max-pixels, --device and --dtype."""
+    pixels = setting(
+        "--max-pixels", type=click.IntRange(1, MOST_PIXELS), help="Larger pictures are rejected.  [default: 64000000]"
+    )
+    batch = setting(
+        "--batch-size", type=click.IntRange(1, 4096), help="Pictures in a batch.  [default: 16; measured once on a GPU]"
+    )
+    return batch(pixels(encoder_options(command, engines)))
+
+
+def url_options(command: Command) -> Command:
+    """Add --allow-private-urls and --max-per-host."""
+    private = setting(
+        "--allow-private-urls",
+        is_flag=True,
+        help="Read images also from URLs that lead to this machine or to a private network.",
+    )
+    per_host = setting(
+        "--max-per-host",
+        type=click.IntRange(1, 256),
+        default=PER_HOST,
+        show_default=True,
+        help="Images that are fetched from one web server at once.",
+    )
+    return private(per_host(command))
+
+
+def reader_of(options: dict[str, Any]) -> "ImageReader":
+    """The reader that these options describe."""
+    from lookalike.ingest.files import image_reader
+
+    return image_reader(allow_private=options["allow_private_urls"], per_host=options["max_per_host"])
+
+
+def report_options(command: Command) -> Command:
+    """Add --report, --format and --no-progress."""
+    report = setting(
+        "--report", type=click.Path(path_type=Path), help="JSONL file: one line a rejected or changed picture."
+    )
+    quiet = click.option("--no-progress", is_flag=True, help="Show no progress bar.")
+    return report(format_option("table", "json")(quiet(command)))
+
+
+def load_engine(name: str, options: dict[str, Any]) -> "Engine":
+    """Load an encoder, and decide by the device it is on how much it works on at once."""
+    from lookalike.encode.models import load_encoder
+    from lookalike.ingest.model import Engine
+
+    lanes = min(cores(), MOST_LANES)
+    encoder = load_encoder(
+        name,
+        device=options["device"],
+        dtype=options["dtype"],
+        # On Ray each worker finds out for itself.
+        engine="auto" if options["engine"] == "ray" else options["engine"],
+        lanes=lanes,
+        tell=partial(click.echo, err=True),
+    )
+    if not hasattr(encoder, "worker"):
+        return Engine(encoder, options["batch_size"] or _USUAL, lanes, _decoders(encoder, options, usual=0))
+    return _on_devices(cast("TorchEncoder", encoder), options)
+
+
+def beside_gpu(threads: int) -> int:
+    """How many processes decode for so many threads where a GPU waits for them."""
+    return min(threads, _MOST_PROCESSES) if threads > _THREADS_SUFFICE and os.name == "posix" else 0
+
+
+def _decoders(encoder: "Encoder", options: dict[str, Any], usual: int) -> "Decoders | None":
+    """Processes that decode, as many as are wanted; a service, and Ray's workers, have no such option and none."""
+    wanted, threads = options.get("decode_processes", 0), options.get("num_workers") or cores()
+    count = min(usual if wanted is None else wanted, threads)
+    if not count:
+        return None
+    from lookalike.encode.decoders import Decoders
+    from lookalike.encode.preprocess import Preprocessing
+
+    prepare = getattr(encoder, "prepare_image", None)
+    if isinstance(prepare, Preprocessing):
+        return Decoders(prepare, count, options["max_pixels"] or MAX_PIXELS)
+    if wanted:
+        raise BadSettings(f"{encoder.fingerprint.encoder} prepares pictures its own way; leave out --decode-processes")
+    return None
+
+
+def _on_devices(encoder: "TorchEncoder", options: dict[str, Any]) -> "Engine":
+    from lookalike.encode.compiled import compile_networks
+    from lookalike.encode.crew import spread
+    from lookalike.encode.device import devices, own_process
+    from lookalike.encode.probe import batch_for
+    from lookalike.ingest.model import Engine
+
+    tell = partial(click.echo, err=True)
+    on_gpu = encoder.device.type == "cuda"
+    # First what is refused at once.
+    decoders = _decoders(encoder, options, beside_gpu(options.get("num_workers") or cores()) if on_gpu else 0)
+    lanes, size = own_process(encoder.device), options["batch_size"]
+    if size is None and on_gpu:
+        size = batch_for(encoder, lanes, tell)
+    all_of_them = devices(options["device"])
+    workers = spread(encoder, all_of_them, lanes) if len(all_of_them) > 1 else [encoder.worker]
+    if options["engine"] == "compile":
+        compile_networks(encoder, workers, tell)
+    return Engine(encoder, size or _USUAL, lanes * len(all_of_them), decoders)

@@ -1,0 +1,160 @@
+"""The collection's layout, whose vectors it holds, and its name: an alias of a numbered version."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from lookalike.schema.errors import BadRow, EncoderMismatch
+from lookalike.schema.product import ImageRow, Metadata
+
+LAYOUT = 2
+"""Raise it when the columns change; a collection says in its properties which layout it has."""
+
+LAYOUTS = (1, LAYOUT)
+"""Those that can be read and written."""
+
+_ADDED = {2: ("image_etag",)}
+"""The columns that each layout has brought; in earlier ones they read as ""."""
+
+FINGERPRINT_PROPERTY = "lookalike.fingerprint"
+LAYOUT_PROPERTY = "lookalike.layout"
+MADE_PROPERTY = "lookalike.made"
+LEFT_PROPERTY = "lookalike.left"
+EF_PROPERTY = "lookalike.ef"
+
+# A 2.3 server counts bytes, Milvus Lite characters: what fits as bytes fits both.
+MAX_BYTES = {
+    "image_id": 64,
+    "product_id": 1024,
+    "image": 8192,
+    "source": 8192,
+    "image_hash": 64,
+    "metadata_hash": 64,
+    "image_etag": 1024,
+}
+MAX_METADATA_BYTES = 65_000
+
+COLUMNS = tuple(field.name for field in fields(ImageRow))
+
+MAX_MESSAGE_BYTES = 16 * 2**20
+MAX_MESSAGE_ROWS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What made a vector: two vectors can be compared only when all but `encoder` is equal.
+
+    `encoder` is the name that loads it again; `weights` a hash of the parameters, wherever they were loaded from.
+    """
+
+    encoder: str
+    weights: str
+    dim: int
+    pooling: str
+    preprocessing: str
+
+    @classmethod
+    def from_json(cls, text: str) -> "Fingerprint":
+        """Read what `to_json` wrote."""
+        return cls(**json.loads(text))
+
+    def to_json(self) -> str:
+        """Write the fingerprint as one line, to be kept with the collection."""
+        return json.dumps(asdict(self))
+
+    def differences(self, other: "Fingerprint") -> list[str]:
+        """Name what makes the vectors of two encoders incomparable; empty when they can be compared."""
+        names = [field.name for field in fields(self) if field.name != "encoder"]
+        return [
+            f"{name} {getattr(self, name)} / {getattr(other, name)}"
+            for name in names
+            if getattr(self, name) != getattr(other, name)
+        ]
+
+
+def require_same_encoder(collection: str, theirs: Fingerprint, ours: Fingerprint) -> None:
+    """Raise EncoderMismatch unless vectors of both encoders can be compared."""
+    differences = theirs.differences(ours)
+    if differences:
+        raise EncoderMismatch(
+            f"the collection {collection!r} was filled by {theirs.encoder!r}, and {ours.encoder!r} is another encoder "
+            f"({'; '.join(differences)}). Use --encoder {theirs.encoder}, move the collection to the other one with "
+            f"lookalike reindex --encoder {ours.encoder}, or fill another with --collection NEW_NAME"
+        )
+
+
+def missing_columns(layout: int) -> frozenset[str]:
+    """The columns that a collection of an earlier layout lacks."""
+    return frozenset(name for since, names in _ADDED.items() if since > layout for name in names)
+
+
+def misfit(texts: Mapping[str, str], metadata: Metadata) -> str | None:
+    """Say why columns cannot be stored: too long, or not UTF-8 (a file name may be); None when they can."""
+    for name, value in texts.items():
+        size = _utf8_bytes(value)
+        if size is None:
+            return f"{name} {value!a} is not valid UTF-8; rename it"
+        if size > MAX_BYTES[name]:
+            return f"{name} has {size} bytes; {MAX_BYTES[name]} is the limit"
+    if not _is_json(metadata):
+        return "the metadata holds a number that Milvus has no place for: NaN, infinity, or past 64 bits"
+    size = _utf8_bytes(json.dumps(metadata, ensure_ascii=False))
+    if size is None:
+        return "the metadata is not valid UTF-8"
+    return f"the metadata has {size} bytes; {MAX_METADATA_BYTES} is the limit" if size > MAX_METADATA_BYTES else None
+
+
+def check_row(row: ImageRow, dim: int) -> int:
+    """Return about how many bytes a row takes in a message; raise BadRow for one that must not be sent.
+
+    A 2.3 server aborts on a ragged batch, and Milvus Lite keeps NaN: no vector leaves us unseen.
+    """
+    vector = row.embedding
+    if vector.shape != (dim,) or vector.dtype != np.float32:
+        raise BadRow(
+            f"{row.image}: the vector is {vector.dtype} of shape {vector.shape}, not float32 of shape ({dim},)"
+        )
+    if not np.isfinite(vector).all():
+        raise BadRow(f"{row.image}: the vector holds NaN or infinity")
+    texts = {name: getattr(row, name) for name in MAX_BYTES}
+    problem = misfit(texts, row.metadata)
+    if problem:
+        raise BadRow(f"{row.image!a}: {problem}")
+    return vector.nbytes + sum(map(len, texts.values())) * 4 + len(json.dumps(row.metadata)) + 256
+
+
+def _utf8_bytes(text: str) -> int | None:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        return None
+
+
+def _is_json(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_json, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
+
+
+def messages(
+    rows: Iterable[ImageRow], sizes: Sequence[int], columns: Sequence[str] = COLUMNS
+) -> Iterator[list[dict[str, Any]]]:
+    """Cut rows, of so many bytes each, into messages of `columns`, well below what a server takes (64 MB)."""
+    message: list[dict[str, Any]] = []
+    total = 0
+    for row, size in zip(rows, sizes, strict=True):
+        if message and (total + size > MAX_MESSAGE_BYTES or len(message) == MAX_MESSAGE_ROWS):
+            yield message
+            message, total = [], 0
+        message.append({name: getattr(row, name) for name in columns})
+        total += size
+    if message:
+        yield message

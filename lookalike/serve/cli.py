@@ -1,0 +1,66 @@
+"""`lookalike serve`: the service and its page."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lookalike.encode.decode import MAX_PIXELS
+from lookalike.ingest.options import engine_settings
+from lookalike.schema.errors import BadSettings
+from lookalike.schema.settings import setting, store_options
+
+_MEGABYTE = 2**20
+
+
+@click.command()
+@setting("--host", default="127.0.0.1", show_default=True, help="Address; any but loopback needs API keys.")
+@setting("--port", default=8000, show_default=True, type=click.IntRange(0, 65_535), help="Port; 0 takes a free one.")
+@store_options
+@engine_settings
+@setting("--encoder", help="Another name or directory of the collection's encoder.")
+@setting("--max-in-flight", default=128, show_default=True, type=click.IntRange(1), help="More requests get a 429.")
+@setting("--max-body", default=25, show_default=True, type=click.IntRange(1, 1024), help="Megabytes of a request.")
+@setting("--deadline", default=30.0, show_default=True, type=click.FloatRange(0.1, 600), help="Seconds for an answer.")
+@click.option("--wait", is_flag=True, help="Wait until the collection is there.")
+@setting("--fetch-urls", is_flag=True, help="Fetch image_url of requests, from public addresses.")
+@setting(
+    "--allow-private-urls",
+    is_flag=True,
+    help="Show images of the collection also from URLs on a private network; image_url of requests never leads there.",
+)
+@setting(
+    "--uploads",
+    type=click.Path(path_type=Path),
+    default=Path("lookalike-uploads"),
+    show_default=True,
+    help="Folder for pictures that come with a product.",
+)
+def serve(**options: Any) -> None:
+    """Answer questions over HTTP, and on a page in the browser.
+
+    API keys are read from LOOKALIKE_API_KEYS: `key, key:write, …`. Ends on Ctrl-C or SIGTERM, after what it has begun.
+    """
+    from lookalike.serve.settings import Keys, Settings, is_loopback
+
+    keys = Keys.parse(os.environ.get("LOOKALIKE_API_KEYS", ""))
+    if not keys.required and not is_loopback(options["host"]):
+        raise BadSettings(
+            f"--host {options['host']} is open to others: set LOOKALIKE_API_KEYS to `key, key:write, …` first, "
+            "or listen at 127.0.0.1"
+        )
+    settings = Settings(
+        keys=keys,
+        host=options["host"],
+        max_body=options["max_body"] * _MEGABYTE,
+        max_pixels=options["max_pixels"] or MAX_PIXELS,
+        max_in_flight=options["max_in_flight"],
+        deadline=options["deadline"],
+        fetch_urls=options["fetch_urls"],
+        allow_private_urls=options["allow_private_urls"],
+        uploads=options["uploads"],
+    )
+    from lookalike.serve.running import run
+
+    run(settings, options)

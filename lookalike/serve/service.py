@@ -1,0 +1,82 @@
+"""What a running service consists of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from fastapi import Request
+
+from lookalike.encode.budget import PixelBudget
+from lookalike.encode.fetch.fetcher import Fetcher
+from lookalike.encode.machine import cores
+from lookalike.ingest.files import image_reader
+from lookalike.ingest.model import Engine
+from lookalike.schema.store import Store
+from lookalike.serve.catalogue import Catalogue
+from lookalike.serve.desk import Desk
+from lookalike.serve.fetch import Fetches, query_fetcher
+from lookalike.serve.live import Live
+from lookalike.serve.messages import MAX_IMAGES
+from lookalike.serve.metrics import Metrics
+from lookalike.serve.pictures import Pictures
+from lookalike.serve.settings import Settings
+
+_DESKS = 32
+_PICTURE_DESKS = 4
+_WRITE_DESKS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts that routes work with; `close` ends them."""
+
+    settings: Settings
+    metrics: Metrics
+    live: Live
+    desk: Desk
+    picture_desk: Desk
+    """Thumbnails have threads of their own: a page full of them keeps no question waiting."""
+    write_desk: Desk
+    """So have writes, of which one is done at a time."""
+    catalogue: Catalogue
+    pictures: Pictures
+    fetcher: Fetcher | None
+
+    @classmethod
+    def start(cls, settings: Settings, open_store: Callable[[], Store], load: Callable[[str], Engine]) -> "Service":
+        """Open the collection and load its encoder; raises what they raise."""
+        metrics, budget = Metrics(), PixelBudget(settings.max_pixels)
+        live = Live(open_store, load, metrics, settings)
+        metrics.watch("lookalike_queue_length", "Pictures and texts that wait for the encoder.", lambda: live.waiting)
+        return cls(
+            settings,
+            metrics,
+            live,
+            Desk(_DESKS, settings.deadline),
+            Desk(min(_PICTURE_DESKS, cores()), settings.deadline),
+            Desk(_WRITE_DESKS, settings.deadline),
+            Catalogue(settings.uploads, budget),
+            Pictures(budget, image_reader(allow_private=settings.allow_private_urls)),
+            query_fetcher(settings.max_body) if settings.fetch_urls else None,
+        )
+
+    def fetches(self) -> Fetches:
+        """What one request gets pictures with that it names by URL."""
+        return Fetches(self.fetcher, MAX_IMAGES, self.settings.max_body)
+
+    def warm_up(self) -> None:
+        """Answer before the first guest comes: networks are slow at first."""
+        self.live.prove()
+
+    def close(self) -> None:
+        """Finish what was begun, and let go of Milvus."""
+        for desk in (self.desk, self.picture_desk, self.write_desk):
+            desk.close()
+        if self.fetcher is not None:
+            self.fetcher.close()
+        self.live.close()
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request came to."""
+    return cast("Service", request.app.state.service)
