@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import shutil
+import signal
 import ssl
 import subprocess
 import time
@@ -16,13 +17,13 @@ from typing import Any, ClassVar
 import fsspec
 import numpy as np
 import pytest
-from command import lookalike
+from command import lookalike, process_command, process_environment
 from conftest import a_row, bring
 from fsspec.implementations.memory import MemoryFileSystem
 from image_server import WRITTEN, ImageServer, image_server, jpeg
 from loopback import loopback_only
 from pyarrow import parquet
-from serving import client, listening, service_for
+from serving import client, listening, service_for, until
 
 from lookalike.encode.fetch.address import is_any
 from lookalike.encode.fetch.errors import FetchFailed, Incomplete, MayPass, amount
@@ -484,6 +485,23 @@ def test_the_command_reads_private_addresses_when_told(site: ImageServer, tmp_pa
 
 
 # What a collection keeps of it
+
+
+def test_ctrl_c_does_not_wait_for_a_server_that_is_slow(site: ImageServer, tmp_path: Path) -> None:
+    urls = [site.url("good.jpg", size=10_000), *(site.url(f"{n}.jpg", size=10_000, delay=30) for n in range(40))]
+    rows = [{"product_id": str(n), "image": url} for n, url in enumerate(urls)]
+    (tmp_path / "shop.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = process_command("ingest", "shop.jsonl", "--encoder", "pixels", "--allow-private-urls", "--report", "r")
+    running = subprocess.Popen(
+        command, cwd=tmp_path, env=process_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    # The good one was answered; whoever else was asked is waited for.
+    until(lambda: bool(site.requests))
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=10)
+    assert running.returncode == 130, said
+    assert b"Interrupted" in said
+    assert "rejected" not in (tmp_path / "r").read_text()
 
 
 def test_a_copy_keeps_the_versions(store: Store, reader: ImageReader, site: ImageServer, tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ class Stop:
     def __init__(self) -> None:
         self.asked = 0
         """The signal that has asked for the end."""
-        self._event = threading.Event()
+        self.event = threading.Event()
+        """Set once the end was asked for."""
 
     def checked(self, show: Callable[[int], object]) -> Callable[[int], None]:
         """Make `show` raise KeyboardInterrupt once the end was asked for."""
@@ -74,7 +75,7 @@ class Stop:
 
     def wait(self, seconds: float) -> None:
         """Wait, but no longer than until the end is asked for."""
-        self._event.wait(seconds)
+        self.event.wait(seconds)
 
     def __enter__(self) -> "Stop":
         self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -88,4 +89,4 @@ class Stop:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = number
-        self._event.set()
+        self.event.set()

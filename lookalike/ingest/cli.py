@@ -65,7 +65,7 @@ def ingest(**options: Any) -> None:
     from lookalike.ingest.alone import Stop
 
     with Stop() as stop:
-        job = _job(options)
+        job = _job(options, stop)
         if options["watch"]:
             _watch(job, options, stop)
             return
@@ -145,7 +145,7 @@ def _watch(job: "Job", options: dict[str, Any], stop: "Stop") -> None:
         stop.wait(options["watch"])
 
 
-def _job(options: dict[str, Any]) -> "Job":
+def _job(options: dict[str, Any], stop: "Stop") -> "Job":
     from lookalike.encode.machine import cores
     from lookalike.ingest.job import Job, Place
     from lookalike.ingest.pipeline import Pace
@@ -164,7 +164,7 @@ def _job(options: dict[str, Any]) -> "Job":
         fields=parse_fields(options["fields"]),
         pruning=pruning,
         max_rejected=Share(options["max_rejected"]) if options["max_rejected"] else None,
-        read=reader_of(options).read_changed,
+        read=reader_of(options, stop).read_changed,
     )
     # A dry run embeds nothing and reads little.
     if options["engine"] != "ray" or options["dry_run"]:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,11 +38,14 @@ class ImageReader:
     """Reads images, from many threads at once; what reads those that have a URI is loaded when the first one comes.
 
     URIs that lead to private addresses are refused unless `allow_private`; a web server is asked for `per_host` images
-    at once, at most.
+    at once, at most. Once `cancelled` is set, reading by http and https raises KeyboardInterrupt.
     """
 
-    def __init__(self, *, allow_private: bool = False, per_host: int = PER_HOST) -> None:
+    def __init__(
+        self, *, allow_private: bool = False, per_host: int = PER_HOST, cancelled: threading.Event | None = None
+    ) -> None:
         self._allow_private = allow_private
+        self._cancelled = cancelled
         self._per_host = per_host
 
     def read(self, image: str) -> tuple[bytes, FileState]:
@@ -66,13 +70,15 @@ class ImageReader:
     def _remote(self) -> "RemoteReader":
         from lookalike.ingest.remote import RemoteReader  # with it comes an HTTP client
 
-        return RemoteReader(allow_private=self._allow_private, per_host=self._per_host)
+        return RemoteReader(allow_private=self._allow_private, per_host=self._per_host, cancelled=self._cancelled)
 
 
 @cache
-def image_reader(*, allow_private: bool = False, per_host: int = PER_HOST) -> ImageReader:
+def image_reader(
+    *, allow_private: bool = False, per_host: int = PER_HOST, cancelled: threading.Event | None = None
+) -> ImageReader:
     """The reader of this process: whoever reads shares its connections."""
-    return ImageReader(allow_private=allow_private, per_host=per_host)
+    return ImageReader(allow_private=allow_private, per_host=per_host, cancelled=cancelled)
 
 
 def read_file(path: str) -> tuple[bytes, Stamp]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lookalike.encode.decoders import Decoders
     from lookalike.encode.encoder import Encoder
     from lookalike.encode.network import TorchEncoder
+    from lookalike.ingest.alone import Stop
     from lookalike.ingest.files import ImageReader
     from lookalike.ingest.model import Engine
 
@@ -75,11 +76,12 @@ def url_options(command: Command) -> Command:
     return private(per_host(command))
 
 
-def reader_of(options: dict[str, Any]) -> "ImageReader":
-    """The reader that these options describe."""
+def reader_of(options: dict[str, Any], stop: "Stop") -> "ImageReader":
+    """The reader that these options describe; it stops waiting for a server when `stop` asks for the end."""
     from lookalike.ingest.files import image_reader
 
-    return image_reader(allow_private=options["allow_private_urls"], per_host=options["max_per_host"])
+    private, per_host = options["allow_private_urls"], options["max_per_host"]
+    return image_reader(allow_private=private, per_host=per_host, cancelled=stop.event)
 
 
 def report_options(command: Command) -> Command:

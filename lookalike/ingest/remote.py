@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from lookalike.encode.decode import MAX_BYTES
 from lookalike.encode.fetch.address import is_any, is_public
 from lookalike.encode.fetch.errors import AddressRefused, FetchFailed, MayPass, amount
 from lookalike.encode.fetch.fetcher import Fetched, Fetcher
-from lookalike.encode.fetch.limits import Limits
+from lookalike.encode.fetch.limits import Cancelled, Limits
 from lookalike.encode.fetch.network import Rules
 from lookalike.encode.fetch.validators import KnownImage, Validators
 from lookalike.ingest.files import check_size
@@ -30,10 +31,10 @@ _HOSTS = re.compile(r"(?:.*::)?(https?|ftp|sftp|ssh|smb|webhdfs|webdav|hdfs|arro
 class RemoteReader:
     """Reads images that have a URI, from many threads at once; connections are kept for the next one."""
 
-    def __init__(self, *, allow_private: bool, per_host: int) -> None:
+    def __init__(self, *, allow_private: bool, per_host: int, cancelled: threading.Event | None = None) -> None:
         self._allow_private = allow_private
         rules = Rules(is_any if allow_private else is_public, trusted=True)
-        self._fetcher = Fetcher(Limits(MAX_BYTES, per_host=per_host), rules)
+        self._fetcher = Fetcher(Limits(MAX_BYTES, per_host=per_host), rules, cancelled)
 
     def read(self, uri: str) -> tuple[bytes, FileState]:
         """Read an image. Raises BadImage, and what fsspec raises."""
@@ -68,6 +69,8 @@ def _is_http(uri: str) -> bool:
 def _failed_is_bad() -> Iterator[None]:
     try:
         yield
+    except Cancelled as error:
+        raise KeyboardInterrupt from error
     except FetchFailed as error:
         raise BadImage(f"{error}; {_advice(error)}") from error
 

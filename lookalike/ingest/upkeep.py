@@ -81,7 +81,7 @@ def reindex(encoder: str, output: str, **options: Any) -> None:
             progress_bar(live.count, shown=not options["no_progress"]) as show,
             Report(options["report"], stop.checked(show)) as report,
         ):
-            model = Model(lambda: engine, read=reader_of(options).read_changed)
+            model = Model(lambda: engine, read=reader_of(options, stop).read_changed)
             moved = move(versions, model, report, pace, most_missing)
     summary = report.summary()
     counts = {**asdict(moved), "stored": summary.stored, "rejected": summary.rejected, "seconds": summary.seconds}

@@ -1,5 +1,6 @@
 """One fetch, from a URL to the bytes of an image: request → redirects → body, tried again where that can help."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 
 import httpcore2
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, stop_before_delay
+from tenacity.nap import sleep_using_event
 from tenacity.wait import wait_random_exponential
 
 from lookalike.encode.fetch.body import content_length, header, read_body
@@ -51,10 +53,14 @@ class _Wanted:
 
 
 class Fetcher:
-    """Fetches images by URL, for many threads at once; connections are kept and shared. Close it when done."""
+    """Fetches images by URL, for many threads at once; connections are kept and shared. Close it when done.
 
-    def __init__(self, limits: Limits, rules: Rules | None = None) -> None:
+    Once `cancelled` is set, fetches that are under way raise Cancelled within a second or so, and so do later ones.
+    """
+
+    def __init__(self, limits: Limits, rules: Rules | None = None, cancelled: threading.Event | None = None) -> None:
         self._limits = limits
+        self._cancelled = cancelled or threading.Event()
         self._rules = rules or Rules()
         self._network = GuardedNetwork(self._rules, limits)
         self._hosts = HostSlots(limits.per_host)
@@ -91,7 +97,7 @@ class Fetcher:
         try:
             with self._hosts.take(host, None if seconds is None else whole):
                 started = time.monotonic() if seconds is None else asked
-                with until(started + whole):
+                with until(started + whole, self._cancelled):
                     return self._persist(wanted, started + whole - time.monotonic())
         except OutOfTime as error:
             raise MayPass(": ".join(filter(None, (f"timed out after {whole:.3g} s", str(error))))) from error
@@ -101,6 +107,7 @@ class Fetcher:
             retry=retry_if_exception_type(MayPass),
             wait=_pause,
             stop=stop_after_attempt(self._limits.attempts) | stop_before_delay(seconds),
+            sleep=sleep_using_event(self._cancelled),
             reraise=True,
         )
         return attempts(self._follow, wanted)

@@ -1,5 +1,6 @@
-"""What bounds a fetch; and its deadline, known to the thread that works on it."""
+"""What bounds a fetch; and its deadline and cancellation, known to the thread that works on it."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,23 +31,30 @@ class OutOfTime(Exception):
     """The deadline of a fetch has passed."""
 
 
+class Cancelled(Exception):
+    """The caller has cancelled its fetches."""
+
+
 # A connection serves many fetches, and httpcore tells its stream nothing of the request: so the thread has to know.
-_DEADLINE: ContextVar[float] = ContextVar("fetch_deadline")
+_END: ContextVar[tuple[float, threading.Event]] = ContextVar("end_of_fetch")
 
 
 @contextmanager
-def until(deadline: float) -> Iterator[None]:
-    """Work until a time of `time.monotonic`."""
-    token = _DEADLINE.set(deadline)
+def until(deadline: float, cancelled: threading.Event) -> Iterator[None]:
+    """Work until a time of `time.monotonic`, or until `cancelled` is set."""
+    token = _END.set((deadline, cancelled))
     try:
         yield
     finally:
-        _DEADLINE.reset(token)
+        _END.reset(token)
 
 
 def seconds_left(most: float | None = None) -> float:
-    """Return the seconds until the deadline, `most` if there are more. Raises OutOfTime."""
-    left = _DEADLINE.get() - time.monotonic()
+    """Return the seconds until the deadline, `most` if there are more. Raises OutOfTime, Cancelled."""
+    deadline, cancelled = _END.get()
+    if cancelled.is_set():
+        raise Cancelled
+    left = deadline - time.monotonic()
     if left <= 0:
         raise OutOfTime
     return left if most is None else min(left, most)

@@ -18,6 +18,8 @@ from lookalike.encode.fetch.limits import Limits, seconds_left
 
 _RESOLVERS = 32
 _LEAST = 0.001
+_LOOK = 0.25
+"""Seconds: a read that waits looks so often whether its fetch was cancelled."""
 
 _Resolved = list[tuple[Any, ...]]
 """What `socket.getaddrinfo` returns."""
@@ -97,8 +99,14 @@ class _DeadlineStream(httpcore2.NetworkStream):
         self._limits = limits
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        with _timed(self._limits.read) as seconds:
-            return self._stream.read(max_bytes, seconds)
+        end = time.monotonic() + seconds_left(self._limits.read)
+        while True:
+            try:
+                return self._stream.read(max_bytes, max(_LEAST, min(_LOOK, end - time.monotonic())))
+            except httpcore2.ReadTimeout:
+                seconds_left()
+                if time.monotonic() >= end:
+                    raise
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         with _timed(self._limits.read) as seconds:
