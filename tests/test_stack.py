@@ -266,6 +266,7 @@ def started(places: dict[str, str]) -> Iterator[tuple[Container, Container]]:
         with Container("api", places) as service:
             until(service.healthy, 60)
             yield worker, service
+            assert (worker.stop(), service.stop()) == (0, 0), "asked to end, they end well"
 
 
 def asking(places: dict[str, str], key: str) -> httpx2.Client:
@@ -299,7 +300,7 @@ def test_every_panel_of_the_dashboard_asks_for_a_metric_that_is_told(places: dic
 def test_a_worker_that_does_not_get_on_is_not_healthy(
     places: dict[str, str], started: tuple[Container, Container]
 ) -> None:
-    worker, service = started
+    worker, _ = started
     beat = Path(places["/tmp/heartbeat"])
     os.utime(beat, (0, 0))
     # Nothing has changed in the catalogue: to have looked is enough.
@@ -308,7 +309,7 @@ def test_a_worker_that_does_not_get_on_is_not_healthy(
     os.utime(beat, (0, 0))
     assert not worker.healthy()
     os.kill(worker.process.pid, signal.SIGCONT)
-    assert (worker.stop(), service.stop()) == (0, 0)
+    until(worker.healthy)
 
 
 def test_kubernetes_is_told_the_same() -> None:

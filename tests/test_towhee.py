@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import fails, lookalike
+from command import fails, lookalike_process
 from PIL import Image
 from test_update import draw
 
@@ -114,7 +114,7 @@ def test_a_broken_picture_in_a_pipe_takes_no_other_along(photos: Path) -> None:
 def test_an_operator_is_an_encoder(photos: Path, home: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.jsonl"
     name = ("--encoder", "towhee:shop/colour_means?power=0.5")
-    done = lookalike("ingest", photos, *name, "--report", report, cwd=tmp_path, TOWHEE_HOME=home)
+    done = lookalike_process("ingest", photos, *name, "--report", report, cwd=tmp_path, TOWHEE_HOME=home)
 
     assert done.returncode == 0, done.stderr
     assert f"stored {PICTURES - 4}, rejected 4".encode() in done.stdout
@@ -130,9 +130,18 @@ def test_an_operator_is_an_encoder(photos: Path, home: Path, tmp_path: Path) -> 
         means = np.asarray(decode(Path(row["image"]).read_bytes()), dtype=np.float32).reshape(-1, 3).mean(0) ** 0.5 + 1
         assert np.allclose(row["embedding"], means / np.linalg.norm(means), atol=1e-5), row["product_id"]
 
-    asked = lookalike("search", photos / "p0042" / "1.png", "--format", "ids", cwd=tmp_path, TOWHEE_HOME=home)
+    asked = lookalike_process("search", photos / "p0042" / "1.png", "--format", "ids", cwd=tmp_path, TOWHEE_HOME=home)
     assert b"p0042" in asked.stdout
-    other = fails(1, "ingest", photos, "--encoder", "towhee:shop/colour_means", cwd=tmp_path, TOWHEE_HOME=home)
+    other = fails(
+        1,
+        "ingest",
+        photos,
+        "--encoder",
+        "towhee:shop/colour_means",
+        cwd=tmp_path,
+        run=lookalike_process,
+        TOWHEE_HOME=home,
+    )
     assert "is another encoder (weights" in other
 
 
@@ -146,7 +155,9 @@ def test_an_operator_is_an_encoder(photos: Path, home: Path, tmp_path: Path) -> 
     ],
 )
 def test_what_cannot_be_an_encoder_says_why(name: str, message: str, photos: Path, home: Path, tmp_path: Path) -> None:
-    assert message in fails(1, "ingest", photos, "--encoder", name, cwd=tmp_path, TOWHEE_HOME=home)
+    assert message in fails(
+        1, "ingest", photos, "--encoder", name, cwd=tmp_path, run=lookalike_process, TOWHEE_HOME=home
+    )
 
 
 @pytest.mark.skipif(HAS_TOWHEE, reason="Towhee is installed: make test")
