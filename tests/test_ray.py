@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import ROOT, fails
+from command import ROOT, fails, lookalike_process
 from serving import until
 from test_kill import Shop
 
@@ -88,10 +88,11 @@ def test_with_workers_killed_it_ends_as_if_it_had_run_here(shop: Shop, cluster: 
 @with_ray
 def test_what_a_worker_cannot_do_comes_out_in_words(shop: Shop, cluster: Any) -> None:
     command = shop.ingest("none", "--engine", "ray", "--device", "cuda")
-    assert "device 'cuda' cannot be used here" in fails(1, *command, cwd=shop.folder, RAY_ADDRESS=cluster.address)
-    nowhere = fails(1, *command, cwd=shop.folder, RAY_ADDRESS="127.0.0.1:9")
+    where: Any = {"cwd": shop.folder, "run": lookalike_process}
+    assert "device 'cuda' cannot be used here" in fails(1, *command, **where, RAY_ADDRESS=cluster.address)
+    nowhere = fails(1, *command, **where, RAY_ADDRESS="127.0.0.1:9")
     assert "there is no Ray at RAY_ADDRESS '127.0.0.1:9'" in nowhere
-    assert "leave it out" in fails(2, *command, "--profile", "trace", cwd=shop.folder)
+    assert "leave it out" in fails(2, *command, "--profile", "trace", **where)
 
 
 @pytest.mark.skipif(HAS_RAY, reason="Ray is installed: make test")
