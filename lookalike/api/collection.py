@@ -117,9 +117,10 @@ class Collection:
 
         Raises BadImage, BadQuery, BadFilter, and UnknownProduct.
 
-        >>> result = shop.search("shop/queries/red-plain-mug.jpg", where={"category": {"in": ["mug", "bag"]}}, limit=2)
+        >>> lamps_and_mugs = {"category": {"in": ["lamp", "mug"]}}
+        >>> result = shop.search("shop/queries/teal-plain-lamp.jpg", where=lamps_and_mugs, limit=2)
         >>> [hit.product_id for hit in result]
-        ['red-plain-mug', 'red-plain-bag']
+        ['teal-plain-lamp', 'black-checked-lamp']
         """
         reader = PartReader(self._loader)
         query = Query(
@@ -158,8 +159,8 @@ class Collection:
 
         >>> shop.delete("red-plain-mug")
         Deleted(images=3, products=1)
-        >>> shop.delete(where="category = mug", dry_run=True).products
-        7
+        >>> shop.delete(where="category = mug", dry_run=True).images
+        21
         """
         chosen = choose_images(checks.check_texts("products", products), read_filter(where))
         store = self._session.finder().store

@@ -56,8 +56,8 @@ class LoadedEncoder:
     """An encoder that is loaded: images, and with a text tower texts, become embeddings of unit length.
 
     >>> encoder = lookalike.load_encoder("pixels")
-    >>> mug, shirt = encoder.encode(["shop/queries/red-plain-mug.jpg", "shop/queries/blue-checked-shirt.jpg"])
-    >>> bool(mug @ shirt < mug @ mug)
+    >>> mug, lamp = encoder.encode(["shop/queries/red-plain-mug.jpg", "shop/queries/teal-plain-lamp.jpg"])
+    >>> bool(mug @ lamp < mug @ mug)
     True
     """
 
