@@ -91,11 +91,15 @@ def test_every_public_name_is_there_and_no_other() -> None:
     assert lookalike.errors.BadQuery is BadQuery
 
 
-def test_the_same_image_in_every_form_gets_the_same_hits(shop: lookalike.Collection, catalogue: Path) -> None:
-    file = catalogue / MUG
+def test_the_same_image_in_every_form_gets_the_same_hits(
+    shop: lookalike.Collection, catalogue: Path, tmp_path: Path
+) -> None:
+    # A JPEG's file is decoded at a fraction of its size; the pixels of any other format are those of its file.
+    file = tmp_path / "mug.png"
+    Image.open(catalogue / MUG).save(file)
     content = file.read_bytes()
     image = Image.open(file)
-    data_url = f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+    data_url = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     expected = list(shop.search(file))
     assert len(expected) == 10
     for form in (str(file), content, bytearray(content), memoryview(content), image, np.asarray(image), data_url):
@@ -129,7 +133,7 @@ def test_a_photo_that_lies_on_its_side_is_turned_as_its_file_is(catalogue: Path)
     exif = Image.Exif()
     exif[0x0112] = 6
     file = io.BytesIO()
-    Image.open(catalogue / MUG).save(file, "JPEG", exif=exif)
+    Image.open(catalogue / MUG).save(file, "PNG", exif=exif)
     encoder = lookalike.load_encoder("pixels")
     turned = encoder.encode(Image.open(file))
     np.testing.assert_array_equal(turned, encoder.encode(file.getvalue()))
@@ -284,9 +288,10 @@ def test_products_are_deleted_by_id_and_by_filter(new_shop: NewShop, photos: Pat
     shop.ingest(photos, layout="{product_id}/{image}")
     assert shop.delete("p1") == lookalike.Deleted(images=2, products=1)
     assert shop.delete(["p2", "p3", "none"]).products == 2
-    assert shop.delete(where="product_id = p4") == lookalike.Deleted(images=0, products=0)
+    assert shop.delete(where="product_id = p4") == lookalike.Deleted(images=2, products=1)
+    assert shop.delete(where="category = none") == lookalike.Deleted(images=0, products=0)
     assert shop.delete("p5", dry_run=True).products == 1
-    assert sorted(ids(shop.search(product="p0", limit=20))) == ["p4", "p5", "p6", "p7", "p8", "p9"]
+    assert sorted(ids(shop.search(product="p0", limit=20))) == ["p5", "p6", "p7", "p8", "p9"]
     with pytest.raises(BadSettings, match="nothing is to be deleted"):
         shop.delete()
 
