@@ -108,7 +108,7 @@ def test_the_same_image_in_every_form_gets_the_same_hits(
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "1", "CMYK", "I;16", "F"])
 def test_a_pil_image_of_any_mode_has_the_embedding_of_its_file(mode: str, catalogue: Path) -> None:
-    image = Image.open(catalogue / MUG)
+    image: Image.Image = Image.open(catalogue / MUG)
     if mode in ("RGBA", "LA"):
         image.putalpha(Image.linear_gradient("L").resize(image.size))
     deep = mode == "I;16"
