@@ -1,3 +1,70 @@
-"""Similar-product search by image, on Milvus."""
+"""Similar-product search by image, on Milvus.
+
+shop = lookalike.connect("./lookalike.db")
+shop.ingest("shop/photos", layout="{category}/{product_id}/{image}")
+result = shop.search(image="query.jpg", where={"category": "mug"}, limit=5)
+
+Each name is loaded when it is first used: `import lookalike` imports neither torch nor pymilvus.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Collection",
+    "Deleted",
+    "Hit",
+    "Info",
+    "LoadedEncoder",
+    "LookalikeError",
+    "Moved",
+    "Product",
+    "Result",
+    "Summary",
+    "connect",
+    "errors",
+    "load_encoder",
+]
+
+_HOMES = {
+    "Collection": "lookalike.api.collection:Collection",
+    "Deleted": "lookalike.ingest.removal:Deleted",
+    "Hit": "lookalike.schema.product:Hit",
+    "Info": "lookalike.api.records:Info",
+    "LoadedEncoder": "lookalike.api.encoding:LoadedEncoder",
+    "LookalikeError": "lookalike.schema.errors:LookalikeError",
+    "Moved": "lookalike.ingest.reindex:Moved",
+    "Product": "lookalike.api.records:Product",
+    "Result": "lookalike.api.result:Result",
+    "Summary": "lookalike.ingest.report:Summary",
+    "connect": "lookalike.api.connect:connect",
+    "errors": "lookalike.schema.errors",
+    "load_encoder": "lookalike.api.encoding:load_encoder",
+}
+
+if TYPE_CHECKING:
+    from lookalike.api.collection import Collection
+    from lookalike.api.connect import connect
+    from lookalike.api.encoding import LoadedEncoder, load_encoder
+    from lookalike.api.records import Info, Product
+    from lookalike.api.result import Result
+    from lookalike.ingest.reindex import Moved
+    from lookalike.ingest.removal import Deleted
+    from lookalike.ingest.report import Summary
+    from lookalike.schema import errors
+    from lookalike.schema.errors import LookalikeError
+    from lookalike.schema.product import Hit
+else:  # a type checker would take any name for a good one
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'lookalike' has no attribute {name!r}")
+        module, _, attribute = _HOMES[name].partition(":")
+        found = import_module(module)
+        globals()[name] = getattr(found, attribute) if attribute else found
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -68,7 +68,6 @@ def test_the_wheel_holds_one_package(built: Path) -> None:
     assert {name for name in names if not name.endswith(".dist-info")} == {"lookalike"}
 
 
-@pytest.mark.xfail(strict=True, reason="there is no lookalike.connect yet")
 def test_it_works_beside_names_that_are_ours_too(environment: Path, workplace: Path) -> None:
     lookalike = environment / "lookalike"
     assert "ingest" in run(lookalike, "--help", cwd=workplace)

@@ -176,8 +176,7 @@ def _job(options: dict[str, Any], stop: "Stop") -> "Job":
 
 def _source(options: dict[str, Any], *, empty_is_meant: bool) -> "Source":
     """Open the source and say how it is read; one that holds no picture ends here, before anything is made."""
-    from lookalike.ingest.layout import FolderRule, Layout
-    from lookalike.ingest.manifest import ManifestSource, is_manifest
+    from lookalike.ingest.open_source import open_source
     from lookalike.ingest.sources import FolderSource
 
     path, layout, fields = options["source"], options["layout"], parse_fields(options["fields"])
@@ -189,14 +188,12 @@ def _source(options: dict[str, Any], *, empty_is_meant: bool) -> "Source":
         _keep_apart(path, flag, options[flag])
     if options["profile"] and options["profile"] == options["report"]:
         raise BadSettings(f"--profile and --report are both {str(options['report'])!r}; give each a file of its own")
-    if is_manifest(path):
-        manifest = ManifestSource(path, fields, options["source_name"])
-        click.echo(f"Manifest: {manifest.description}", err=True)
-        return manifest
-    folder = FolderSource(Path(path), Layout(layout) if layout else FolderRule(), options["source_name"], fields)
-    if not empty_is_meant:
-        _state_layout(folder, layout)
-    return folder
+    source = open_source(path, layout, options["source_name"], fields)
+    if not isinstance(source, FolderSource):
+        click.echo(f"Manifest: {source.description}", err=True)
+    elif not empty_is_meant:
+        _state_layout(source, layout)
+    return source
 
 
 def _keep_apart(source: str, flag: str, file: Path | None) -> None:
@@ -205,17 +202,9 @@ def _keep_apart(source: str, flag: str, file: Path | None) -> None:
 
 
 def _state_layout(folder: "FolderSource", layout: str | None) -> None:
-    from lookalike.ingest.report import Rejection
+    from lookalike.ingest.open_source import first_product
 
-    example = folder.example()
-    if example is None:
-        first = next(folder.images(), None)
-        if isinstance(first, Rejection):
-            raise BadSource(
-                f"SOURCE {str(folder.root)!r} holds no picture that can be taken: {first.image!a}: {first.reason}"
-            )
-        raise BadSource(f"SOURCE {str(folder.root)!r} holds no pictures; is it the right folder, and mounted?")
-    path, place = example
+    path, place = first_product(folder)
     meaning = "".join(f", {name} {value!r}" for name, value in place.metadata.items())
     rule = f"Layout {layout}" if layout else f"No --layout: {folder.description}"
     click.echo(f"{rule}\n  {path!a} is product {place.product_id!r}{meaning}", err=True)

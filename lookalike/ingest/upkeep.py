@@ -12,10 +12,7 @@ from lookalike.encode.decode import MAX_PIXELS
 from lookalike.encode.machine import cores
 from lookalike.ingest.limits import Share
 from lookalike.ingest.options import engine_options, load_engine, reader_of, report_options, url_options
-from lookalike.schema.errors import BadSettings
-from lookalike.schema.expressions import compile_filter
 from lookalike.schema.filter_words import parse
-from lookalike.schema.filters import Condition
 from lookalike.schema.output import format_option, print_table
 from lookalike.schema.settings import setting, store_options
 
@@ -36,17 +33,15 @@ def delete(products: tuple[str, ...], where: tuple[str, ...], output: str, **opt
 
     What their source still names comes back with its next ingest.
     """
-    if not products and not where:
-        raise BadSettings("nothing is to be deleted: give --product ID or --where CONDITION")
-    chosen = compile_filter((*parse(where), *([Condition("product_id", "in", products)] if products else [])))
+    from lookalike.ingest.removal import choose_images, delete_images, find_images
+
+    chosen = choose_images(products, parse(where))
     with _store(options) as store:
-        rows = {row["image_id"]: row["product_id"] for row in store.rows(where=chosen, fields=["product_id"])}
+        rows = find_images(store, chosen)
         if where and not options["yes"] and not options["dry_run"] and sys.stdin.isatty():
             click.confirm(f"Remove {len(rows)} pictures of {len(set(rows.values()))} products?", abort=True, err=True)
-        if not options["dry_run"] and rows:
-            store.delete(list(rows))
-            store.settle(len(rows))
-            store.require_live()
+        if not options["dry_run"]:
+            delete_images(store, list(rows))
     counts = {"removed": len(rows), "products": len(set(rows.values())), "dry_run": options["dry_run"]}
     done = "would remove" if options["dry_run"] else "removed"
     _tell(counts, output, f"{done} {len(rows)} pictures of {counts['products']} products")

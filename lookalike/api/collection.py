@@ -1,0 +1,218 @@
+"""A collection of products: filled, searched, read and kept from Python."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from lookalike.api import checks
+from lookalike.api.filters import Where, read_filter
+from lookalike.api.images import ImageInput, ImageLoader
+from lookalike.api.ingesting import RunOptions, SourceOptions, run_ingest, run_reindex
+from lookalike.api.queries import PartReader, Parts
+from lookalike.api.records import Info, Product, read_info, read_product
+from lookalike.api.result import Result
+from lookalike.api.session import Session
+from lookalike.ingest.exchange import export_rows
+from lookalike.ingest.reindex import Moved
+from lookalike.ingest.removal import Deleted, choose_images, delete_images, find_images
+from lookalike.ingest.report import Summary
+from lookalike.search.query import Query
+
+OnProgress = Callable[[int], object]
+
+
+class Collection:
+    """A collection in Milvus Lite or on a Milvus server; made by `lookalike.connect`, closed by `close` or `with`.
+
+    Several threads may search it at once. All methods raise LookalikeError: BadSettings for a collection that does not
+    exist, StoreUnavailable when Milvus is not reached, BadQuery for an argument that cannot be used.
+    """
+
+    def __init__(self, session: Session, loader: ImageLoader) -> None:
+        self._session = session
+        self._loader = loader
+
+    def __repr__(self) -> str:
+        return f"Collection({self._session.place.collection!r} at {self._session.place.uri!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; a second call does nothing, any other raises BadQuery.
+
+        >>> shop.close()
+        >>> shop.close()
+        """
+        self._session.close()
+
+    def ingest(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        layout: str | None = None,
+        source_name: str | None = None,
+        fields: Mapping[str, str] | None = None,
+        prune: bool = False,
+        max_removals: int | str = "20%",
+        max_rejected: int | str | None = None,
+        dry_run: bool = False,
+        report: str | os.PathLike[str] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Summary:
+        """Make the collection equal to a source: a folder of images, or a manifest (.csv, .jsonl, .parquet).
+
+        The options are those of `lookalike ingest`. `layout` says what the path of an image means, `fields` the types
+        of metadata fields (text, int, float, bool, list), `source_name` whose rows these are. `prune` deletes the rows
+        that the source no longer has, unless they are more than `max_removals`. `report` is a JSONL file with a line
+        for each change and each image that was rejected, and why. `on_progress` is called with the number of images
+        done. A run can be interrupted and run again at any time.
+
+        Raises BadSource, EncoderMismatch, EncoderUnavailable, HeldBack when a limit was passed, and Busy when another
+        run writes the same rows.
+
+        >>> summary = shop.ingest("shop/photos", layout="{category}/{product_id}/{image}")
+        >>> summary.stored, summary.unchanged
+        (0, 192)
+        """
+        self._session.check_open()
+        read_as = SourceOptions(checks.check_path("source", source), layout, source_name, fields or {})
+        options = RunOptions(
+            self._loader.allow_private_urls,
+            prune,
+            max_removals,
+            max_rejected,
+            None if report is None else Path(checks.check_path("report", report)),
+            on_progress,
+        )
+        return run_ingest(self._session, read_as, options, is_dry=dry_run)
+
+    def search(
+        self,
+        image: ImageInput | None = None,
+        *,
+        text: str | None = None,
+        product: str | None = None,
+        like: Parts | None = None,
+        unlike: Parts | None = None,
+        where: Where | Sequence[Where] | None = None,
+        limit: int = 10,
+        offset: int = 0,
+        within: float | None = None,
+        min_score: float | None = None,
+        per_product: int = 1,
+        fields: Sequence[str] | None = None,
+    ) -> Result:
+        """Find the products most like an image, a text, a product, or a mix of them.
+
+        `image` is a path, an http(s): or data: URL, the bytes of an image file, a PIL image, or a numpy array of uint8
+        and shape (H, W, 3) or (H, W). `like` and `unlike` take product ids, and dicts with one of image, text,
+        product_id, image_id and vector, and a weight. `where` is a filter as text or as a dict; of several all have to
+        hold. `within` leaves out products that score so much below the best one, `min_score` those below a cosine.
+        `per_product` is how many images of a product to return, `fields` which metadata fields (all by default).
+
+        Raises BadImage, BadQuery, BadFilter, and UnknownProduct.
+
+        >>> lamps_and_mugs = {"category": {"in": ["lamp", "mug"]}}
+        >>> result = shop.search("shop/queries/teal-plain-lamp.jpg", where=lamps_and_mugs, limit=2)
+        >>> [hit.product_id for hit in result]
+        ['teal-plain-lamp', 'black-checked-lamp']
+        """
+        reader = PartReader(self._loader)
+        query = Query(
+            like=(*reader.read_main(image, text, product), *reader.read("like", like)),
+            unlike=tuple(reader.read("unlike", unlike)),
+            where=read_filter(where),
+            limit=checks.check_integer("limit", limit),
+            offset=checks.check_integer("offset", offset),
+            within=None if within is None else checks.check_number("within", within),
+            min_score=None if min_score is None else checks.check_number("min_score", min_score),
+            per_product=checks.check_integer("per_product", per_product),
+            fields=None if fields is None else checks.check_texts("fields", fields),
+        )
+        answer = self._session.finder().find(query)
+        return Result(answer.hits, answer.took_ms, answer.next_offset, self._loader.load)
+
+    def get(self, product_id: str) -> Product:
+        """Read a product: its metadata and its images. Raises UnknownProduct.
+
+        >>> product = shop.get("red-plain-mug")
+        >>> product.metadata, len(product.images)
+        ({'category': 'mug'}, 3)
+        """
+        return read_product(self._session.finder().store, checks.check_text("product_id", product_id))
+
+    def delete(
+        self,
+        products: str | Sequence[str] = (),
+        *,
+        where: Where | Sequence[Where] | None = None,
+        dry_run: bool = False,
+    ) -> Deleted:
+        """Delete products by id, by a filter, or those of these ids that match the filter.
+
+        What its source still has comes back with the next `ingest`. `dry_run` only counts.
+
+        >>> shop.delete("red-plain-mug")
+        Deleted(images=3, products=1)
+        >>> shop.delete(where="category = mug", dry_run=True).images
+        21
+        """
+        chosen = choose_images(checks.check_texts("products", products), read_filter(where))
+        store = self._session.finder().store
+        rows = find_images(store, chosen)
+        if rows and not dry_run:
+            delete_images(store, list(rows))
+            self._session.see_writes()
+        return Deleted(len(rows), len(set(rows.values())))
+
+    def info(self) -> Info:
+        """Count what the collection holds: images, products, metadata fields, sources.
+
+        >>> info = shop.info()
+        >>> info.encoder, info.images, info.products
+        ('pixels', 192, 64)
+        """
+        return read_info(self._session.finder().store)
+
+    def reindex(
+        self,
+        encoder: str,
+        *,
+        max_rejected: int | str = 0,
+        report: str | os.PathLike[str] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Moved:
+        """Move the collection to another encoder, from the images that it knows, while searches go on.
+
+        The version before is kept for `lookalike rollback`. Raises HeldBack, with nothing moved, when more than
+        `max_rejected` images cannot be read any more.
+
+        >>> moved = shop.reindex("efficientnet-lite0")
+        >>> moved.before != moved.after
+        True
+        >>> shop.info().encoder
+        'efficientnet-lite0'
+        """
+        self._session.check_open()
+        options = RunOptions(
+            self._loader.allow_private_urls,
+            max_rejected=max_rejected,
+            report=None if report is None else Path(checks.check_path("report", report)),
+            on_progress=on_progress,
+        )
+        return run_reindex(self._session, checks.check_text("encoder", encoder), options)
+
+    def export(self, file: str | os.PathLike[str]) -> int:
+        """Write the collection, with its embeddings, to a Parquet file; return the number of rows.
+
+        `lookalike import` reads it.
+
+        >>> shop.export("shop.parquet")
+        192
+        """
+        return export_rows(self._session.finder().store, Path(checks.check_path("file", file)))

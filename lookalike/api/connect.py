@@ -1,0 +1,34 @@
+"""Where a program begins: connect to a collection."""
+
+import os
+
+from lookalike.api.checks import check_path, check_text
+from lookalike.api.collection import Collection
+from lookalike.api.images import ImageLoader
+from lookalike.api.session import Session
+from lookalike.ingest.job import Place
+from lookalike.schema.settings import DEFAULT_URI, check_collection, check_uri
+
+
+def connect(
+    uri: str | os.PathLike[str] = DEFAULT_URI,
+    *,
+    collection: str = "products",
+    encoder: str | None = None,
+    device: str = "auto",
+    token: str = "",
+    allow_private_urls: bool = False,
+) -> Collection:
+    """Connect to a collection, in Milvus Lite (a path ending in .db) or on a Milvus server (http://…).
+
+    The collection need not exist yet: the first `ingest` makes it, with `encoder` or the default one. For a collection
+    that exists, leave `encoder` out: it takes its own. `device` is where the encoder runs. `allow_private_urls` lets it
+    fetch images also from URLs that lead to a private network. Nothing is opened before it is needed. Raises
+    BadSettings for an address or a name that cannot be one.
+
+    >>> with lookalike.connect("./lookalike.db", collection="products") as shop:
+    ...     shop.info().products
+    64
+    """
+    place = Place(check_uri(check_path("uri", uri)), token, check_collection(check_text("collection", collection)))
+    return Collection(Session(place, encoder, device), ImageLoader(allow_private_urls))
