@@ -53,10 +53,10 @@ test-lowest: install ## Run the tests with the lowest versions that pyproject.to
 	.venv-lowest/bin/$(PYTEST)
 
 test-ray: .venv-ray/installed ## Run the tests of ingest on Ray, in an environment of their own
-	.venv-ray/bin/pytest tests/test_ray.py
+	.venv-ray/bin/pytest tests/ingest/test_ray.py
 
 test-towhee: .venv-towhee/installed ## Run the tests with Towhee, in an environment of their own
-	.venv-towhee/bin/pytest tests/test_towhee.py
+	.venv-towhee/bin/pytest tests/encode/test_towhee.py
 
 .venv-%/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv-$*

@@ -25,11 +25,11 @@ from PIL import Image
 
 sys.path[0] = str(Path(__file__).parents[1])
 
-from lookalike.encode.budget import PixelBudget  # noqa: E402  the path comes first
 from lookalike.encode.decode import MAX_PIXELS, decode, open_picture, reduce, unpack  # noqa: E402
-from lookalike.encode.decoders import Decoders  # noqa: E402
-from lookalike.encode.machine import cores  # noqa: E402
+from lookalike.encode.decode_pool import Decoders  # noqa: E402
+from lookalike.encode.pixel_budget import PixelBudget  # noqa: E402  the path comes first
 from lookalike.encode.preprocess import Preprocessing  # noqa: E402
+from lookalike.encode.process_tuning import cores  # noqa: E402
 
 Pixels = npt.NDArray[np.uint8]
 EDGE = 256

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.schema.collection import Fingerprint
+from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import FileState, ImageRow, ProductImage
-from lookalike.schema.store import Store
 
 DIM = 512
 Vectors = npt.NDArray[np.float32]

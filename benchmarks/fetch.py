@@ -28,15 +28,15 @@ from PIL import Image
 # This folder's ingest.py would hide the package `ingest`.
 sys.path[0] = str(Path(__file__).parents[1])
 
-from lookalike.encode.machine import cores  # noqa: E402
-from lookalike.encode.models import load_encoder  # noqa: E402
-from lookalike.ingest.files import image_reader  # noqa: E402
-from lookalike.ingest.inventory import Owned  # noqa: E402
-from lookalike.ingest.model import Engine, Model, ReadChanged  # noqa: E402
-from lookalike.ingest.pipeline import Pace, Target, ingest  # noqa: E402
-from lookalike.ingest.report import Report  # noqa: E402
+from lookalike.encode.engine import Engine, Model, ReadChanged  # noqa: E402
+from lookalike.encode.process_tuning import cores  # noqa: E402
+from lookalike.encode.registry import load_encoder  # noqa: E402
+from lookalike.ingest.pipeline.existing_rows import Owned  # noqa: E402
+from lookalike.ingest.pipeline.stages import Pace, Target, ingest  # noqa: E402
+from lookalike.ingest.reports.report import Report  # noqa: E402
+from lookalike.ingest.sources.files import image_reader  # noqa: E402
+from lookalike.schema.milvus.store import Store  # noqa: E402
 from lookalike.schema.product import FileState, ProductImage  # noqa: E402
-from lookalike.schema.store import Store  # noqa: E402
 
 _DELAY = 0.05
 _SIDE = 256

@@ -24,7 +24,7 @@ _LIMIT = 10
 def main(rows: int, queries: int, uri: str | None) -> None:
     """Print recall@10 by product, and the median milliseconds, for filters that keep 100 % to 0.1 % of the rows."""
     from benchmarks.drawn import DIM, Catalogue
-    from lookalike.schema.filter_words import parse
+    from lookalike.schema.filters.parser import parse
     from lookalike.search.finder import Finder
     from lookalike.search.query import Query
 

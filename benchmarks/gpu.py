@@ -22,10 +22,10 @@ import click
 # benchmarks/ingest.py would hide the package `ingest`.
 sys.path[0] = str(Path(__file__).parents[1])
 
-from lookalike.encode.machine import cores, keep_freed_memory  # noqa: E402  the path comes first
+from lookalike.encode.process_tuning import cores, keep_freed_memory  # noqa: E402  the path comes first
 
 if TYPE_CHECKING:
-    from lookalike.ingest.model import Engine
+    from lookalike.encode.engine import Engine
 
 # Width, layers, heads and patch of the picture's tower, width of the words' tower and of both projections.
 CLIPS = {
@@ -82,11 +82,11 @@ def main(
 def _measure(engine: "Engine", files: list[Path], uri: str, workers: int, seconds: float) -> Found:
     import numpy as np
 
-    from lookalike.encode.budget import PixelBudget
+    from lookalike.encode.backends.throughput import rate
     from lookalike.encode.decode import MAX_PIXELS
-    from lookalike.encode.rate import rate
-    from lookalike.ingest.files import image_reader
-    from lookalike.ingest.stages import in_parallel
+    from lookalike.encode.pixel_budget import PixelBudget
+    from lookalike.ingest.pipeline.concurrency import in_parallel
+    from lookalike.ingest.sources.files import image_reader
 
     budget = PixelBudget(MAX_PIXELS)
 
@@ -106,12 +106,12 @@ def _measure(engine: "Engine", files: list[Path], uri: str, workers: int, second
 
 def _ingest(engine: "Engine", files: list[Path], uri: str, workers: int) -> float:
     """Seconds from the first file to the last row that Milvus has acknowledged."""
-    from lookalike.ingest.inventory import Owned
-    from lookalike.ingest.model import Model
-    from lookalike.ingest.pipeline import Pace, Target, ingest
-    from lookalike.ingest.report import Report
+    from lookalike.encode.engine import Model
+    from lookalike.ingest.pipeline.existing_rows import Owned
+    from lookalike.ingest.pipeline.stages import Pace, Target, ingest
+    from lookalike.ingest.reports.report import Report
+    from lookalike.schema.milvus.store import Store
     from lookalike.schema.product import ProductImage
-    from lookalike.schema.store import Store
 
     pictures = [ProductImage.named("bench", file.stem, file.name, str(file), {}) for file in files]
     with Store.create(uri, engine.encoder.fingerprint, collection=f"gpu_{time.time_ns()}") as store, Report() as report:

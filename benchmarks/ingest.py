@@ -26,10 +26,10 @@ import click
 sys.path[0] = str(Path(__file__).parents[1])
 
 from benchmarks.peers import BUNDLED, PEERS, fits  # noqa: E402  the path comes first
-from lookalike.encode.machine import keep_freed_memory  # noqa: E402
+from lookalike.encode.process_tuning import keep_freed_memory  # noqa: E402
 
 if TYPE_CHECKING:
-    from lookalike.ingest.model import Engine
+    from lookalike.encode.engine import Engine
 
 OURS = ("lookalike", "forward alone")
 _NEEDED = {"sentence-transformers": "sentence_transformers", "datasets map": "datasets", "Towhee pipe": "towhee"}
@@ -113,13 +113,13 @@ def _engine(name: str) -> "Engine":
 
 
 def _pipeline(name: str, files: list[Path], uri: str) -> Callable[[], None]:
-    from lookalike.encode.machine import cores
-    from lookalike.ingest.inventory import Owned
-    from lookalike.ingest.model import Model
-    from lookalike.ingest.pipeline import Pace, Target, ingest
-    from lookalike.ingest.report import Report
+    from lookalike.encode.engine import Model
+    from lookalike.encode.process_tuning import cores
+    from lookalike.ingest.pipeline.existing_rows import Owned
+    from lookalike.ingest.pipeline.stages import Pace, Target, ingest
+    from lookalike.ingest.reports.report import Report
+    from lookalike.schema.milvus.store import Store
     from lookalike.schema.product import ProductImage
-    from lookalike.schema.store import Store
 
     engine = _engine(name)
     store = Store.create(uri, engine.encoder.fingerprint)
@@ -138,7 +138,7 @@ def _forward(name: str, files: list[Path], _uri: str) -> Callable[[], None]:
     import numpy as np
 
     from lookalike.encode.decode import decode
-    from lookalike.ingest.stages import in_parallel
+    from lookalike.ingest.pipeline.concurrency import in_parallel
 
     engine = _engine(name)
     encoder, size, lanes = engine.encoder, engine.batch_size, engine.lanes
@@ -170,7 +170,7 @@ def _random_clip(folder: Path) -> Path:
 
 
 def _cores() -> int:
-    from lookalike.encode.machine import cores
+    from lookalike.encode.process_tuning import cores
 
     return cores()
 

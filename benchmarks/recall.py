@@ -27,18 +27,18 @@ def main(photos: Path, queries: Path, layout: str, name: str, uri: str | None) -
     """Print R@1 and R@5 by product, by lookalike and by exact numpy search, and recall@10 against exact."""
     import torch
 
+    from lookalike.encode.backends.device import own_process
     from lookalike.encode.decode import decode
-    from lookalike.encode.device import own_process
-    from lookalike.encode.machine import cores
-    from lookalike.encode.models import load_encoder
-    from lookalike.ingest.inventory import Owned
-    from lookalike.ingest.layout import Layout
-    from lookalike.ingest.model import Engine, Model
-    from lookalike.ingest.pipeline import Pace, Target, ingest
-    from lookalike.ingest.report import Report
-    from lookalike.ingest.sources import FolderSource
+    from lookalike.encode.engine import Engine, Model
+    from lookalike.encode.process_tuning import cores
+    from lookalike.encode.registry import load_encoder
+    from lookalike.ingest.pipeline.existing_rows import Owned
+    from lookalike.ingest.pipeline.stages import Pace, Target, ingest
+    from lookalike.ingest.reports.report import Report
+    from lookalike.ingest.sources.folder import FolderSource
+    from lookalike.ingest.sources.layout import Layout
+    from lookalike.schema.milvus.store import Store
     from lookalike.schema.product import ProductImage
-    from lookalike.schema.store import Store
     from lookalike.search.finder import Finder
     from lookalike.search.query import Query
 

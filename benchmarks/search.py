@@ -27,8 +27,8 @@ import numpy as np
 sys.path[0] = str(Path(__file__).parents[1])
 
 from benchmarks.drawn import DIM, Catalogue, Vectors  # noqa: E402  the path comes first
-from lookalike.schema.driver import MilvusClient  # noqa: E402
-from lookalike.schema.store import SERVER_EF, Store  # noqa: E402
+from lookalike.schema.milvus.driver import MilvusClient  # noqa: E402
+from lookalike.schema.milvus.store import SERVER_EF, Store  # noqa: E402
 
 LIMIT = 10
 KEPT = (1.0, 0.5, 0.05, 0.01, 0.001)

@@ -144,14 +144,14 @@ def _service(shared: dict[str, Any], scratch: Path) -> Iterator[str]:
 
 def _network(photos: Path, _uri: str, options: dict[str, Any]) -> Figures:
     """The network on batches that are ready, at its best setting: the limit of every service."""
-    from lookalike.encode.machine import keep_freed_memory
+    from lookalike.encode.process_tuning import keep_freed_memory
 
     keep_freed_memory()
     import numpy as np
 
     from lookalike.encode.decode import decode
     from lookalike.ingest.options import load_engine
-    from lookalike.ingest.stages import in_parallel
+    from lookalike.ingest.pipeline.concurrency import in_parallel
 
     engine = load_engine(options["encoder"], {"device": "auto", "dtype": "auto", "engine": "auto", "batch_size": None})
     pixels = [engine.encoder.prepare(decode(file.read_bytes())) for file in _pictures(photos)]
@@ -174,7 +174,7 @@ def _search(_photos: Path, uri: str, options: dict[str, Any]) -> Figures:
     import numpy as np
     from pymilvus import MilvusClient
 
-    from lookalike.schema.store import Store
+    from lookalike.schema.milvus.store import Store
     from lookalike.search.finder import Finder
     from lookalike.search.query import Query
     from lookalike.search.ranking import mean

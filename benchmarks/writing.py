@@ -25,7 +25,7 @@ from lookalike.schema.collection import Fingerprint  # noqa: E402  the path come
 from lookalike.schema.product import ImageRow  # noqa: E402
 
 if TYPE_CHECKING:
-    from lookalike.schema.wire import Wire
+    from lookalike.schema.milvus.connection import Wire
 
 Rows = list[dict[str, Any]]
 
@@ -40,8 +40,8 @@ _PATIENCE = 1_800
 def main(uri: str, rows: int, batch: int, lanes: int) -> None:
     """Load the same rows by each way, and print how long it took."""
     from benchmarks.drawn import DIM, Catalogue
-    from lookalike.schema.making import index_and_load, make_columns
-    from lookalike.schema.wire import Wire
+    from lookalike.schema.milvus.connection import Wire
+    from lookalike.schema.milvus.create import index_and_load, make_columns
 
     wire = Wire.connect(uri, "")
     written = [{field.name: getattr(row, field.name) for field in fields(ImageRow)} for row in Catalogue(rows).rows()]

@@ -30,29 +30,29 @@ __all__ = [
 
 _HOMES = {
     "Collection": "lookalike.api.collection:Collection",
-    "Deleted": "lookalike.ingest.removal:Deleted",
+    "Deleted": "lookalike.ingest.admin.deletion:Deleted",
     "Hit": "lookalike.schema.product:Hit",
-    "Info": "lookalike.api.records:Info",
-    "LoadedEncoder": "lookalike.api.encoding:LoadedEncoder",
+    "Info": "lookalike.api.results.records:Info",
+    "LoadedEncoder": "lookalike.api.encoder:LoadedEncoder",
     "LookalikeError": "lookalike.schema.errors:LookalikeError",
-    "Moved": "lookalike.ingest.reindex:Moved",
-    "Product": "lookalike.api.records:Product",
-    "Result": "lookalike.api.result:Result",
-    "Summary": "lookalike.ingest.report:Summary",
+    "Moved": "lookalike.ingest.admin.reindex:Moved",
+    "Product": "lookalike.api.results.records:Product",
+    "Result": "lookalike.api.results.result:Result",
+    "Summary": "lookalike.ingest.reports.report:Summary",
     "connect": "lookalike.api.connect:connect",
     "errors": "lookalike.schema.errors",
-    "load_encoder": "lookalike.api.encoding:load_encoder",
+    "load_encoder": "lookalike.api.encoder:load_encoder",
 }
 
 if TYPE_CHECKING:
     from lookalike.api.collection import Collection
     from lookalike.api.connect import connect
-    from lookalike.api.encoding import LoadedEncoder, load_encoder
-    from lookalike.api.records import Info, Product
-    from lookalike.api.result import Result
-    from lookalike.ingest.reindex import Moved
-    from lookalike.ingest.removal import Deleted
-    from lookalike.ingest.report import Summary
+    from lookalike.api.encoder import LoadedEncoder, load_encoder
+    from lookalike.api.results.records import Info, Product
+    from lookalike.api.results.result import Result
+    from lookalike.ingest.admin.deletion import Deleted
+    from lookalike.ingest.admin.reindex import Moved
+    from lookalike.ingest.reports.report import Summary
     from lookalike.schema import errors
     from lookalike.schema.errors import LookalikeError
     from lookalike.schema.product import Hit

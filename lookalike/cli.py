@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from lookalike import __version__
-from lookalike.encode.machine import keep_freed_memory
+from lookalike.encode.process_tuning import keep_freed_memory
 from lookalike.schema.errors import (
     BadFilter,
     BadImage,
@@ -27,13 +27,13 @@ VERBS = {
     "doctor": "lookalike.stack.doctor:doctor",
     "info": "lookalike.search.cli:info",
     "duplicates": "lookalike.search.cli:duplicates",
-    "delete": "lookalike.ingest.upkeep:delete",
-    "reindex": "lookalike.ingest.upkeep:reindex",
-    "rollback": "lookalike.ingest.upkeep:rollback",
-    "versions": "lookalike.ingest.upkeep:versions",
-    "export": "lookalike.ingest.upkeep:export_rows",
-    "import": "lookalike.ingest.upkeep:import_rows",
-    "tune": "lookalike.search.tune:tune",
+    "delete": "lookalike.ingest.admin.cli:delete",
+    "reindex": "lookalike.ingest.admin.cli:reindex",
+    "rollback": "lookalike.ingest.admin.cli:rollback",
+    "versions": "lookalike.ingest.admin.cli:versions",
+    "export": "lookalike.ingest.admin.cli:export_rows",
+    "import": "lookalike.ingest.admin.cli:import_rows",
+    "tune": "lookalike.search.tuning.cli:tune",
     "sample": "lookalike.ingest.cli:sample",
     "encoders": "lookalike.encode.cli:encoders",
 }

@@ -18,15 +18,15 @@ from hypothesis import HealthCheck, settings
 from milvus_server import milvus_server
 
 from lookalike.encode.encoder import Encoder
-from lookalike.encode.models import load_encoder
-from lookalike.ingest.inventory import Owned
-from lookalike.ingest.model import Engine, Model, ReadChanged
-from lookalike.ingest.pipeline import Pace, Target, ingest
-from lookalike.ingest.report import Rejection, Report
+from lookalike.encode.engine import Engine, Model, ReadChanged
+from lookalike.encode.registry import load_encoder
+from lookalike.ingest.pipeline.existing_rows import Owned
+from lookalike.ingest.pipeline.stages import Pace, Target, ingest
+from lookalike.ingest.reports.report import Rejection, Report
 from lookalike.ingest.sample import draw_catalogue
 from lookalike.schema.collection import Fingerprint
+from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import FileState, ImageRow, Metadata, ProductImage, Vector
-from lookalike.schema.store import Store
 
 DIM = 8
 PLAIN = Fingerprint("test", "none", DIM, "none", "none")

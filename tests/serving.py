@@ -12,10 +12,10 @@ import httpx2
 import uvicorn
 
 from lookalike.encode.encoder import Encoder
-from lookalike.ingest.model import Engine
-from lookalike.schema.store import Store
+from lookalike.encode.engine import Engine
+from lookalike.schema.milvus.store import Store
 from lookalike.serve.app import create_app
-from lookalike.serve.running import IMPATIENT
+from lookalike.serve.server import IMPATIENT
 from lookalike.serve.service import Service
 from lookalike.serve.settings import Keys, Settings
 

@@ -12,8 +12,8 @@ import httpx2
 import pytest
 from serving import until
 
-from lookalike.schema.filter_json import from_json
-from lookalike.serve.messages import SearchIn
+from lookalike.schema.filters.json import from_json
+from lookalike.serve.api.schemas import SearchIn
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

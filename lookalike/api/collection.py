@@ -5,18 +5,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from lookalike.api import checks
-from lookalike.api.filters import Where, read_filter
-from lookalike.api.images import ImageInput, ImageLoader
-from lookalike.api.ingesting import RunOptions, SourceOptions, run_ingest, run_reindex
-from lookalike.api.queries import PartReader, Parts
-from lookalike.api.records import Info, Product, read_info, read_product
-from lookalike.api.result import Result
+from lookalike.api.inputs import checks
+from lookalike.api.inputs.filters import Where, read_filter
+from lookalike.api.inputs.images import ImageInput, ImageLoader
+from lookalike.api.inputs.queries import PartReader, Parts
+from lookalike.api.results.records import Info, Product, read_info, read_product
+from lookalike.api.results.result import Result
+from lookalike.api.runs import RunOptions, SourceOptions, run_ingest, run_reindex
 from lookalike.api.session import Session
-from lookalike.ingest.exchange import export_rows
-from lookalike.ingest.reindex import Moved
-from lookalike.ingest.removal import Deleted, choose_images, delete_images, find_images
-from lookalike.ingest.report import Summary
+from lookalike.ingest.admin.deletion import Deleted, choose_images, delete_images, find_images
+from lookalike.ingest.admin.parquet import export_rows
+from lookalike.ingest.admin.reindex import Moved
+from lookalike.ingest.reports.report import Summary
 from lookalike.search.query import Query
 
 OnProgress = Callable[[int], object]

@@ -2,9 +2,9 @@
 
 import os
 
-from lookalike.api.checks import check_path, check_text
 from lookalike.api.collection import Collection
-from lookalike.api.images import ImageLoader
+from lookalike.api.inputs.checks import check_path, check_text
+from lookalike.api.inputs.images import ImageLoader
 from lookalike.api.session import Session
 from lookalike.ingest.job import Place
 from lookalike.schema.settings import DEFAULT_URI, check_collection, check_uri

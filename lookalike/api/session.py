@@ -7,16 +7,16 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from lookalike.encode.encoder import Encoder
-from lookalike.encode.machine import MOST_LANES, cores
-from lookalike.encode.models import load_encoder
+from lookalike.encode.engine import Engine
+from lookalike.encode.process_tuning import MOST_LANES, cores
+from lookalike.encode.registry import load_encoder
 from lookalike.ingest.job import Place
-from lookalike.ingest.model import Engine
 from lookalike.schema.errors import BadQuery
-from lookalike.schema.store import Store
+from lookalike.schema.milvus.store import Store
 from lookalike.search.finder import Finder
 
 if TYPE_CHECKING:
-    from lookalike.encode.network import TorchEncoder
+    from lookalike.encode.backends.torch import TorchEncoder
 
 _CHECK_SECONDS = 1.0
 """How often a search looks whether the name means another version by now."""
@@ -110,7 +110,7 @@ def _load_engine(name: str, device: str) -> Engine:
 
 
 def _on_gpu(encoder: "TorchEncoder") -> Engine:
-    from lookalike.encode.device import GPU_LANES
-    from lookalike.encode.probe import batch_for
+    from lookalike.encode.backends.batch_size import batch_for
+    from lookalike.encode.backends.device import GPU_LANES
 
     return Engine(encoder, batch_for(encoder, GPU_LANES, lambda _: None), GPU_LANES)

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from lookalike.encode.models import DEFAULT, KNOWN, KnownEncoder
+from lookalike.encode.registry import DEFAULT, KNOWN, KnownEncoder
 from lookalike.schema.output import format_option, print_table
 
 

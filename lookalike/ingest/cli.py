@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lookalike.encode.decode import MAX_PIXELS
-from lookalike.ingest.limits import Share
 from lookalike.ingest.options import engine_options, load_engine, reader_of, report_options, url_options
+from lookalike.ingest.threshold import Share
 from lookalike.schema.errors import BadSettings, BadSource, Busy, HeldBack, LookalikeError, StoreUnavailable
-from lookalike.schema.fields import parse_fields
+from lookalike.schema.metadata import parse_fields
 from lookalike.schema.settings import ANYWHERE, setting, store_options
 
 if TYPE_CHECKING:
-    from lookalike.ingest.alone import Stop
     from lookalike.ingest.job import Job, Source
-    from lookalike.ingest.sources import FolderSource
+    from lookalike.ingest.run_lock import Stop
+    from lookalike.ingest.sources.folder import FolderSource
 
 NOTHING_STORED = 1
 _EXAMPLE_LAYOUT = "{category}/{product_id}/{image}"
@@ -62,7 +62,7 @@ def ingest(**options: Any) -> None:
     Only what is new or has changed is embedded. A bad picture is reported and the run goes on.
     Exit status 0 when all is done, 1 when something has failed, 2 when asked wrongly, 3 when a limit was passed.
     """
-    from lookalike.ingest.alone import Stop
+    from lookalike.ingest.run_lock import Stop
 
     with Stop() as stop:
         job = _job(options, stop)
@@ -94,10 +94,10 @@ def _once(
     job: "Job", options: dict[str, Any], stop: "Stop", *, again: bool = False
 ) -> KeyboardInterrupt | LookalikeError | None:
     """Run once and print what came of it; what ended it early is given back."""
-    from lookalike.ingest.heartbeat import Heartbeat
     from lookalike.ingest.job import dry_run, run
-    from lookalike.ingest.report import Report
-    from lookalike.ingest.terminal import print_summary, progress_bar
+    from lookalike.ingest.reports.heartbeat import Heartbeat
+    from lookalike.ingest.reports.report import Report
+    from lookalike.ingest.reports.terminal import print_summary, progress_bar
 
     heart = Heartbeat(options["heartbeat"])
     ending: KeyboardInterrupt | LookalikeError | None = None
@@ -123,8 +123,8 @@ def _once(
 
 
 def _profiled(job: "Job", options: dict[str, Any], stop: "Stop") -> KeyboardInterrupt | LookalikeError | None:
-    from lookalike.ingest.profile import Profile
-    from lookalike.ingest.terminal import print_profile
+    from lookalike.encode.profile import Profile
+    from lookalike.ingest.reports.terminal import print_profile
 
     with Profile(options["profile"]) as profile:
         ending = _once(replace(job, profile=profile), options, stop)
@@ -146,10 +146,10 @@ def _watch(job: "Job", options: dict[str, Any], stop: "Stop") -> None:
 
 
 def _job(options: dict[str, Any], stop: "Stop") -> "Job":
-    from lookalike.encode.machine import cores
+    from lookalike.encode.process_tuning import cores
     from lookalike.ingest.job import Job, Place
-    from lookalike.ingest.pipeline import Pace
-    from lookalike.ingest.prune import Pruning
+    from lookalike.ingest.pipeline.prune import Pruning
+    from lookalike.ingest.pipeline.stages import Pace
 
     most = Share(options["max_removals"])
     pruning = Pruning(most, options["prune_unreadable"]) if options["prune"] else None
@@ -169,15 +169,15 @@ def _job(options: dict[str, Any], stop: "Stop") -> "Job":
     # A dry run embeds nothing and reads little.
     if options["engine"] != "ray" or options["dry_run"]:
         return job
-    from lookalike.ingest.on_ray import on_ray
+    from lookalike.ingest.ray.job import on_ray
 
     return on_ray(job, options)
 
 
 def _source(options: dict[str, Any], *, empty_is_meant: bool) -> "Source":
     """Open the source and say how it is read; one that holds no picture ends here, before anything is made."""
-    from lookalike.ingest.open_source import open_source
-    from lookalike.ingest.sources import FolderSource
+    from lookalike.ingest.sources.folder import FolderSource
+    from lookalike.ingest.sources.open import open_source
 
     path, layout, fields = options["source"], options["layout"], parse_fields(options["fields"])
     if options["profile"] and options["watch"]:
@@ -202,7 +202,7 @@ def _keep_apart(source: str, flag: str, file: Path | None) -> None:
 
 
 def _state_layout(folder: "FolderSource", layout: str | None) -> None:
-    from lookalike.ingest.open_source import first_product
+    from lookalike.ingest.sources.open import first_product
 
     path, place = first_product(folder)
     meaning = "".join(f", {name} {value!r}" for name, value in place.metadata.items())

@@ -6,21 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from lookalike.encode.models import DEFAULT
-from lookalike.ingest.alone import only_run
-from lookalike.ingest.files import image_reader
-from lookalike.ingest.inventory import Owned
-from lookalike.ingest.limits import Share
-from lookalike.ingest.model import AnyEngine, Model, ReadChanged
-from lookalike.ingest.pipeline import Pace, Target, ingest, survey
-from lookalike.ingest.profile import Profile
-from lookalike.ingest.prune import Pruning, prune, to_prune
-from lookalike.ingest.report import Rejection, Report
+from lookalike.encode.engine import AnyEngine, Model, ReadChanged
+from lookalike.encode.profile import Profile
+from lookalike.encode.registry import DEFAULT
+from lookalike.ingest.pipeline.existing_rows import Owned
+from lookalike.ingest.pipeline.prune import Pruning, prune, to_prune
+from lookalike.ingest.pipeline.stages import Pace, Target, ingest, survey
+from lookalike.ingest.reports.report import Rejection, Report
+from lookalike.ingest.run_lock import only_run
+from lookalike.ingest.sources.files import image_reader
+from lookalike.ingest.threshold import Share
 from lookalike.schema.collection import require_same_encoder
 from lookalike.schema.errors import BadSource, HeldBack
-from lookalike.schema.fields import Fields
+from lookalike.schema.metadata import Fields
+from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import ProductImage
-from lookalike.schema.store import Store
 
 
 class Source(Protocol):

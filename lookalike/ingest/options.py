@@ -10,18 +10,18 @@ import click
 
 from lookalike.encode.decode import MAX_PIXELS, MOST_PIXELS
 from lookalike.encode.fetch.limits import PER_HOST
-from lookalike.encode.machine import MOST_LANES, cores
+from lookalike.encode.process_tuning import MOST_LANES, cores
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.output import format_option
 from lookalike.schema.settings import HERE, encoder_options, setting
 
 if TYPE_CHECKING:
-    from lookalike.encode.decoders import Decoders
+    from lookalike.encode.backends.torch import TorchEncoder
+    from lookalike.encode.decode_pool import Decoders
     from lookalike.encode.encoder import Encoder
-    from lookalike.encode.network import TorchEncoder
-    from lookalike.ingest.alone import Stop
-    from lookalike.ingest.files import ImageReader
-    from lookalike.ingest.model import Engine
+    from lookalike.encode.engine import Engine
+    from lookalike.ingest.run_lock import Stop
+    from lookalike.ingest.sources.files import ImageReader
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -78,7 +78,7 @@ def url_options(command: Command) -> Command:
 
 def reader_of(options: dict[str, Any], stop: "Stop") -> "ImageReader":
     """The reader that these options describe; it stops waiting for a server when `stop` asks for the end."""
-    from lookalike.ingest.files import image_reader
+    from lookalike.ingest.sources.files import image_reader
 
     private, per_host = options["allow_private_urls"], options["max_per_host"]
     return image_reader(allow_private=private, per_host=per_host, cancelled=stop.event)
@@ -95,8 +95,8 @@ def report_options(command: Command) -> Command:
 
 def load_engine(name: str, options: dict[str, Any]) -> "Engine":
     """Load an encoder, and decide by the device it is on how much it works on at once."""
-    from lookalike.encode.models import load_encoder
-    from lookalike.ingest.model import Engine
+    from lookalike.encode.engine import Engine
+    from lookalike.encode.registry import load_encoder
 
     lanes = min(cores(), MOST_LANES)
     encoder = load_encoder(
@@ -124,7 +124,7 @@ def _decoders(encoder: "Encoder", options: dict[str, Any], usual: int) -> "Decod
     count = min(usual if wanted is None else wanted, threads)
     if not count:
         return None
-    from lookalike.encode.decoders import Decoders
+    from lookalike.encode.decode_pool import Decoders
     from lookalike.encode.preprocess import Preprocessing
 
     prepare = getattr(encoder, "prepare_image", None)
@@ -136,11 +136,11 @@ def _decoders(encoder: "Encoder", options: dict[str, Any], usual: int) -> "Decod
 
 
 def _on_devices(encoder: "TorchEncoder", options: dict[str, Any]) -> "Engine":
-    from lookalike.encode.compiled import compile_networks
-    from lookalike.encode.crew import spread
-    from lookalike.encode.device import devices, own_process
-    from lookalike.encode.probe import batch_for
-    from lookalike.ingest.model import Engine
+    from lookalike.encode.backends.batch_size import batch_for
+    from lookalike.encode.backends.compile import compile_networks
+    from lookalike.encode.backends.device import devices, own_process
+    from lookalike.encode.backends.replicas import spread
+    from lookalike.encode.engine import Engine
 
     tell = partial(click.echo, err=True)
     on_gpu = encoder.device.type == "cuda"

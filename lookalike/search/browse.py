@@ -1,9 +1,9 @@
 """Some products of a collection, for those who have nothing to ask with yet."""
 
-from lookalike.schema.expressions import compile_filter
-from lookalike.schema.filters import Condition, Filter
+from lookalike.schema.filters.ast import Condition, Filter
+from lookalike.schema.filters.expression import compile_filter
+from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Hit
-from lookalike.schema.store import Store
 
 _ROWS_A_PRODUCT = 4
 _KEYS = 16**8

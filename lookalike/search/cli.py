@@ -11,7 +11,7 @@ import click
 
 from lookalike.encode.decode import MAX_BYTES
 from lookalike.schema.errors import BadQuery, BadSettings
-from lookalike.schema.filter_words import parse
+from lookalike.schema.filters.parser import parse
 from lookalike.schema.output import format_option, print_table, printable
 from lookalike.schema.settings import encoder_options, store_options
 from lookalike.search.query import Part, Query
@@ -21,8 +21,8 @@ _GROUPS_DRAWN = 20
 if TYPE_CHECKING:
     from PIL import Image
 
+    from lookalike.encode.backends.select import EngineName
     from lookalike.encode.encoder import Encoder
-    from lookalike.encode.engines import EngineName
     from lookalike.schema.product import Hit
     from lookalike.search.finder import Answer
 
@@ -81,8 +81,8 @@ def search(image: str | None, where: tuple[str, ...], output: str, sheet: Path |
 @format_option("table", "json")
 def info(uri: str, token: str, collection: str, output: str) -> None:
     """Show what a collection holds: its encoder, pictures, products and columns."""
-    from lookalike.schema.store import Store
-    from lookalike.search.catalogue import describe
+    from lookalike.schema.milvus.store import Store
+    from lookalike.search.collection_stats import describe
 
     with Store.open(uri, token=token, collection=collection) as store:
         catalogue = describe(store)
@@ -108,7 +108,7 @@ def info(uri: str, token: str, collection: str, output: str) -> None:
 @format_option("table", "json")
 def duplicates(threshold: float, output: str, sheet: Path | None, **options: Any) -> None:
     """Find pictures that are nearly the same in different products."""
-    from lookalike.schema.store import Store
+    from lookalike.schema.milvus.store import Store
     from lookalike.search.duplicates import find_duplicates
 
     if not math.isfinite(threshold):
@@ -125,19 +125,19 @@ def duplicates(threshold: float, output: str, sheet: Path | None, **options: Any
         print_table(["group", "product_id", "score", "image"], rows)
         click.echo(f"{len(groups)} groups of pictures alike, at {threshold} or more")
     if sheet is not None:
-        from lookalike.search.sheet import draw_groups
+        from lookalike.search.contact_sheet import draw_groups
 
         _save(draw_groups([group.pictures for group in groups[:_GROUPS_DRAWN]]), sheet)
 
 
 def _ask(query: Query, options: dict[str, Any]) -> "Answer":
-    from lookalike.schema.store import Store
+    from lookalike.schema.milvus.store import Store
     from lookalike.search.finder import Finder
 
     with Store.open(options["uri"], token=options["token"], collection=options["collection"]) as store:
 
         def load() -> "Encoder":
-            from lookalike.encode.models import load_encoder
+            from lookalike.encode.registry import load_encoder
 
             name = options["encoder"] or store.fingerprint.encoder
             # One question is not worth a measurement, nor a compilation.
@@ -176,7 +176,7 @@ def _check_sheet(path: Path) -> None:
 
 
 def _write_sheet(path: Path, query: Query, hits: "list[Hit]") -> None:
-    from lookalike.search.sheet import Question, draw_sheet
+    from lookalike.search.contact_sheet import Question, draw_sheet
 
     words = " + ".join(part.text or part.product_id or "your picture" for part in query.liked)
     _save(draw_sheet(Question(query.image, words), hits), path)

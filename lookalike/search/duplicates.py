@@ -6,9 +6,9 @@ from itertools import islice
 
 import numpy as np
 
+from lookalike.schema.milvus.reader import Fields
+from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Hit, Vector
-from lookalike.schema.reads import Fields
-from lookalike.schema.store import Store
 
 _FIELDS = ("product_id", "image", "metadata")
 _TOGETHER = 64

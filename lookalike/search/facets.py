@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from lookalike.schema.expressions import COLUMNS
+from lookalike.schema.filters.expression import COLUMNS
+from lookalike.schema.milvus.reader import Fields
+from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Metadata
-from lookalike.schema.reads import Fields
-from lookalike.schema.store import Store
 
 MOST_CHOICES = 30
 """A column with more values is no list that anybody reads."""

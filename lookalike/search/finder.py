@@ -10,17 +10,17 @@ from typing import Protocol
 
 import numpy as np
 
-from lookalike.encode.budget import PixelBudget
 from lookalike.encode.decode import MAX_PIXELS
 from lookalike.encode.encoder import Encoder
+from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.schema.collection import require_same_encoder
-from lookalike.schema.expressions import any_of, compile_filter
+from lookalike.schema.filters.expression import any_of, compile_filter
+from lookalike.schema.milvus.reader import Fields
+from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Hit, Picture, Vector
-from lookalike.schema.reads import Fields
-from lookalike.schema.store import Store
 from lookalike.search.query import Query
+from lookalike.search.query_encoder import Meaning, Reader, Timed, Wrong
 from lookalike.search.ranking import best_by_product, combine, cut
-from lookalike.search.vectors import Meaning, Reader, Timed, Wrong
 
 _FIELDS = ("product_id", "image", "metadata")
 _FEW = 5_000

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lookalike.schema.errors import BadQuery
-from lookalike.schema.filters import Filter, check_size
+from lookalike.schema.filters.ast import Filter, check_size
 
 MAX_LIMIT = 1_000
 MAX_REACH = 10_000

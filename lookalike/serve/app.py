@@ -10,10 +10,15 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
 
-from lookalike.serve import health, html, login, page, problems, products, questions
-from lookalike.serve.gate import Gate
-from lookalike.serve.messages import BatchIn, Problem, ProductIn, SearchIn
+from lookalike.serve.api import health_routes as health
+from lookalike.serve.api import problems
+from lookalike.serve.api import product_routes as products
+from lookalike.serve.api import search_routes as questions
+from lookalike.serve.api.schemas import BatchIn, Problem, ProductIn, SearchIn
+from lookalike.serve.middleware import Gate
 from lookalike.serve.service import Service
+from lookalike.serve.web import login, page
+from lookalike.serve.web import templating as html
 
 _REF = "#/components/schemas/{model}"
 _DESCRIPTION = "Finds similar products by picture, words, product id, or a mix of them."

@@ -61,6 +61,6 @@ def serve(**options: Any) -> None:
         allow_private_urls=options["allow_private_urls"],
         uploads=options["uploads"],
     )
-    from lookalike.serve.running import run
+    from lookalike.serve.server import run
 
     run(settings, options)

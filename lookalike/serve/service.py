@@ -6,19 +6,19 @@ from typing import cast
 
 from fastapi import Request
 
-from lookalike.encode.budget import PixelBudget
+from lookalike.encode.engine import Engine
 from lookalike.encode.fetch.fetcher import Fetcher
-from lookalike.encode.machine import cores
-from lookalike.ingest.files import image_reader
-from lookalike.ingest.model import Engine
-from lookalike.schema.store import Store
-from lookalike.serve.catalogue import Catalogue
-from lookalike.serve.desk import Desk
-from lookalike.serve.fetch import Fetches, query_fetcher
-from lookalike.serve.live import Live
-from lookalike.serve.messages import MAX_IMAGES
-from lookalike.serve.metrics import Metrics
-from lookalike.serve.pictures import Pictures
+from lookalike.encode.pixel_budget import PixelBudget
+from lookalike.encode.process_tuning import cores
+from lookalike.ingest.sources.files import image_reader
+from lookalike.schema.milvus.store import Store
+from lookalike.serve.api.schemas import MAX_IMAGES
+from lookalike.serve.runtime.active_version import Live
+from lookalike.serve.runtime.executor import Desk
+from lookalike.serve.runtime.image_fetch import Fetches, query_fetcher
+from lookalike.serve.runtime.metrics import Metrics
+from lookalike.serve.runtime.product_service import Catalogue
+from lookalike.serve.runtime.thumbnails import Pictures
 from lookalike.serve.settings import Settings
 
 _DESKS = 32

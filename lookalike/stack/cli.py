@@ -10,7 +10,7 @@ from lookalike.schema.errors import BadSettings
 from lookalike.schema.settings import check_collection, setting
 
 if TYPE_CHECKING:
-    from lookalike.stack.folder import Folder
+    from lookalike.stack.data_dir import Folder
     from lookalike.stack.process import Plan
 
 _API_PORT, _MILVUS_PORT = 8000, 19530
@@ -45,8 +45,8 @@ def up(**options: Any) -> None:
         raise BadSettings("lookalike up runs on Linux and macOS; on Windows take its Linux (WSL), or Docker")
     if options["ingest_options"] and not options["catalogue"]:
         raise BadSettings(f"{' '.join(options['ingest_options'])!r} is for a --catalogue; name one")
-    from lookalike.stack.folder import Folder
-    from lookalike.stack.run import run
+    from lookalike.stack.data_dir import Folder
+    from lookalike.stack.supervisor import run
 
     folder = Folder(options["folder"])
     with folder.held() as lock:
@@ -61,7 +61,7 @@ def up(**options: Any) -> None:
 
 def _plans(folder: "Folder", ports: tuple[int, int], options: dict[str, Any]) -> "list[Plan]":
     """What is to run, in the order in which one needs the other."""
-    from lookalike.stack import plans
+    from lookalike.stack import process_specs as plans
 
     collection = check_collection(options["collection"])
     place = ["--uri", f"http://127.0.0.1:{ports[0]}", "--token", "", "--collection", collection]

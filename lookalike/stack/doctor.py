@@ -12,7 +12,8 @@ import click
 from lookalike.schema.errors import LookalikeError
 from lookalike.schema.output import format_option, printable
 from lookalike.schema.settings import setting, store_options
-from lookalike.stack import installed, surroundings
+from lookalike.stack import install_checks as installed
+from lookalike.stack import system_checks as surroundings
 from lookalike.stack.finding import Check, Finding
 
 _CHECKS: dict[str, Check] = {

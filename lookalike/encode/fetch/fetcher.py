@@ -13,7 +13,7 @@ from tenacity.wait import wait_random_exponential
 
 from lookalike.encode.fetch.body import content_length, header, read_body
 from lookalike.encode.fetch.errors import FetchFailed, MayPass, explained
-from lookalike.encode.fetch.hosts import HostSlots
+from lookalike.encode.fetch.host_slots import HostSlots
 from lookalike.encode.fetch.limits import Limits, OutOfTime, until
 from lookalike.encode.fetch.network import GuardedNetwork, Rules
 from lookalike.encode.fetch.url import Target, join_url, parse_url

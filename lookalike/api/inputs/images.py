@@ -1,0 +1,114 @@
+"""The images that callers pass, as the bytes of an image file."""
+
+import base64
+import binascii
+import io
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeAlias
+from urllib.parse import unquote_to_bytes
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from lookalike.api.inputs.checks import wrong_type
+from lookalike.encode.decode import MAX_BYTES, MAX_PIXELS, unpack
+from lookalike.encode.fetch.address import is_any
+from lookalike.encode.fetch.errors import AddressRefused, FetchFailed
+from lookalike.encode.fetch.fetcher import Fetcher
+from lookalike.encode.fetch.limits import Limits
+from lookalike.encode.fetch.network import Rules
+from lookalike.encode.fetch.url import shown_url
+from lookalike.ingest.sources.files import image_reader
+from lookalike.schema.errors import BadImage
+
+ImageInput: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | npt.NDArray[np.generic]
+"""A path, an http(s): or data: URL, the bytes of an image file, a PIL image, or a uint8 array (H, W, 3) or (H, W)."""
+
+ACCEPTED = (
+    "a path (str or Path), an http(s): or data: URL, the bytes of an image file, a PIL image, "
+    "or a numpy array of uint8 and shape (H, W, 3) or (H, W)"
+)
+
+_LIMITS = Limits(MAX_BYTES, connect=10.0, read=10.0, whole=30.0, attempts=2)
+_SHOWN = 200
+"""Characters of a path that a message repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLoader:
+    """Reads images; URLs that lead to private addresses only where `allow_private_urls`. Safe to use from threads."""
+
+    allow_private_urls: bool = False
+
+    def load(self, image: ImageInput) -> bytes:
+        """Return an image as the bytes of a file. Raises BadImage, and BadQuery for a type that is not accepted."""
+        if isinstance(image, bytes | bytearray | memoryview):
+            return bytes(image)
+        if isinstance(image, Image.Image):
+            return _from_pil(image)
+        if isinstance(image, np.ndarray):
+            return _from_pil(Image.fromarray(np.ascontiguousarray(_check_array(image))))
+        if isinstance(image, str | os.PathLike):
+            return self._read(os.fsdecode(image))
+        raise wrong_type("the image", image, ACCEPTED)
+
+    def _read(self, reference: str) -> bytes:
+        scheme = reference[:8].lower()
+        if scheme.startswith("data:"):
+            return _from_data_url(reference)
+        if scheme.startswith(("http://", "https://")):
+            return self._fetch(reference)
+        try:
+            return image_reader(allow_private=self.allow_private_urls).read(reference)[0]
+        except (BadImage, ValueError) as error:  # a path with a null character is a ValueError
+            raise BadImage(f"the image {reference[:_SHOWN]!a} cannot be used: {error}") from error
+
+    def _fetch(self, url: str) -> bytes:
+        try:
+            return _fetcher(allow_private=self.allow_private_urls).fetch(url).content
+        except AddressRefused as error:
+            raise BadImage(
+                f"{shown_url(url)} could not be fetched: {error}; if you trust it, pass allow_private_urls=True"
+            ) from error
+        except FetchFailed as error:
+            raise BadImage(f"{shown_url(url)} could not be fetched: {error}") from error
+
+
+@cache
+def _fetcher(*, allow_private: bool) -> Fetcher:
+    """The fetcher of this process: all collections share its connections."""
+    return Fetcher(_LIMITS, Rules(is_any, trusted=True) if allow_private else Rules())
+
+
+def _check_array(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    if array.dtype != np.uint8 or not is_image:
+        raise wrong_type("the image", array, ACCEPTED)
+    return array
+
+
+def _from_pil(image: Image.Image) -> bytes:
+    """Write the pixels without loss, upright and on white as those of a file; nothing of `image` is changed."""
+    if not 0 < image.width * image.height <= MAX_PIXELS:
+        raise BadImage(f"the image is {image.width}×{image.height}; it needs 1 to {MAX_PIXELS} pixels")
+    file = io.BytesIO()
+    unpack(image).save(file, "BMP")
+    return file.getvalue()
+
+
+def _from_data_url(url: str) -> bytes:
+    header, comma, payload = url.partition(",")
+    if not comma:
+        raise BadImage(f"the data: URL {url[:_SHOWN]!a} has no comma before its data")
+    if len(payload) > 2 * MAX_BYTES:
+        raise BadImage(f"the data: URL is too long; {MAX_BYTES} bytes is the limit of an image")
+    content = unquote_to_bytes(payload)
+    if not header.lower().endswith(";base64"):
+        return content
+    try:
+        return base64.b64decode(content, validate=True)
+    except binascii.Error as error:
+        raise BadImage(f"the data: URL is not Base64: {error}") from error

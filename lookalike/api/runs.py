@@ -1,0 +1,109 @@
+"""The methods of Collection that write many rows: one run of ingest, one of reindex."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lookalike.api.session import Session
+from lookalike.encode.decode import MAX_PIXELS
+from lookalike.encode.engine import Model, ReadChanged
+from lookalike.encode.fetch.limits import PER_HOST
+from lookalike.encode.process_tuning import cores
+from lookalike.ingest.admin.reindex import Moved, reindex
+from lookalike.ingest.job import Job, Source, dry_run, run
+from lookalike.ingest.pipeline.prune import Pruning
+from lookalike.ingest.pipeline.stages import Pace
+from lookalike.ingest.reports.report import Report, Summary
+from lookalike.ingest.run_lock import only_run
+from lookalike.ingest.sources.files import image_reader
+from lookalike.ingest.sources.folder import FolderSource
+from lookalike.ingest.sources.open import first_product, open_source
+from lookalike.ingest.threshold import Share
+from lookalike.schema.metadata import Fields, parse_fields
+from lookalike.schema.milvus.versions import Versions
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """How a source is read: see Collection.ingest."""
+
+    path: str
+    layout: str | None
+    name: str | None
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run goes, and what holds it back: see Collection.ingest."""
+
+    allow_private_urls: bool
+    prune: bool = False
+    max_removals: int | str = "20%"
+    max_rejected: int | str | None = None
+    report: Path | None = None
+    on_progress: Callable[[int], object] | None = None
+
+    def open_report(self) -> Report:
+        """Begin the report of a run."""
+        return Report(self.report, self.on_progress or (lambda done: None))
+
+    @property
+    def pace(self) -> Pace:
+        """How much is under way at once."""
+        return Pace(cores(), MAX_PIXELS, fetches=PER_HOST)
+
+    @property
+    def read(self) -> ReadChanged:
+        """What reads the images of the source."""
+        return image_reader(allow_private=self.allow_private_urls, per_host=PER_HOST).read_changed
+
+
+def run_ingest(session: Session, source: SourceOptions, options: RunOptions, *, is_dry: bool) -> Summary:
+    """Make the collection equal to the source. Raises what ingest.job.run raises."""
+    job = _job(session, source, options)
+    with options.open_report() as report:
+        (dry_run if is_dry else run)(job, report)
+        summary = report.summary()
+    if not is_dry:
+        session.see_writes()
+    return summary
+
+
+def run_reindex(session: Session, encoder: str, options: RunOptions) -> Moved:
+    """Move the collection to another encoder. Raises what ingest.reindex.reindex raises."""
+    place, most_missing = session.place, Share(str(options.max_rejected))
+    with (
+        Versions(place.uri, token=place.token, collection=place.collection) as versions,
+        only_run(place.uri, place.collection, "reindex"),
+        options.open_report() as report,
+    ):
+        model = Model(lambda: session.load_engine(encoder), read=options.read)
+        moved = reindex(versions, model, report, options.pace, most_missing)
+    session.encoder = encoder
+    session.see_writes()
+    return moved
+
+
+def _job(session: Session, source: SourceOptions, options: RunOptions) -> Job:
+    fields = parse_fields(f"{name}:{kind}" for name, kind in source.fields.items())
+    pruning = Pruning(Share(str(options.max_removals))) if options.prune else None
+    return Job(
+        source=_open(source, fields, is_empty_meant=pruning is not None and pruning.most.everything),
+        place=session.place,
+        encoder=session.encoder,
+        load=session.load_engine,
+        pace=options.pace,
+        fields=fields,
+        pruning=pruning,
+        max_rejected=None if options.max_rejected is None else Share(str(options.max_rejected)),
+        read=options.read,
+    )
+
+
+def _open(options: SourceOptions, fields: Fields, *, is_empty_meant: bool) -> Source:
+    """Open a source; a folder without images ends here, before a collection is made."""
+    source = open_source(options.path, options.layout, options.name, fields)
+    if isinstance(source, FolderSource) and not is_empty_meant:
+        first_product(source)
+    return source

@@ -1,0 +1,1 @@
+"""What runs a model: torch or ONNX Runtime, on CPUs and GPUs."""

@@ -1,0 +1,67 @@
+"""How many pictures make a batch on a GPU: measured once for a network and a device, and kept."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lookalike.encode.backends.cache import cache_folder
+from lookalike.encode.backends.throughput import rate
+from lookalike.encode.backends.torch import TorchEncoder
+
+SMALLEST, LARGEST = 16, 256
+_PAYS = 1.05
+_SECONDS = 0.5
+
+
+def batch_for(encoder: TorchEncoder, lanes: int, tell: Callable[[str], object]) -> int:
+    """Tell the size of batches for an encoder on a CUDA device; `tell` hears of what takes a while."""
+    kept = _kept_in(encoder)
+    try:
+        return int(json.loads(kept.read_text())["batch"])
+    except (OSError, ValueError, KeyError, TypeError):  # it is measured again
+        pass
+    tell(f"measuring, once, how many pictures make a batch for {encoder.fingerprint.encoder} on {encoder.device} …")
+    size = best_batch(encoder, lanes)
+    tell(f"{size} it is (--batch-size)")
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps({"batch": size}))
+    except OSError as error:
+        tell(f"that cannot be kept ({error}); set LOOKALIKE_CACHE")
+    return size
+
+
+def best_batch(encoder: TorchEncoder, lanes: int, seconds: float = _SECONDS) -> int:
+    """Measure batches of growing size, each for so long, and tell the best one that fits into memory."""
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    picture = encoder.prepare(Image.fromarray(noise))
+
+    def measured(size: int) -> float:
+        speed = rate(encoder, np.stack([picture] * size), lanes, seconds)
+        return speed if encoder.worker.most >= size else 0.0
+
+    return min(doubled(measured), encoder.worker.most)
+
+
+def doubled(measured: Callable[[int], float]) -> int:
+    """Double a size until it is not 5 % faster any more; `measured` tells pictures a second, 0 where memory ends."""
+    best, speed = SMALLEST, measured(SMALLEST)
+    while best < LARGEST:
+        next_speed = measured(2 * best)
+        if next_speed <= _PAYS * speed:
+            break
+        best, speed = 2 * best, next_speed
+    return best
+
+
+def _kept_in(encoder: TorchEncoder) -> Path:
+    """The file that names the network, its precision, the device and torch."""
+    device = torch.cuda.get_device_properties(encoder.device)
+    known = [encoder.fingerprint.to_json(), str(encoder.dtype), device.name, device.total_memory, torch.__version__]
+    digest = hashlib.blake2b(json.dumps(known).encode(), digest_size=12).hexdigest()
+    return cache_folder() / "batches" / f"{digest}.json"

@@ -1,0 +1,1 @@
+"""Towhee operators as encoders, and encoders as Towhee operators."""

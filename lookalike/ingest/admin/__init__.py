@@ -1,0 +1,1 @@
+"""Commands that maintain a collection: delete, reindex, export, import, versions and rollback."""

@@ -1,0 +1,1 @@
+"""The pipeline: source → diff → load → encode → upsert."""

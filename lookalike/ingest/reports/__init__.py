@@ -1,0 +1,1 @@
+"""What a run reports: counts, a JSONL file, a progress bar."""

@@ -1,0 +1,78 @@
+"""What `lookalike ingest` shows: a bar while it runs, and what came of it."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import click
+
+from lookalike.encode.profile import Profile
+from lookalike.ingest.reports.report import Report, Summary
+from lookalike.schema.output import printable
+
+
+@contextmanager
+def progress_bar(total: Callable[[], int | None], *, shown: bool) -> Iterator[Callable[[int], object]]:
+    """Show a bar on a terminal: pictures done, images/s, time left."""
+    if not (shown and sys.stderr.isatty()):
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("ingest", total=total(), rate="")
+
+        def on_progress(done: int) -> None:
+            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
+            bar.update(task, completed=done, rate=f"{speed:.1f} images/s" if speed else "")
+
+        yield on_progress
+
+
+def print_summary(report: Report, where: dict[str, str | None], output: str, *, planned: bool) -> None:
+    """Print the counts of a run, or of one that was only planned, as a line or as JSON."""
+    summary = report.summary()
+    if output == "json":
+        click.echo(json.dumps({**asdict(summary), **where, "dry_run": planned}))
+        return
+    for rejection in report.first_rejections:
+        click.echo(f"rejected {rejection.image!a}: {printable(rejection.reason)}", err=True)
+    if summary.rejected > len(report.first_rejections):
+        click.echo(f"… and {summary.rejected - len(report.first_rejections)} more; --report FILE lists all", err=True)
+    click.echo(_line(summary, planned=planned) + f" → {where['collection']} at {where['uri']}")
+
+
+def print_profile(profile: Profile) -> None:
+    """Print what each stage took: of a thread for a picture, and how much of the time it was under way at all."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("stage", "pictures", "ms a picture", "seconds", "under way"):
+        table.add_column(title, justify="left" if title == "stage" else "right")
+    for name, stage in profile.stages.items():
+        if stage.pictures:
+            each = f"{1_000 * stage.seconds / stage.pictures:.2f}"
+            under_way = f"{stage.busy / profile.seconds:.0%}"
+            table.add_row(name, str(stage.pictures), each, f"{stage.seconds:.1f}", under_way)
+    console = Console(stderr=True)
+    console.print(table)
+    busy = profile.stages["forward"].busy / profile.seconds
+    console.print(f"device busy {busy:.0%} of {profile.seconds:.1f} s", highlight=False)
+
+
+def _line(summary: Summary, *, planned: bool) -> str:
+    parts = (
+        f"{summary.new} new, {summary.changed} changed, {summary.metadata} with other metadata, "
+        f"{summary.unchanged} unchanged, {summary.removed} removed"
+    )
+    if planned:
+        return f"to store {summary.stored}, to reject {summary.rejected}: {parts}; nothing was written"
+    return (
+        f"stored {summary.stored}, rejected {summary.rejected}: {parts}; "
+        f"{summary.embedded} embedded, in {summary.seconds:.1f} s ({summary.images_per_second:.1f} images/s)"
+    )

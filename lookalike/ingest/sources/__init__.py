@@ -1,0 +1,1 @@
+"""Where products and their images come from."""

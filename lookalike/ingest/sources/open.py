@@ -1,0 +1,30 @@
+"""From the name of a source to the source: a folder or a manifest."""
+
+from pathlib import Path
+
+from lookalike.ingest.reports.report import Rejection
+from lookalike.ingest.sources.folder import FolderSource
+from lookalike.ingest.sources.layout import FolderRule, Layout, Place
+from lookalike.ingest.sources.manifest import ManifestSource, is_manifest
+from lookalike.schema.errors import BadSource
+from lookalike.schema.metadata import Fields
+
+
+def open_source(path: str, layout: str | None, name: str | None, fields: Fields) -> FolderSource | ManifestSource:
+    """Open a source; no image is read. Raises BadSource, and BadSettings for a layout that cannot work."""
+    if is_manifest(path):
+        return ManifestSource(path, fields, name)
+    return FolderSource(Path(path), Layout(layout) if layout else FolderRule(), name, fields)
+
+
+def first_product(folder: FolderSource) -> tuple[str, Place]:
+    """Return the first image that the layout can read, and what its path says. Raises BadSource when there is none."""
+    example = folder.example()
+    if example is not None:
+        return example
+    first = next(folder.images(), None)
+    if isinstance(first, Rejection):
+        raise BadSource(
+            f"SOURCE {str(folder.root)!r} holds no picture that can be taken: {first.image!a}: {first.reason}"
+        )
+    raise BadSource(f"SOURCE {str(folder.root)!r} holds no pictures; is it the right folder, and mounted?")

@@ -1,0 +1,1 @@
+"""What only Milvus Lite needs: reading its segments from memory, and its server process."""

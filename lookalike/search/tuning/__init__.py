@@ -1,0 +1,1 @@
+"""`lookalike tune`: the recall of a server's index, measured."""

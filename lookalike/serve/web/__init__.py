@@ -1,0 +1,1 @@
+"""The page at /: HTML, its query string and its static files."""

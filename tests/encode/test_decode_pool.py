@@ -1,0 +1,168 @@
+"""Decoding in processes: the same pixels and reasons as on a thread, whatever becomes of the processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing, suppress
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import fails
+from PIL import Image
+
+from lookalike.encode.decode import MAX_PIXELS
+from lookalike.encode.decode_pool import Decoders
+from lookalike.encode.engine import Preparation
+from lookalike.encode.pixel_budget import PixelBudget
+from lookalike.encode.preprocess import Pixels, Preprocessing
+from lookalike.encode.registry import DEFAULT
+from lookalike.ingest.options import beside_gpu, load_engine
+from lookalike.schema.errors import BadImage, EncoderUnavailable
+
+PREPARE = Preprocessing(32, 24, 40, Image.Resampling.BICUBIC, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def picture(width: int, height: int, kind: str = "JPEG", mode: str = "RGB") -> bytes:
+    noise = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    file = BytesIO()
+    Image.fromarray(noise).convert(mode).save(file, kind)
+    return file.getvalue()
+
+
+def on_a_thread(content: bytes, most: int) -> Pixels | str:
+    try:
+        return Preparation(PREPARE.edge, PREPARE)(content, PixelBudget(most))
+    except BadImage as error:
+        return str(error)
+
+
+def test_pixels_and_reasons_are_those_of_a_thread() -> None:
+    most = 100_000
+    contents = [
+        picture(100, 80),
+        picture(300, 250),
+        picture(50, 70, "PNG", "RGBA"),
+        picture(60, 50, "GIF", "P"),
+        picture(400, 300),
+        picture(100, 80)[:900],
+        b"",
+        b"no picture",
+    ]
+    with closing(Decoders(PREPARE, 3, most)) as decoders, ThreadPoolExecutor(8) as pool:
+        budget = PixelBudget(most)
+
+        def decoded(content: bytes) -> Pixels | str:
+            try:
+                return decoders(content, budget)
+            except BadImage as error:
+                return str(error)
+
+        for ours, content in zip(pool.map(decoded, contents * 5), contents * 5, strict=True):
+            expected = on_a_thread(content, most)
+            assert ours == expected if isinstance(expected, str) else np.array_equal(ours, expected)
+
+
+def test_a_process_that_was_killed_is_replaced() -> None:
+    content = picture(100, 80)
+    with closing(Decoders(PREPARE, 2, MAX_PIXELS)) as decoders:
+        before = decoders(content, PixelBudget(MAX_PIXELS))
+        for pid in decoders.pids:
+            os.kill(pid, signal.SIGKILL)
+        for _ in range(4):
+            assert np.array_equal(decoders(content, PixelBudget(MAX_PIXELS)), before)
+
+
+@pytest.fixture
+def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """A picture that a process dies of, as of a fault in the code of a format."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, lookalike.encode.decode as module\n"
+        "unpack = module.unpack\n"
+        "module.unpack = lambda image: os.kill(os.getpid(), 9) if image.width == 13 else unpack(image)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    return picture(13, 9)
+
+
+def test_a_picture_that_processes_die_of_is_rejected_and_many_are_no_fault_of_theirs(deadly: bytes) -> None:
+    budget = PixelBudget(MAX_PIXELS)
+    with closing(Decoders(PREPARE, 1, MAX_PIXELS)) as decoders:
+        for _ in range(3):
+            with pytest.raises(BadImage, match=r"2 processes died of it \(signal 9\)"):
+                decoders(deadly, budget)
+            assert decoders(picture(100, 80), budget).shape == (32, 24, 3)
+        for _ in range(2):
+            with suppress(BadImage):
+                decoders(deadly, budget)
+        with pytest.raises(EncoderUnavailable, match=r"processes that decode die \(signal 9\): does the memory suff"):
+            decoders(deadly, budget)
+
+
+def test_that_no_process_can_begin_is_no_fault_of_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    with (
+        closing(Decoders(PREPARE, 1, MAX_PIXELS)) as decoders,
+        pytest.raises(EncoderUnavailable, match=r"cannot be started \(exit status 1\); take --decode-processes 0"),
+    ):
+        decoders(picture(100, 80), PixelBudget(MAX_PIXELS))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at /proc")
+def test_they_end_with_the_process_that_has_started_them() -> None:
+    script = (
+        "import sys; from test_decoders import *; decoders = Decoders(PREPARE, 1, MAX_PIXELS);"
+        "decoders(picture(100, 80), PixelBudget(MAX_PIXELS)); print(*decoders.pids, flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = Path(f"/proc/{int(parent.stdout.readline())}/cmdline")
+        assert b"lookalike.encode.decode_pool" in child.read_bytes()
+        parent.kill()
+    until = time.monotonic() + 10
+    # That of one that has ended is empty, or gone.
+    while child.exists() and child.read_bytes():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_large_pictures_wait_for_the_budget_and_small_ones_do_not() -> None:
+    most = 100_000
+    budget, small, large = PixelBudget(most), picture(200, 100), picture(300, 300, "PNG")
+    with closing(Decoders(PREPARE, 3, most)) as decoders, ThreadPoolExecutor(3) as pool:
+        while len(decoders.pids) < 3:
+            list(pool.map(lambda _: decoders(small, budget), range(9)))
+        with budget.take(most):
+            waiting = [pool.submit(decoders, large, budget) for _ in range(2)]
+            assert not wait(waiting, timeout=0.5).done
+            assert pool.submit(decoders, small, budget).result().shape == (32, 24, 3)
+        assert all(np.array_equal(one.result(), on_a_thread(large, most)) for one in waiting)
+
+
+def test_an_ingest_has_as_many_as_it_is_told_to(catalogue: Path) -> None:
+    options = {"device": "cpu", "dtype": "auto", "engine": "torch", "batch_size": None, "max_pixels": None}
+    content = next(catalogue.rglob("*.jpg")).read_bytes()
+    plain = load_engine(DEFAULT, options)
+    assert plain.decoders is None
+    engine = load_engine(DEFAULT, {**options, "num_workers": 2, "decode_processes": 5})
+    assert engine.decoders is not None
+    with closing(engine.decoders) as decoders:
+        budget = PixelBudget(MAX_PIXELS)
+        assert np.array_equal(engine.prepare(content, budget, None), plain.prepare(content, budget, None))
+        assert len(decoders.pids) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are none")
+@pytest.mark.parametrize(("threads", "expected"), [(1, 0), (4, 0), (5, 5), (16, 16), (64, 16)])
+def test_a_gpu_has_processes_that_decode_beside_many_threads(threads: int, expected: int) -> None:
+    assert beside_gpu(threads) == expected
+
+
+def test_pictures_that_are_prepared_otherwise_stay_on_threads(catalogue: Path, tmp_path: Path) -> None:
+    told = fails(2, "ingest", catalogue / "photos", "--encoder=pixels", "--decode-processes=2", cwd=tmp_path)
+    assert "pixels prepares pictures its own way; leave out --decode-processes" in told

@@ -1,0 +1,276 @@
+"""Devices: memory that ends, batches that are sized by measuring, several at once, and one batch copied meanwhile.
+
+No GPU is needed: a network that has memory for so many pictures and no more has the same law as a device.
+"""
+
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch._inductor.config
+from click.testing import CliRunner
+from conftest import bring
+from PIL import Image
+from torch import nn
+
+from benchmarks.gpu import main as benchmark
+from lookalike.encode.backends.batch_size import best_batch, doubled
+from lookalike.encode.backends.compile import compile_networks
+from lookalike.encode.backends.device import devices, own_process
+from lookalike.encode.backends.parity import SAME, agreement
+from lookalike.encode.backends.replicas import spread
+from lookalike.encode.backends.torch import Network, TorchEncoder
+from lookalike.encode.engine import Engine, Model
+from lookalike.encode.models.pixels import PixelEncoder
+from lookalike.encode.preprocess import Pixels, Preprocessing
+from lookalike.encode.registry import DEFAULT, load_encoder
+from lookalike.ingest.options import load_engine
+from lookalike.ingest.pipeline.concurrency import in_parallel
+from lookalike.ingest.pipeline.stages import Pace
+from lookalike.ingest.sources.folder import FolderSource
+from lookalike.ingest.sources.layout import FolderRule
+from lookalike.schema.collection import Fingerprint
+from lookalike.schema.errors import EncoderUnavailable
+from lookalike.schema.milvus.store import Store
+from lookalike.schema.product import Vectors
+from lookalike.serve.runtime.batching import batched
+
+CPU = torch.device("cpu")
+SIDE = 4
+
+
+class Corners(nn.Module):
+    """Takes the pixels as features, where its memory holds so many pictures."""
+
+    def __init__(self, room: int = 10**9) -> None:
+        super().__init__()
+        self.room = room
+        self.tried: list[int] = []
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        self.tried.append(len(pictures))
+        if len(pictures) > self.room:
+            raise torch.OutOfMemoryError("out of memory. Tried to allocate 20.00 MiB.")
+        return pictures.flatten(1)
+
+
+def on_cpu(features: nn.Module) -> TorchEncoder:
+    scale = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    prepare = Preprocessing(SIDE, SIDE, None, Image.Resampling.BILINEAR, *scale)
+    fingerprint = Fingerprint("corners", "none", 3 * SIDE * SIDE, "flatten", prepare.describe())
+    placement = (CPU, torch.float32)
+    return TorchEncoder(Network(features, scale, placement), prepare, fingerprint, placement)
+
+
+def drawn(count: int) -> Pixels:
+    return np.random.default_rng(0).integers(1, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_what_fits_is_remembered() -> None:
+    small = Corners(room=5)
+    encoder = on_cpu(small)
+
+    first, second = encoder.encode_images(drawn(40)), encoder.encode_images(drawn(13))
+
+    assert np.array_equal(first, on_cpu(Corners()).encode_images(drawn(40)))
+    assert np.array_equal(second, on_cpu(Corners()).encode_images(drawn(13)))
+    assert small.tried == [40, 20, 10, *[5] * 8, 5, 5, 3]
+
+
+def test_one_picture_that_does_not_fit_says_what_to_do() -> None:
+    with pytest.raises(EncoderUnavailable, match=r"'cpu' does not hold .* one picture.*Tried to allocate.*--dtype"):
+        on_cpu(Corners(room=0)).encode_images(drawn(3))
+
+
+def test_runs_and_services_go_on_where_a_batch_does_not_fit(tmp_path: Path) -> None:
+    encoder = on_cpu(Corners(room=3))
+    for place, pixels in enumerate(drawn(20)):
+        Image.fromarray(pixels).save(tmp_path / f"{place}.png")
+    with Store.create(str(tmp_path / "test.db"), encoder.fingerprint) as store:
+        assert bring(FolderSource(tmp_path, FolderRule()).images(), encoder, store).stored == 20
+
+    service = batched(encoder, batch_size=64, lanes=2, observe=lambda size: None)
+    assert np.array_equal(service.encode_images(drawn(20)), on_cpu(Corners()).encode_images(drawn(20)))
+    service.close()
+
+
+@pytest.mark.parametrize(
+    ("speeds", "expected"),
+    [
+        ({16: 1000.0, 32: 1800.0, 64: 1900.0, 128: 1990.0}, 64),
+        ({16: 1000.0, 32: 1800.0, 64: 0.0}, 32),
+        ({16: 0.0, 32: 0.0}, 16),
+        ({16: 1.0, 32: 2.0, 64: 4.0, 128: 8.0, 256: 16.0}, 256),
+    ],
+    ids=["until it no longer pays", "until memory ends", "from the smallest", "to the largest"],
+)
+def test_batches_are_doubled(speeds: dict[int, float], expected: int) -> None:
+    assert doubled(speeds.__getitem__) == expected
+
+
+def test_a_batch_is_never_larger_than_what_fits() -> None:
+    assert best_batch(on_cpu(Corners(room=9)), lanes=2, seconds=0.01) == 8
+
+
+class Meeting(Corners):
+    """Goes on only when a copy of it is at work too."""
+
+    both = threading.Barrier(2)
+    seen: set[int] = set()  # noqa: RUF012  of all copies
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        self.seen.add(id(self))
+        self.both.wait(timeout=10)
+        return super().forward(pictures)
+
+
+def test_several_devices_share_the_batches_and_keep_their_order() -> None:
+    encoder, batches = on_cpu(Meeting()), np.split(drawn(48), 12)
+    spread(encoder, [CPU, CPU], lanes=1)
+
+    vectors = list(in_parallel(encoder.encode_images, batches, workers=4, ahead=len(batches)))
+
+    assert np.array_equal(np.concatenate(vectors), on_cpu(Corners()).encode_images(drawn(48)))
+    assert len(Meeting.seen) == 2
+
+
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no compiler for torch.compile: install g++")
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_compiled_networks_give_the_same_vectors() -> None:
+    encoder = on_cpu(Corners())
+    expected = encoder.encode_images(drawn(7))
+
+    compile_networks(encoder, spread(encoder, [CPU, CPU], lanes=1), tell=lambda message: None)
+
+    for size in (7, 7, 1, 3):
+        assert agreement(encoder.encode_images(drawn(7)[:size]), expected[:size]) >= SAME
+
+
+def test_a_command_compiles_when_it_is_told_to(capsys: pytest.CaptureFixture[str]) -> None:
+    # A compiler would take most of a minute.
+    with torch._dynamo.config.patch(disable=True):
+        engine = load_engine(DEFAULT, {"device": "cpu", "dtype": "auto", "engine": "compile", "batch_size": None})
+
+    assert isinstance(engine.encoder, TorchEncoder)
+    assert re.search(r"compiling efficientnet-lite0.*\ncompiled in \d+ s", capsys.readouterr().err)
+
+
+class Otherwise(Corners):
+    """Is another network once it is compiled: for any picture, or for one alone."""
+
+    def __init__(self, factor: float, for_one: float) -> None:
+        super().__init__()
+        self.factor, self.for_one = factor, for_one
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        if not torch.compiler.is_compiling():
+            return pictures.flatten(1)
+        return pictures.flatten(1) * (self.for_one if len(pictures) == 1 else self.factor)
+
+
+@needs_compiler
+@pytest.mark.parametrize("factors", [(-1.0, 1.0), (1.0, float("nan"))])
+def test_a_network_that_is_another_when_compiled_is_refused(factors: tuple[float, float]) -> None:
+    encoder = on_cpu(Otherwise(*factors))
+    with pytest.raises(
+        EncoderUnavailable, match=r"corners gives other vectors on cpu \(cosine (-1|nan).*--engine torch"
+    ):
+        compile_networks(encoder, [encoder.worker], tell=lambda message: None)
+
+
+def test_where_nothing_can_be_compiled_that_is_said() -> None:
+    encoder = on_cpu(Corners())
+    without = torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True})
+    with (
+        without,
+        pytest.raises(EncoderUnavailable, match=r"cannot be compiled here \(.*compiler.*\); take --engine torch"),
+    ):
+        compile_networks(encoder, [encoder.worker], tell=lambda message: None)
+
+
+def test_devices_are_named_one_by_one() -> None:
+    options = {"device": "cpu,cpu", "dtype": "auto", "engine": "auto", "batch_size": None}
+    engine, plain = load_engine(DEFAULT, options), load_encoder(engine="torch")
+
+    pixels = np.stack([plain.prepare(Image.new("RGB", (50, 40), colour)) for colour in ("red", "blue")])
+    assert np.einsum("nd,nd->n", engine.encoder.encode_images(pixels), plain.encode_images(pixels)) == pytest.approx(1)
+    assert engine.lanes > own_process(CPU)
+    with pytest.raises(EncoderUnavailable, match="'cuda:99' cannot be used here"):
+        devices("cpu, cuda:99")
+
+
+class Device(PixelEncoder):
+    """Computes one batch at a time, and only while another is on its way; the last excepted."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches, self.arrived, self.inside, self.most = batches, 0, 0, 0
+        self.changed, self.computing = threading.Condition(), threading.Lock()
+
+    def encode_images(self, batch: Pixels) -> Vectors:
+        with self.changed:
+            self.arrived, self.inside = self.arrived + 1, self.inside + 1
+            self.most = max(self.most, self.inside)
+            self.changed.notify_all()
+        with self.computing, self.changed:
+            assert self.changed.wait_for(lambda: self.inside > 1 or self.arrived == self.batches, timeout=10)
+            self.inside -= 1
+        return super().encode_images(batch)
+
+
+def test_a_batch_is_on_its_way_while_another_is_computed() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 16, 16, 3), dtype=np.uint8)
+    device = Device(len(pixels))
+    model = Model(lambda: Engine(device, batch_size=8, lanes=2))
+
+    encoded = in_parallel(model.encode, map(list, pixels), workers=Pace().batches, ahead=len(pixels))
+
+    for vectors, batch in zip(encoded, pixels, strict=True):
+        assert np.array_equal(vectors, PixelEncoder().encode_images(batch))
+    assert device.most == 2
+
+
+def test_no_more_batches_wait_than_are_allowed() -> None:
+    asked = 0
+
+    def batches() -> Iterator[int]:
+        nonlocal asked
+        for batch in range(1, 101):
+            asked = batch
+            yield batch
+
+    for taken in in_parallel(lambda batch: batch, batches(), workers=4, ahead=5):
+        assert asked - taken <= 5
+    assert taken == 100
+
+
+def test_the_benchmark_for_gpus_runs_without_one(tmp_path: Path) -> None:
+    Image.fromarray(drawn(1)[0]).save(tmp_path / "a.jpg")
+    told = CliRunner().invoke(
+        benchmark, [str(tmp_path), "--device=cpu", "--images=8", "--seconds=0.1", "--model=pixels"]
+    )
+    assert told.exit_code == 0, told.output
+    assert re.search(r"pixels +16( +[\d.]+){5} ", told.output)
+
+
+def test_nothing_is_lost_when_two_find_out_at_once_how_much_fits() -> None:
+    encoder = on_cpu(Corners(room=100))
+    pixels = np.random.default_rng(0).integers(0, 256, (1_000, SIDE, SIDE, 3), dtype=np.uint8)
+    whole = on_cpu(Corners()).encode_images(pixels)
+
+    class Less(Corners):
+        """Each time something was computed, another thread has found that less fits."""
+
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            encoder.worker.most = max(1, min(encoder.worker.most, len(pictures)) // 2)
+            return super().forward(pictures)
+
+    encoder.network.features = Less(room=100)
+    assert np.array_equal(encoder.encode_images(pixels), whole)

@@ -1,0 +1,127 @@
+"""Laws of the plan: it makes source and collection equal, does it once, and does not mind in which order it is told."""
+
+from dataclasses import dataclass, replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lookalike.ingest.pipeline.diff import Change, Known, Plan, Stamp
+from lookalike.schema.product import FileState, ProductImage, metadata_hash
+
+SOURCE = "shop"
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture of the source, its bytes as a number."""
+
+    product_id: str
+    name: str
+    content: int
+    mtime: int
+    price: int
+
+    @property
+    def picture(self) -> ProductImage:
+        return ProductImage.named(SOURCE, self.product_id, self.name, f"/{self.name}", {"price": self.price})
+
+    @property
+    def file(self) -> FileState:
+        return FileState.of(bytes(self.content + 1), self.mtime)
+
+
+photos = st.lists(
+    st.builds(
+        Photo,
+        product_id=st.sampled_from("ab"),
+        name=st.sampled_from("xyz"),
+        content=st.integers(0, 2),
+        mtime=st.integers(1, 3),
+        price=st.integers(0, 1),
+    ),
+    unique_by=lambda photo: (photo.product_id, photo.name),
+    max_size=6,
+)
+
+Rows = dict[str, Known]
+
+
+def as_known(photo: Photo) -> Known:
+    file, picture = photo.file, photo.picture
+    stamp = Stamp(file.size, file.mtime)
+    return Known(file.hash, metadata_hash(picture.metadata), stamp, picture.image, picture.product_id)
+
+
+def apply(source: list[Photo], rows: Rows) -> tuple[Rows, list[Change]]:
+    """Do what the plan says, on a dictionary for a collection; also give back what was to be done."""
+    plan, after, changes = Plan(rows), dict(rows), []
+    for photo in source:
+        assert plan.meet(photo.picture.image_id)
+        change = plan.at_a_glance(photo.picture, Stamp(photo.file.size, photo.file.mtime))
+        change = change or plan.after_reading(photo.picture, photo.file)
+        changes.append(change)
+        if change is not Change.UNCHANGED:
+            after[photo.picture.image_id] = as_known(photo)
+    for image_id in plan.removed():
+        del after[image_id]
+    return after, changes
+
+
+def collection(source: list[Photo]) -> Rows:
+    return {photo.picture.image_id: as_known(photo) for photo in source}
+
+
+@given(before=photos, after=photos)
+def test_applying_the_plan_makes_collection_and_source_equal(before: list[Photo], after: list[Photo]) -> None:
+    rows, _ = apply(after, collection(before))
+    assert rows == collection(after)
+
+
+@given(before=photos, after=photos)
+def test_applying_it_twice_changes_nothing(before: list[Photo], after: list[Photo]) -> None:
+    once, _ = apply(after, collection(before))
+    twice, changes = apply(after, once)
+    assert twice == once
+    assert set(changes) <= {Change.UNCHANGED}
+
+
+@given(before=photos, after=photos, order=st.randoms(use_true_random=False))
+def test_the_order_of_the_rows_does_not_matter(before: list[Photo], after: list[Photo], order: object) -> None:
+    shuffled = list(after)
+    order.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert apply(shuffled, collection(before))[0] == apply(after, collection(before))[0]
+
+
+@given(before=photos, after=photos)
+def test_only_other_bytes_are_embedded(before: list[Photo], after: list[Photo]) -> None:
+    rows = collection(before)
+    _, changes = apply(after, rows)
+    for photo, change in zip(after, changes, strict=True):
+        known = rows.get(photo.picture.image_id)
+        needs = known is None or known.image_hash != photo.file.hash
+        assert (change in (Change.NEW, Change.PICTURE)) == needs
+
+
+@given(before=photos, after=photos)
+def test_the_rejected_keep_their_rows(before: list[Photo], after: list[Photo]) -> None:
+    rows = collection(before)
+    plan = Plan(rows)
+    kept = [p.picture.image_id for p in after if plan.reject(p.picture.image_id, unreadable=p.price == 0)]
+    assert set(kept) == set(rows) & {photo.picture.image_id for photo in after}
+    assert set(plan.unreadable()) == set(rows) & {p.picture.image_id for p in after if p.price == 0}
+    assert set(plan.removed()) == set(rows) - set(kept)
+
+
+def test_another_place_is_another_file_whatever_its_size_and_time() -> None:
+    photo = Photo("a", "x", content=1, mtime=1, price=1)
+    plan, moved = Plan(collection([photo])), replace(photo.picture, image="/elsewhere/x")
+    assert plan.at_a_glance(moved, Stamp(photo.file.size, 1)) is None
+    assert plan.after_reading(moved, photo.file) is Change.METADATA
+    assert plan.after_reading(moved, replace(photo.file, hash="other")) is Change.PICTURE
+
+
+def test_a_time_that_nobody_knows_is_no_reason_to_believe() -> None:
+    photo = Photo("a", "x", content=1, mtime=0, price=1)
+    plan = Plan(collection([photo]))
+    assert plan.at_a_glance(photo.picture, Stamp(photo.file.size, 0)) is None
+    assert plan.after_reading(photo.picture, photo.file) is Change.TOUCHED

@@ -1,0 +1,359 @@
+"""From folders to rows: what is taken, what is rejected, and that it can be done again."""
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from conftest import NewStore, bring
+from PIL import Image
+
+from lookalike.encode.engine import Engine, Model
+from lookalike.encode.models.pixels import PixelEncoder
+from lookalike.encode.pixel_budget import PixelBudget
+from lookalike.encode.preprocess import Pixels
+from lookalike.encode.registry import load_encoder
+from lookalike.ingest.pipeline.concurrency import in_background, in_parallel
+from lookalike.ingest.pipeline.existing_rows import Owned
+from lookalike.ingest.pipeline.stages import Pace, Target, ingest
+from lookalike.ingest.reports.report import Rejection, Report
+from lookalike.ingest.sources.folder import FolderSource
+from lookalike.ingest.sources.layout import FolderRule, Layout
+from lookalike.schema.errors import BadSettings, BadSource
+from lookalike.schema.milvus.store import Store
+from lookalike.schema.product import ProductImage, Vectors
+
+PIXELS = load_encoder("pixels")
+LAYOUT = Layout("{category}/{product_id}/{image}")
+
+
+def picture(path: Path, colour: tuple[int, int, int] = (200, 30, 40)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 30), colour).save(path)
+    return path
+
+
+def run(folder: FolderSource, store: Store, report: Report | None = None) -> Report:
+    return bring(folder.images(), PIXELS, store, report)
+
+
+def rows(store: Store) -> dict[str, tuple[object, ...]]:
+    fields = ("product_id", "image", "source", "image_hash", "metadata_hash", "image_size", "image_mtime", "metadata")
+    found = store.rows(fields=[*fields, "embedding"])
+    return {row["image_id"]: (*(row[name] for name in fields), tuple(row["embedding"])) for row in found}
+
+
+def test_ingesting_twice_is_ingesting_once(new_store: NewStore, catalogue: Path) -> None:
+    store, source = new_store(PIXELS.fingerprint), FolderSource(catalogue / "photos", LAYOUT)
+
+    first = run(source, store)
+    once = rows(store)
+    run(source, store)
+
+    assert (first.stored, first.rejected) == (192, 0)
+    assert rows(store) == once
+    assert len(once) == 192
+
+
+def test_the_order_of_the_pictures_does_not_matter(new_store: NewStore, catalogue: Path) -> None:
+    source = FolderSource(catalogue / "photos", LAYOUT)
+    shuffled = list(source.images())
+    Random(0).shuffle(shuffled)
+    one, other = new_store(PIXELS.fingerprint), new_store(PIXELS.fingerprint)
+
+    run(source, one)
+    bring(shuffled, PIXELS, other, batch_size=5)
+
+    assert rows(one) == rows(other)
+
+
+def test_a_row_says_all_that_is_known_of_a_picture(new_store: NewStore, tmp_path: Path) -> None:
+    path = picture(tmp_path / "mug" / "m1" / "front.png")
+    os.utime(path, ns=(1, 1_700_000_000_123_456_789))
+    store = new_store(PIXELS.fingerprint)
+    run(FolderSource(tmp_path, LAYOUT, "shop"), store)
+
+    row = next(store.rows(fields=["product_id", "image", "source", "image_size", "image_mtime", "metadata"]))
+
+    assert row["product_id"] == "m1"
+    assert row["image"] == str(path)
+    assert row["source"] == "shop"
+    assert (row["image_size"], row["image_mtime"]) == (path.stat().st_size, 1_700_000_000_123_456_789)
+    assert row["metadata"] == {"category": "mug"}
+
+
+@pytest.fixture
+def messy(tmp_path: Path) -> Path:
+    """A folder as folders are; the good pictures are named good."""
+    picture(tmp_path / "a" / "good.jpg")
+    picture(tmp_path / "a" / "good UPPER.JPG")
+    picture(tmp_path / "a" / "good 'quoted\" \\ name\n.png")
+    for junk in (".hidden.jpg", "Thumbs.db", ".DS_Store", "notes.txt"):
+        (tmp_path / "a" / junk).write_bytes(b"junk")
+    picture(tmp_path / ".git" / "hidden.jpg")
+    picture(tmp_path / "__MACOSX" / "junk.jpg")
+    (tmp_path / "a" / "empty.jpg").touch()
+    (tmp_path / "a" / "text.jpg").write_text("no picture")
+    (tmp_path / "a" / "truncated.jpg").write_bytes((tmp_path / "a" / "good.jpg").read_bytes()[:200])
+    (tmp_path / "a" / "phone.heic").write_bytes(b"ftypheic")
+    (tmp_path / "a" / "nowhere.jpg").symlink_to("missing.jpg")
+    (tmp_path / "a" / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "a" / "back").symlink_to(tmp_path, target_is_directory=True)
+    os.mkfifo(tmp_path / "a" / "pipe.jpg")
+    picture(tmp_path / os.fsdecode(b"b\xff") / "not utf8.jpg")
+    return tmp_path
+
+
+def test_each_bad_picture_is_one_line_and_the_run_goes_on(new_store: NewStore, messy: Path, tmp_path: Path) -> None:
+    store, lines = new_store(PIXELS.fingerprint), tmp_path / "report.jsonl"
+    source = FolderSource(messy, FolderRule())
+
+    with Report(lines) as report:
+        run(source, store, report)
+
+    told = [json.loads(line) for line in lines.read_text().splitlines()]
+    rejected = {Path(line["image"]).name: line["reason"] for line in told if line["event"] == "rejected"}
+    assert {Path(str(row["image"])).name[:4] for row in store.rows(fields=["image"])} == {"good"}
+    assert report.stored == 3
+    assert report.rejected == len(rejected) == source.count() - 3 == 9
+    expected = {
+        "empty.jpg": "empty",
+        "text.jpg": "not a picture",
+        "truncated.jpg": "",
+        "phone.heic": "save it as JPEG or PNG",
+        "nowhere.jpg": "No such file",
+        "loop.jpg": "symbolic links",
+        "back": "read already",
+        "pipe.jpg": "not a regular file",
+        "not utf8.jpg": "not valid UTF-8",
+    }
+    assert set(rejected) == set(expected)
+    for name, reason in expected.items():
+        assert reason in rejected[name]
+
+
+def test_links_to_folders_elsewhere_are_followed(tmp_path: Path) -> None:
+    picture(tmp_path / "elsewhere" / "x.jpg")
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+
+    found = list(FolderSource(tmp_path / "shop", FolderRule()).images())
+
+    assert [item.image for item in found if isinstance(item, ProductImage)] == [
+        str(tmp_path / "shop" / "linked" / "x.jpg")
+    ]
+
+
+def test_a_link_beside_a_folder_does_not_take_its_place(tmp_path: Path) -> None:
+    picture(tmp_path / "mug" / "x.jpg")
+    (tmp_path / "aa").symlink_to("mug")
+    (tmp_path / "zz").symlink_to("mug")
+    found = [item for item in FolderSource(tmp_path, FolderRule()).images() if isinstance(item, ProductImage)]
+    assert [item.product_id for item in found] == ["aa", "mug"]
+
+
+def test_a_folder_that_vanishes_during_the_walk_is_one_line(tmp_path: Path) -> None:
+    for name in "abc":
+        picture(tmp_path / name / "x.jpg")
+    walk = FolderSource(tmp_path, FolderRule()).images()
+    next(walk)
+    shutil.rmtree(tmp_path / "b")
+    rejected, last = list(walk)
+    assert isinstance(rejected, Rejection)
+    assert rejected.incomplete
+    assert isinstance(last, ProductImage)
+
+
+def test_a_tangle_of_links_ends(tmp_path: Path) -> None:
+    for n in range(30):
+        (tmp_path / str(n)).mkdir()
+        for name in ("one", "two"):
+            (tmp_path / str(n) / name).symlink_to(tmp_path / str(n + 1), target_is_directory=True)
+    picture(tmp_path / "30" / "x.jpg")
+
+    found = list(FolderSource(tmp_path / "0", FolderRule()).images())
+
+    assert sum(isinstance(item, ProductImage) for item in found) == 1
+    assert sum(isinstance(item, Rejection) for item in found) == 30
+
+
+def test_folders_may_be_deep(tmp_path: Path) -> None:
+    deep = str(tmp_path)
+    for _ in range(600):  # deep enough for two calls a level, not for shutil, which tidies up with one
+        deep += "/d"
+        os.mkdir(deep)  # noqa: PTH102  pathlib is recursive too
+    picture(tmp_path / "x.jpg").rename(f"{deep}/x.jpg")
+
+    assert FolderSource(tmp_path, FolderRule()).count() == 1
+
+
+def test_large_pictures_wait_for_each_other() -> None:
+    budget, together = PixelBudget(100), []
+
+    def decode(pixels: int) -> None:
+        with budget.take(pixels):
+            together.append(pixels)
+            time.sleep(0.002)
+            assert sum(together) <= 100 or len(together) == 1
+            together.remove(pixels)
+
+    list(in_parallel(decode, [60, 50, 30, 500, 10, 90] * 5, workers=8, ahead=30))
+    assert not together
+
+
+@pytest.mark.parametrize("folder", ["nothing", "file.jpg", "x" * 300])
+def test_a_source_that_is_no_folder(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file.jpg").touch()
+    with pytest.raises(BadSource, match=folder):
+        FolderSource(tmp_path / folder, FolderRule())
+
+
+@pytest.mark.parametrize(
+    ("template", "path", "product_id", "metadata"),
+    [
+        ("{category}/{product_id}/{image}", "mug/m1/1.jpg", "m1", {"category": "mug"}),
+        ("{product_id}.jpg", "m1.jpg", "m1", {}),
+        ("{product_id}_{view}.{_}", "m_1_front.jpg", "m", {"view": "1_front"}),
+        ("{price:float}/{n:int}/{product_id}/{_}", "9.50/3/m1/x.jpg", "m1", {"price": 9.5, "n": 3}),
+        ("shop/{product_id}/{image}", "shop/a.b (c)/1.jpg", "a.b (c)", {}),
+    ],
+)
+def test_layouts(template: str, path: str, product_id: str, metadata: dict[str, object]) -> None:
+    place = Layout(template).place(path)
+    assert (place.product_id, place.metadata) == (product_id, metadata)
+
+
+def test_a_path_that_does_not_fit_its_layout_says_so() -> None:
+    with pytest.raises(ValueError, match=r"does not fit the layout \{category\}"):
+        LAYOUT.place("m1/1.jpg")
+    for price in ("cheap", "nan", "inf", "1_000"):
+        with pytest.raises(ValueError, match=f"price is '{price}', not float"):
+            Layout("{price:float}/{product_id}").place(f"{price}/m1.jpg")
+    with pytest.raises(ValueError, match=r"stock is '9{23}', not int"):
+        Layout("{stock:int}/{product_id}").place(f"{'9' * 23}/m1.jpg")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "",
+        "{image}",
+        "{category}/{image}",
+        "{product_id",
+        "{product_id}/{product_id}",
+        "{product_id:date}",
+        "{1}/{product_id}",
+        "{source}/{product_id}",
+    ],
+)
+def test_layouts_that_cannot_work(template: str) -> None:
+    with pytest.raises(BadSettings, match="--layout"):
+        Layout(template)
+
+
+@pytest.mark.parametrize(
+    ("path", "product_id", "metadata"),
+    [
+        ("shoes/boots/b7/front.jpg", "b7", {"category": "shoes/boots"}),
+        ("b7/front.jpg", "b7", {}),
+        ("b7.jpg", "b7", {}),
+    ],
+)
+def test_without_a_layout_the_folder_is_the_product(path: str, product_id: str, metadata: dict[str, str]) -> None:
+    place = FolderRule().place(path)
+    assert (place.product_id, place.metadata) == (product_id, metadata)
+
+
+class Poisoned(PixelEncoder):
+    """Gives NaN for every third picture, as half precision does when it overflows."""
+
+    def encode_images(self, batch: Pixels) -> Vectors:
+        vectors = super().encode_images(batch)
+        vectors[::3] = np.nan
+        return vectors
+
+
+def test_a_vector_that_is_not_finite_rejects_its_picture_only(new_store: NewStore, catalogue: Path) -> None:
+    store, report = new_store(PIXELS.fingerprint), Report()
+    pictures = list(FolderSource(catalogue / "photos", LAYOUT).images())[:30]
+
+    bring(pictures, Poisoned(), store, report, batch_size=30)
+
+    assert (report.stored, report.rejected, store.count()) == (20, 10, 20)
+    assert "--dtype float32" in report.first_rejections[0].reason
+
+
+class Slow(PixelEncoder):
+    """Notes how far the pictures that were asked for are ahead of those that are encoded."""
+
+    def __init__(self) -> None:
+        self.asked = self.encoded = self.most = 0
+
+    def watch(self, pictures: list[ProductImage | Rejection]) -> Iterator[ProductImage | Rejection]:
+        for item in pictures:
+            self.asked += 1
+            self.most = max(self.most, self.asked - self.encoded)
+            yield item
+
+    def encode_images(self, batch: Pixels) -> Vectors:
+        time.sleep(0.02)
+        self.encoded += len(batch)
+        return super().encode_images(batch)
+
+
+def test_what_is_in_memory_does_not_grow_with_the_catalogue(new_store: NewStore, catalogue: Path) -> None:
+    slow, pictures = Slow(), list(FolderSource(catalogue / "photos", LAYOUT).images())
+
+    model = Model(lambda: Engine(slow, batch_size=4))
+    target = Target(new_store(PIXELS.fingerprint), Report())
+    ingest(slow.watch(pictures), Owned("test"), model, target, Pace(workers=2))
+
+    assert slow.asked == slow.encoded == 192
+    assert slow.most <= 20 + 20 * 4
+
+
+class Stops(Exception):
+    """Stands for anything that ends a run."""
+
+
+def test_an_error_anywhere_stops_the_run_and_its_threads(new_store: NewStore, catalogue: Path) -> None:
+    store, report, before = new_store(PIXELS.fingerprint), Report(), threading.active_count()
+
+    def pictures() -> Iterator[ProductImage | Rejection]:
+        for n, item in enumerate(FolderSource(catalogue / "photos", LAYOUT).images()):
+            if n == 150:
+                raise Stops
+            yield item
+
+    with pytest.raises(Stops):
+        ingest(pictures(), Owned("test"), Model(lambda: Engine(PIXELS, 8)), Target(store, report), Pace(workers=2))
+
+    assert 0 < report.stored == store.count() < 192
+    assert threading.active_count() <= before
+
+
+def test_background_stages_hand_on_everything_in_order() -> None:
+    doubled = in_parallel(lambda n: 2 * n, in_background(range(200), ahead=3), workers=4, ahead=5)
+    assert list(doubled) == list(range(0, 400, 2))
+
+
+def test_a_background_stage_that_is_closed_ends_its_thread_and_its_source() -> None:
+    closed = threading.Event()
+
+    def endless() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.set()
+
+    stage = in_background(endless(), ahead=2)
+    assert next(stage) == 1
+    stage.close()
+    assert closed.wait(1)

@@ -1,0 +1,369 @@
+"""A changing catalogue: what is done, what is not done twice, and what is never removed."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import NewStore, bring
+from PIL import Image
+
+from lookalike.encode.engine import Engine, Model
+from lookalike.encode.models.pixels import PixelEncoder
+from lookalike.encode.preprocess import Pixels
+from lookalike.ingest.pipeline.diff import Plan
+from lookalike.ingest.pipeline.existing_rows import Owned
+from lookalike.ingest.pipeline.prune import Pruning, prune
+from lookalike.ingest.pipeline.stages import Pace, Target, ingest, survey
+from lookalike.ingest.reports.report import Rejection, Report, Summary
+from lookalike.ingest.sources.folder import FolderSource
+from lookalike.ingest.sources.layout import FolderRule
+from lookalike.ingest.threshold import Share
+from lookalike.schema.collection import Fingerprint
+from lookalike.schema.errors import BadSettings, HeldBack
+from lookalike.schema.milvus.store import Store
+from lookalike.schema.product import ProductImage, Vectors
+
+LONG_AGO = 10**18
+ALL = Pruning(Share("100%"))
+
+
+class Counting(PixelEncoder):
+    """Counts the pictures that it is shown."""
+
+    def __init__(self) -> None:
+        self.shown = 0
+        self.sizes: list[int] = []
+
+    def encode_images(self, batch: Pixels) -> Vectors:
+        self.shown += len(batch)
+        self.sizes.append(len(batch))
+        return super().encode_images(batch)
+
+
+def draw(path: Path, colour: int, *, at: int = LONG_AGO) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.new("RGB", (20, 20), (colour % 256, 90, 30))
+    picture.putpixel((3, 3), (colour // 256, 0, colour % 7))
+    picture.save(path, "PNG")
+    os.utime(path, ns=(at, at))
+    return path
+
+
+class Shop:
+    """A folder of pictures and the collection that has to follow it."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        self.folder, self.store = folder, store
+        self.encoder = Counting()
+
+    def update(self, pictures: Iterable[ProductImage | Rejection] | None = None) -> tuple[Summary, Plan]:
+        self.encoder.shown = 0
+        source, report = FolderSource(self.folder, FolderRule(), "shop"), Report()
+        model = Model(lambda: Engine(self.encoder, 8, lanes=2))
+        target, items = Target(self.store, report), source.images() if pictures is None else iter(pictures)
+        plan = ingest(items, Owned(source.name), model, target, Pace(workers=2))
+        assert report.summary().embedded == self.encoder.shown
+        return report.summary(), plan
+
+    def prune(self, pruning: Pruning = ALL) -> Summary:
+        report = Report()
+        prune(self.update()[1], self.store, report, pruning)
+        return report.summary()
+
+    def rows(self) -> dict[str, tuple[object, ...]]:
+        fields = ("product_id", "image", "image_hash", "image_mtime", "metadata", "embedding")
+        return {row["image_id"]: tuple(str(row[name]) for name in fields) for row in self.store.rows(fields=fields)}
+
+    def built_anew(self, new_store: NewStore) -> dict[str, tuple[object, ...]]:
+        """The rows of a collection that was never anything else."""
+        return Shop(self.folder, _brought(self.folder, new_store(self.encoder.fingerprint))).rows()
+
+
+def _brought(folder: Path, store: Store) -> Store:
+    bring(FolderSource(folder, FolderRule(), "shop").images(), PixelEncoder(), store)
+    return store
+
+
+def opened(folder: Path, store: Store) -> Shop:
+    """A hundred pictures of fifty products, in the collection."""
+    for n in range(100):
+        draw(folder / f"p{n // 2}" / f"{n}.png", n)
+    shop = Shop(folder, store)
+    summary, _ = shop.update()
+    assert (summary.new, summary.embedded) == (100, 100)
+    return shop
+
+
+@pytest.fixture(scope="module")
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewStore]:
+    """Make collections on Milvus Lite; the last test tells the same story on a server."""
+    uri = str(tmp_path_factory.mktemp("lite") / "update.db")
+    stores: list[Store] = []
+
+    def make(fingerprint: Fingerprint = PixelEncoder.fingerprint) -> Store:
+        stores.append(Store.create(uri, fingerprint, collection=f"u{len(stores)}"))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def shop(lite: NewStore, tmp_path: Path) -> Shop:
+    return opened(tmp_path, lite())
+
+
+def test_no_change_is_no_work(shop: Shop) -> None:
+    before = shop.rows()
+
+    summary, plan = shop.update()
+
+    assert (summary.stored, summary.unchanged, shop.encoder.shown) == (0, 100, 0)
+    assert plan.removed() == []
+    assert shop.rows() == before
+
+
+def test_an_unchanged_picture_is_not_even_read(shop: Shop) -> None:
+    path = shop.folder / "p0" / "0.png"
+    path.write_bytes(b"x" * path.stat().st_size)
+    os.utime(path, ns=(LONG_AGO, LONG_AGO))
+
+    assert shop.update()[0].unchanged == 100
+
+
+def test_one_new_picture_is_one_forward_pass(shop: Shop, lite: NewStore) -> None:
+    draw(shop.folder / "p7" / "new.png", 500)
+
+    summary, _ = shop.update()
+
+    assert (summary.new, summary.unchanged, shop.encoder.shown) == (1, 100, 1)
+    assert shop.rows() == shop.built_anew(lite)
+
+
+def test_a_changed_picture_replaces_its_row(shop: Shop, lite: NewStore) -> None:
+    draw(shop.folder / "p3" / "6.png", 600, at=LONG_AGO + 5)
+
+    summary, _ = shop.update()
+
+    assert (summary.changed, summary.unchanged, shop.encoder.shown) == (1, 99, 1)
+    assert shop.rows() == shop.built_anew(lite)
+
+
+def test_a_touched_picture_is_read_once_and_not_embedded(shop: Shop, lite: NewStore) -> None:
+    os.utime(shop.folder / "p3" / "6.png", ns=(LONG_AGO, LONG_AGO + 7))
+
+    summary, _ = shop.update()
+    again, _ = shop.update()
+
+    assert (summary.stored, summary.unchanged, summary.embedded) == (1, 100, 0)
+    assert (again.stored, again.unchanged) == (0, 100)
+    assert shop.rows() == shop.built_anew(lite)
+
+
+def test_what_was_written_a_moment_ago_is_looked_at_again(shop: Shop) -> None:
+    path = draw(shop.folder / "p0" / "0.png", 700)
+    os.utime(path)
+    now = path.stat()
+    assert shop.update()[0].changed == 1
+
+    # Other bytes of the same size within the same tick of the clock: size and time do not tell.
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    os.utime(path, ns=(now.st_atime_ns, now.st_mtime_ns))
+
+    assert shop.update()[0].changed == 1
+
+
+def test_other_metadata_costs_no_forward_pass(shop: Shop) -> None:
+    for n in range(4):
+        (shop.folder / f"p{n}" / f"{2 * n}.json").write_text('{"price": 9.5, "tags": ["a", "b"]}')
+
+    summary, _ = shop.update()
+
+    assert (summary.metadata, summary.unchanged, shop.encoder.shown) == (4, 96, 0)
+    found = shop.store.fetch(where='exists metadata["price"]', fields=["metadata"], limit=10)
+    assert [row["metadata"] for row in found] == 4 * [{"price": 9.5, "tags": ["a", "b"]}]
+
+
+def test_the_same_bytes_elsewhere_reuse_the_vector(shop: Shop, lite: NewStore) -> None:
+    (shop.folder / "copy").mkdir()
+    for n in range(3):
+        os.link(shop.folder / "p0" / "0.png", shop.folder / "copy" / f"{n}.png")
+    (shop.folder / "p9").rename(shop.folder / "renamed")
+
+    summary, _ = shop.update()
+    shop.prune()
+
+    assert (summary.new, shop.encoder.shown) == (5, 0)
+    assert shop.rows() == shop.built_anew(lite)
+
+
+def test_new_twins_are_embedded_once(shop: Shop, lite: NewStore) -> None:
+    for n in range(40):
+        draw(shop.folder / f"twin{n}" / "x.png", 900 + n % 2)
+
+    summary, _ = shop.update()
+
+    assert (summary.new, shop.encoder.shown) == (40, 2)
+    assert shop.rows() == shop.built_anew(lite)
+
+
+def test_pictures_that_change_places_get_the_right_vectors(shop: Shop, lite: NewStore) -> None:
+    one, other = shop.folder / "p0" / "0.png", shop.folder / "p40" / "80.png"
+    a, b = one.read_bytes(), other.read_bytes()
+    for path, content in ((one, b), (other, a)):
+        path.write_bytes(content)
+        os.utime(path, ns=(LONG_AGO, LONG_AGO + 9))
+
+    summary, _ = shop.update()
+
+    assert summary.changed == 2
+    assert shop.rows() == shop.built_anew(lite)
+
+
+def test_prune_removes_what_is_gone_and_nothing_of_another_source(shop: Shop) -> None:
+    bring(FolderSource(shop.folder / "p40", FolderRule(), "other").images(), PixelEncoder(), shop.store)
+    for n in range(5):
+        (shop.folder / f"p{n}" / f"{2 * n}.png").unlink()
+
+    assert shop.prune().removed == 5
+    assert shop.store.count() == 97
+    assert shop.store.count('source == "other"') == 2
+    assert shop.prune().removed == 0
+
+
+def test_prune_holds_back_when_too_much_would_go(shop: Shop) -> None:
+    for n in range(15):
+        (shop.folder / f"p{n}" / f"{2 * n}.png").unlink()
+        (shop.folder / f"p{n}" / f"{2 * n + 1}.png").unlink()
+
+    with pytest.raises(HeldBack, match=r"remove 30 of the 100 rows .* --max-removals 20%. Nothing was removed"):
+        shop.prune(Pruning(Share("20%")))
+    assert shop.store.count() == 100
+    assert shop.prune(Pruning(Share("30"))).removed == 30
+
+
+def test_a_picture_that_becomes_unreadable_keeps_its_row_unless_told_otherwise(shop: Shop) -> None:
+    path = shop.folder / "p0" / "0.png"
+    path.write_bytes(b"broken")
+
+    summary, plan = shop.update()
+
+    assert (summary.rejected, summary.unchanged, plan.removed()) == (1, 99, [])
+    assert shop.prune().removed == 0
+    assert shop.prune(Pruning(Share("100%"), unreadable=True)).removed == 1
+    assert shop.store.count() == 99
+
+
+def test_a_row_that_does_not_fit_is_not_an_unreadable_picture(shop: Shop) -> None:
+    (shop.folder / "p0" / "0.json").write_text("no json")
+    assert shop.update()[0].rejected == 1
+    assert shop.prune(Pruning(Share("100%"), unreadable=True)).removed == 0
+
+
+def test_nothing_is_pruned_when_part_of_the_source_could_not_be_read(shop: Shop) -> None:
+    (shop.folder / "p1" / "2.png").unlink()
+    pictures = list(FolderSource(shop.folder, FolderRule(), "shop").images())
+
+    _, plan = shop.update([*pictures, Rejection("/shop/p9", "the folder cannot be read", incomplete=True)])
+
+    with pytest.raises(HeldBack, match="could not be read"):
+        prune(plan, shop.store, Report(), ALL)
+    assert shop.store.count() == 100
+
+
+def test_a_dry_run_says_the_same_and_does_nothing(shop: Shop) -> None:
+    draw(shop.folder / "p7" / "new.png", 500)
+    draw(shop.folder / "p3" / "6.png", 600, at=LONG_AGO + 5)
+    (shop.folder / "p4" / "8.json").write_text('{"price": 1}')
+    (shop.folder / "p5" / "10.png").unlink()
+    before, report = shop.rows(), Report()
+
+    plan = survey(FolderSource(shop.folder, FolderRule(), "shop").images(), "shop", shop.store, report)
+
+    assert shop.rows() == before
+    planned, (done, _) = report.summary(), shop.update()
+    for name in ("stored", "new", "changed", "metadata", "unchanged", "rejected"):
+        assert (
+            getattr(planned, name) == getattr(done, name) == {"stored": 3, "unchanged": 97, "rejected": 0}.get(name, 1)
+        )
+    assert len(plan.removed()) == 1
+
+
+def test_many_pictures_that_change_places_are_embedded_in_batches(shop: Shop, lite: NewStore) -> None:
+    for n in range(40):
+        draw(shop.folder / f"p{n // 2}" / f"{n}.png", 99 - n, at=LONG_AGO + 3)
+        draw(shop.folder / f"p{(99 - n) // 2}" / f"{99 - n}.png", n, at=LONG_AGO + 3)
+    # Eight new ones fill a batch on the way: what comes after it finds its vectors overwritten by what came before.
+    for n in range(8):
+        draw(shop.folder / "p1x" / f"{n}.png", 300 + n)
+
+    assert shop.update()[0].changed == 80
+    assert shop.encoder.shown == 8 + 24
+    assert max(shop.encoder.sizes) == 8
+    assert shop.rows() == shop.built_anew(lite)
+
+
+def test_a_picture_named_twice_counts_once(shop: Shop) -> None:
+    pictures = list(FolderSource(shop.folder, FolderRule(), "shop").images())
+    summary, _ = shop.update([*pictures, pictures[0]])
+    assert (summary.unchanged, summary.rejected) == (100, 1)
+
+
+def test_planning_sees_past_the_window_of_one_query(shop: Shop) -> None:
+    shop.store.window = 16
+    summary, plan = shop.update()
+    assert (summary.unchanged, plan.removed()) == (100, [])
+
+
+@pytest.mark.parametrize(("text", "of_1000"), [("20%", 200), ("0", 0), ("7", 7), ("100%", 1000), ("0.5 %", 5)])
+def test_limits(text: str, of_1000: int) -> None:
+    assert Share(text).of(1_000) == of_1000
+
+
+@pytest.mark.parametrize("text", ["", "many", "-1", "120%", "20 percent", "1.5"])
+def test_limits_that_are_none(text: str) -> None:
+    with pytest.raises(BadSettings, match="is no limit"):
+        Share(text)
+
+
+@pytest.fixture
+def vanishing(shop: Shop) -> Callable[[], Iterator[ProductImage | Rejection]]:
+    """The pictures of the shop; each third is gone by the time that it is to be read."""
+
+    def pictures() -> Iterator[ProductImage | Rejection]:
+        for n, item in enumerate(FolderSource(shop.folder, FolderRule(), "shop").images()):
+            if n % 3 == 0 and isinstance(item, ProductImage):
+                Path(item.image).unlink()
+            yield item
+
+    return pictures
+
+
+def test_pictures_that_vanish_while_they_are_listed_keep_their_rows(
+    shop: Shop, vanishing: Callable[[], Iterator[ProductImage | Rejection]]
+) -> None:
+    summary, plan = shop.update(vanishing())
+    assert (summary.rejected, summary.unchanged, plan.removed()) == (34, 66, [])
+    assert shop.store.count() == 100
+
+
+def test_the_whole_story_on_either_milvus(new_store: NewStore, tmp_path: Path) -> None:
+    shop = opened(tmp_path, new_store(PixelEncoder.fingerprint))
+    draw(shop.folder / "p7" / "new.png", 500)
+    draw(shop.folder / "p3" / "6.png", 600, at=LONG_AGO + 5)
+    (shop.folder / "p4" / "8.json").write_text('{"price": 9.5, "tags": ["a"]}')
+    os.utime(shop.folder / "p5" / "10.png", ns=(LONG_AGO, LONG_AGO + 7))
+    (shop.folder / "p9").rename(shop.folder / "renamed")
+    for n in range(5):
+        (shop.folder / f"p{20 + n}" / f"{40 + 2 * n}.png").unlink()
+
+    summary, plan = shop.update()
+    report = Report()
+    prune(plan, shop.store, report, ALL)
+
+    assert (summary.new, summary.changed, summary.metadata, summary.embedded) == (3, 1, 1, 2)
+    assert report.summary().removed == 7
+    assert shop.rows() == shop.built_anew(new_store)
+    assert shop.update()[0].stored == 0

@@ -1,0 +1,41 @@
+"""A server that is away for a moment is waited for; one that stays away is named."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from conftest import PLAIN, a_row
+from proxy import Proxy
+
+from lookalike.schema.errors import StoreUnavailable
+from lookalike.schema.milvus.connection import Patience
+from lookalike.schema.milvus.store import Store
+
+
+@pytest.fixture
+def proxy(server: str) -> Iterator[Proxy]:
+    between = Proxy(server)
+    yield between
+    between.close()
+
+
+def test_a_write_waits_for_a_server_that_is_away(proxy: Proxy) -> None:
+    with Store.create(proxy.uri, PLAIN, collection="away") as store:
+        store.upsert([a_row("before.jpg")])
+        proxy.cut()
+        threading.Timer(3, lambda: setattr(proxy, "connected", True)).start()
+
+        started = time.monotonic()
+        store.upsert([a_row("after.jpg")])
+
+        assert time.monotonic() - started > 2
+        assert store.count() == 2
+
+
+def test_a_server_that_stays_away_is_named(proxy: Proxy) -> None:
+    Store.create(proxy.uri, PLAIN, collection="gone").close()
+    with Store.open(proxy.uri, collection="gone", patience=Patience(call=2, retry=2)) as store:
+        proxy.cut()
+        with pytest.raises(StoreUnavailable, match=f"{proxy.uri} does not answer.*Is it running"):
+            store.upsert([a_row("lost.jpg")])

@@ -1,0 +1,291 @@
+"""What the store promises, on Milvus Lite and on a server alike; each test is a trap that one of them lays."""
+
+import dataclasses
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import DIM, PLAIN, NewStore, a_row, unit
+
+from lookalike.schema.errors import BadRow, BadSettings, EncoderMismatch, StoreUnavailable
+from lookalike.schema.filters.expression import any_of
+from lookalike.schema.milvus.driver import MilvusClient
+from lookalike.schema.milvus.store import Store
+from lookalike.schema.product import ImageRow
+
+FIELDS = ("product_id", "image", "metadata")
+
+
+def keys(store: Store, where: str = "") -> set[str]:
+    return {row["image_id"] for row in store.rows(where=where, fields=["product_id"])}
+
+
+@pytest.fixture(scope="module")
+def made(new_store: NewStore) -> Store:
+    return new_store()
+
+
+@pytest.fixture
+def store(made: Store) -> Iterator[Store]:
+    """A collection without rows, the same one for many tests: a server takes two seconds to make one."""
+    yield made
+    made.delete(sorted(keys(made)))
+
+
+def test_reads_its_own_writes(store: Store) -> None:
+    rows = [a_row(f"{n}.jpg", f"p{n % 3}", unit(1, n)) for n in range(50)]
+
+    assert store.upsert(rows) == 50
+
+    assert store.count() == 50
+    assert store.count('product_id == "p0"') == 17
+    assert keys(store) == {row.image_id for row in rows}
+    nearest = store.search(rows[7].embedding, 1, fields=FIELDS)[0]
+    assert nearest["image"] == "/photos/7.jpg"
+    assert nearest["score"] == pytest.approx(1, abs=1e-5)
+
+
+def test_upsert_replaces_the_whole_row(store: Store) -> None:
+    store.upsert([a_row("a.jpg", metadata={"price": 5, "old": True})])
+
+    store.upsert([a_row("a.jpg", metadata={"price": 6})])
+
+    assert [row["metadata"] for row in store.rows(fields=["metadata"])] == [{"price": 6}]
+
+
+def test_of_a_key_twice_in_one_batch_the_last_wins(store: Store) -> None:
+    assert store.upsert([a_row("a.jpg", metadata={"n": n}) for n in range(3)]) == 1
+
+    assert [row["metadata"] for row in store.rows(fields=["metadata"])] == [{"n": 2}]
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [
+        unit(1)[:-1],
+        np.append(unit(1), np.float32(0)),
+        unit(1).astype(np.float64),
+        np.full(DIM, np.nan, dtype=np.float32),
+        np.full(DIM, np.inf, dtype=np.float32),
+    ],
+    ids=["short", "long", "float64", "nan", "inf"],
+)
+def test_a_vector_that_milvus_would_spoil_is_refused_with_its_whole_batch(store: Store, vector: np.ndarray) -> None:
+    with pytest.raises(BadRow, match=r"bad\.jpg.*vector"):
+        store.upsert([a_row("good.jpg"), dataclasses.replace(a_row("bad.jpg"), embedding=vector)])
+
+    assert store.count() == 0
+
+
+@pytest.mark.parametrize("name", ["it's", 'q"uote', "back\\slash", "new\nline", "é日本😀", "a' or 1==1 or '", "%_"])
+def test_ids_may_hold_anything(store: Store, name: str) -> None:
+    store.upsert([a_row(f"{name}.jpg", name), a_row("other.jpg", "other")])
+
+    assert store.count(any_of("product_id", [name])) == 1
+    store.delete([row["image_id"] for row in store.rows(where=any_of("product_id", [name]), fields=["product_id"])])
+    assert [row["product_id"] for row in store.rows(fields=["product_id"])] == ["other"]
+
+
+def test_ids_that_are_not_utf8_or_too_long_are_refused(store: Store) -> None:
+    with pytest.raises(BadRow, match="UTF-8"):
+        store.upsert([a_row("a.jpg", "\udcff")])
+    with pytest.raises(BadRow, match="1025 bytes; 1024 is the limit"):
+        store.upsert([a_row("a.jpg", "p" * 1025)])
+    store.upsert([a_row("a.jpg", "p" * 1024)])
+
+
+@pytest.mark.slow
+def test_batches_and_answers_past_the_message_limit_are_cut(new_store: NewStore) -> None:
+    store = new_store()
+    rows = [a_row(f"{n}.jpg", metadata={"text": "x" * 60_000}) for n in range(1_200)]  # 72 MB; a server takes 64
+
+    assert store.upsert(rows) == 1_200
+    store.flush()
+
+    everything = {row.image_id for row in rows}
+    ways = (
+        store.rows(fields=["metadata"]),
+        store.get(sorted(everything), ["metadata", "embedding"]),
+        store.search(rows[0].embedding, 1_200, fields=["metadata"]),
+    )
+    for found in map(list, ways):
+        assert {row["image_id"] for row in found} == everything
+        assert all(row["metadata"] == rows[0].metadata for row in found)
+
+
+def test_rows_are_read_past_the_window_of_one_query(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.upsert([a_row(f"{n}.jpg") for n in range(500)])
+    monkeypatch.setattr(store, "window", 100)
+
+    found = [row["image_id"] for row in store.rows(fields=["product_id"])]
+
+    assert len(found) == len(set(found)) == 500
+
+
+def test_a_collection_belongs_to_its_encoder(uri: str, new_store: NewStore) -> None:
+    name = new_store().name
+    Store.create(uri, dataclasses.replace(PLAIN, encoder="same weights, other name"), collection=name).close()
+
+    with pytest.raises(EncoderMismatch, match=r"'test'.*'other'.*weights none / abc.*--collection"):
+        Store.create(uri, dataclasses.replace(PLAIN, encoder="other", weights="abc"), collection=name)
+    with Store.open(uri, collection=name) as store:
+        assert store.fingerprint == PLAIN
+
+
+def test_what_is_not_there_is_said_with_what_is(uri: str, new_store: NewStore, tmp_path: Path) -> None:
+    there = new_store().name
+    with pytest.raises(BadSettings, match=rf"no collection 'nothing'.*{there}.*lookalike ingest"):
+        Store.open(uri, collection="nothing")
+    with pytest.raises(BadSettings, match="no collection"):
+        Store.open(str(tmp_path / "nothing.db"))
+    assert not (tmp_path / "nothing.db").exists()
+
+
+def test_two_that_make_the_same_collection_at_once_share_it(uri: str) -> None:
+    def make(n: int) -> Store:
+        store = Store.create(uri, PLAIN, collection="together")
+        store.upsert([a_row(f"{n}.jpg")])
+        return store
+
+    with ThreadPoolExecutor(3) as pool:
+        stores = list(pool.map(make, range(3)))
+
+    assert [store.count() for store in stores] == [3, 3, 3]
+    for store in stores:
+        store.close()
+
+
+def test_a_collection_of_somebody_else_is_left_alone(uri: str) -> None:
+    client = MilvusClient(uri)
+    client.create_collection("somebodys", dimension=4)
+    client.create_collection("t__v1", dimension=4)
+
+    with pytest.raises(BadSettings, match="not made by this version of lookalike"):
+        Store.create(uri, PLAIN, collection="somebodys")
+    Store.create(uri, PLAIN, collection="t").close()
+
+    assert {"somebodys", "t__v1"} <= set(MilvusClient(uri).list_collections())
+
+
+def test_a_store_that_could_not_be_opened_is_free_for_others(tmp_path: Path) -> None:
+    uri = tmp_path / "x.db"
+    Store.create(str(uri), PLAIN, collection="t").close()
+    with pytest.raises(EncoderMismatch):
+        Store.create(str(uri), dataclasses.replace(PLAIN, dim=9), collection="t")
+    assert script('Store.open(sys.argv[1], collection="t")', uri).stderr == ""
+
+
+@pytest.mark.parametrize("name", ["", "1abc", "a-b", "a b", "é", "a" * 201, "../x"])
+def test_collection_names_that_milvus_refuses(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadSettings, match="no collection name"):
+        Store.create(str(tmp_path / "x.db"), PLAIN, collection=name)
+
+
+def test_a_server_that_is_not_there_is_named_at_once() -> None:
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable, match=r"http://127\.0\.0\.1:9 does not answer.*Is it running"):
+        Store.open("http://127.0.0.1:9")
+    assert time.monotonic() - started < 30
+
+
+# What only Milvus Lite does. Its store is a folder that one process holds, so a process of its own is killed here.
+
+
+def script(body: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    prelude = "import os, sys, threading\nfrom conftest import PLAIN, a_row, unit\nfrom schema.store import Store\n"
+    paths = f"import sys; sys.path[:0] = [{str(Path(__file__).parents[1])!r}, {str(Path(__file__).parents[2])!r}]\n"
+    command = [sys.executable, "-c", paths + prelude + body, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def stored(uri: Path) -> set[str]:
+    with Store.open(str(uri), collection="t") as store:
+        return {str(row["product_id"]) for row in store.rows(fields=["product_id"])}
+
+
+def test_two_threads_write_and_the_process_is_killed(tmp_path: Path) -> None:
+    uri = tmp_path / "x.db"
+    killed = script(
+        """
+store = Store.create(sys.argv[1], PLAIN, collection="t")
+def write(thread):
+    for n in range(60):
+        store.upsert([a_row(f"{thread}-{n}-{m}.jpg", f"{thread}-{n}-{m}") for m in range(10)])
+threads = [threading.Thread(target=write, args=(t,)) for t in range(4)]
+[t.start() for t in threads]; [t.join() for t in threads]
+os._exit(9)
+""",
+        uri,
+    )
+    assert killed.returncode == 9, killed.stderr
+    assert stored(uri) == {f"{t}-{n}-{m}" for t in range(4) for n in range(60) for m in range(10)}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk is mounted by root only: sudo make test")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+FILL = """
+store = Store.create(sys.argv[1], PLAIN, collection="t")
+store._wire.reserve = int(sys.argv[2])
+try:
+    for n in range(1_000):
+        store.upsert([a_row(f"{n}-{m}.jpg", f"{n}-{m}", metadata={"x": os.urandom(1_000).hex()}) for m in range(100)])
+        print(n, flush=True)
+finally:
+    store.close()
+"""
+
+
+@pytest.mark.parametrize("reserve", [4 * 2**20, 0], ids=["noticed before", "in the middle of a write"])
+def test_a_full_disk_loses_nothing_acknowledged(
+    small_disk: Path, reserve: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Small memtables are flushed often, so that the disk fills up in every kind of write.
+    monkeypatch.setenv("MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES", str(2**20))
+    uri = small_disk / "x.db"
+    full = script(FILL, uri, reserve)
+    acknowledged = {f"{n}-{m}" for n in map(int, full.stdout.split()) for m in range(100)}
+
+    assert full.returncode == 1
+    assert "DiskFull" in full.stderr
+    assert "free some space and run the same command again" in full.stderr
+    assert len(acknowledged) > 500
+    subprocess.run(["mount", "-o", "remount,size=512m", small_disk], check=True)
+    assert acknowledged <= stored(uri)
+
+
+def test_a_second_process_is_told_why_it_cannot_have_the_store(tmp_path: Path) -> None:
+    with Store.create(str(tmp_path / "x.db"), PLAIN, collection="t"):
+        second = script('Store.open(sys.argv[1], collection="t")', tmp_path / "x.db")
+    assert "StoreAway" in second.stderr
+    assert "another process has it open" in second.stderr
+
+
+def test_reopening_finds_everything(tmp_path: Path) -> None:
+    rows: list[ImageRow] = [a_row(f"{n}.jpg", f"p{n}") for n in range(20)]
+    with Store.create(str(tmp_path / "x.db"), PLAIN, collection="t") as store:
+        store.upsert(rows)
+        store.flush()
+    assert stored(tmp_path / "x.db") == {f"p{n}" for n in range(20)}
+
+
+def test_a_declared_column_is_indexed_or_it_is_said_why_not(new_store: NewStore) -> None:
+    store = new_store()
+    told = store.index({"price": "float", "tags": "list"})
+    assert set(told) == {"price"}
+    assert told["price"] is None or "JSON" in told["price"]
+    store.upsert([a_row("1.jpg", metadata={"price": 3.5})])
+    assert store.count('metadata["price"] > 3') == 1

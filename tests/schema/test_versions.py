@@ -1,0 +1,271 @@
+"""Moving a collection to another encoder: nothing is lost, searches go on, and there is a way back."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import bring
+from PIL import Image
+from pyarrow import parquet
+from test_update import draw
+
+from lookalike.encode.engine import Engine, Model
+from lookalike.encode.models.pixels import PixelEncoder
+from lookalike.encode.preprocess import Pixels
+from lookalike.ingest.admin.parquet import check_file, export_rows, import_rows
+from lookalike.ingest.admin.reindex import Moved, reindex
+from lookalike.ingest.pipeline.stages import Pace
+from lookalike.ingest.reports.report import Report
+from lookalike.ingest.sources.folder import FolderSource
+from lookalike.ingest.sources.layout import FolderRule
+from lookalike.ingest.threshold import Share
+from lookalike.schema.collection import Fingerprint
+from lookalike.schema.errors import BadSettings, BadSource, EncoderMismatch, HeldBack, StoreUnavailable
+from lookalike.schema.milvus.store import Store
+from lookalike.schema.milvus.versions import Versions
+from lookalike.schema.product import ProductImage, Vectors
+
+FIELDS = ("product_id", "image", "source", "image_hash", "metadata_hash", "image_size", "image_mtime", "metadata")
+
+
+class Backwards(PixelEncoder):
+    """Another encoder of the same length, which is what must never be mixed up."""
+
+    fingerprint = Fingerprint("backwards", "none", PixelEncoder.dim, "flatten", "resize, backwards")
+
+    def __init__(self, before_batch: Callable[[], object] = lambda: None) -> None:
+        self.before_batch = before_batch
+
+    def encode_images(self, batch: Pixels) -> Vectors:
+        self.before_batch()
+        vectors: Vectors = np.ascontiguousarray(super().encode_images(batch)[:, ::-1])
+        return vectors
+
+
+class Stopped(Exception):
+    """Stands for anything that ends a reindex."""
+
+
+class Shop:
+    """A folder of pictures and its collection, known by name."""
+
+    def __init__(self, folder: Path, uri: str, name: str) -> None:
+        self.folder, self.uri, self.name = folder, uri, name
+
+    def store(self) -> Store:
+        return Store.open(self.uri, collection=self.name)
+
+    def ingest(self, store: Store, encoder: PixelEncoder | None = None) -> None:
+        bring(FolderSource(self.folder, FolderRule(), "shop").images(), encoder or PixelEncoder(), store)
+
+    def reindex(
+        self,
+        encoder: PixelEncoder,
+        missing: str = "0",
+        report: Report | None = None,
+        kind: type[Versions] = Versions,
+    ) -> Moved:
+        with kind(self.uri, collection=self.name) as versions:
+            return reindex(
+                versions, Model(lambda: Engine(encoder, 4)), report or Report(), Pace(workers=2), Share(missing)
+            )
+
+    def rows(self, *fields: str) -> dict[str, tuple[str, ...]]:
+        with self.store() as store:
+            return {row["image_id"]: tuple(str(row[f]) for f in fields) for row in store.rows(fields=fields)}
+
+
+_names = (f"v{n}" for n in range(1_000))
+
+
+@pytest.fixture
+def shop(uri: str, tmp_path: Path) -> Iterator[Shop]:
+    """Thirty pictures in a collection of its own."""
+    for n in range(30):
+        draw(tmp_path / f"p{n // 2}" / f"{n}.png", n)
+    shop = Shop(tmp_path, uri, next(_names))
+    with Store.create(uri, PixelEncoder.fingerprint, collection=shop.name) as store:
+        shop.ingest(store)
+        yield shop
+
+
+def test_a_reindex_moves_every_row_and_a_rollback_moves_back(shop: Shop) -> None:
+    before, vectors = shop.rows(*FIELDS), shop.rows("embedding")
+
+    moved = shop.reindex(Backwards())
+
+    assert shop.rows(*FIELDS) == before
+    assert shop.rows("embedding") != vectors
+    with shop.store() as store:
+        assert store.fingerprint == Backwards.fingerprint
+        assert store.version == moved.after
+    with Versions(shop.uri, collection=shop.name) as versions:
+        assert [version.name for version in versions.all()] == [moved.before, moved.after]
+        assert versions.before_live().name == moved.before
+        with pytest.raises(BadSettings, match="is live"):
+            versions.drop(moved.after)
+        versions.go_live(moved.before)
+        assert shop.rows("embedding") == vectors
+        assert versions.before_live().name == moved.after, "the way back leads back"
+        with pytest.raises(BadSettings, match="no version"):
+            versions.go_live("nothing")
+        versions.drop(moved.after)
+        assert [version.name for version in versions.all()] == [moved.before]
+
+
+def test_the_same_encoder_again_is_nothing_to_do(shop: Shop) -> None:
+    moved = shop.reindex(PixelEncoder())
+    assert moved.before == moved.after
+
+
+def test_searches_and_writers_stay_with_the_version_that_they_opened(shop: Shop) -> None:
+    with shop.store() as opened:
+        vector = PixelEncoder().encode_images(PixelEncoder().prepare(Image.new("RGB", (9, 9)))[None])[0]
+        before = opened.search(vector, 5, fields=["product_id"])
+        shop.reindex(Backwards())
+        assert opened.search(vector, 5, fields=["product_id"]) == before
+        with pytest.raises(StoreUnavailable, match="was moved to another version"):
+            opened.require_live()
+        opened.delete([before[0]["image_id"]])
+    assert len(shop.rows()) == 30
+
+
+def test_a_reindex_that_was_ended_is_continued(shop: Shop) -> None:
+    batches = iter(range(100))
+
+    def stop_at_the_third() -> None:
+        if next(batches) == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        shop.reindex(Backwards(stop_at_the_third))
+    report = Report()
+    shop.reindex(Backwards(), report=report)
+
+    assert 0 < report.summary().embedded < 30
+    assert len(shop.rows()) == 30
+    with Versions(shop.uri, collection=shop.name) as versions:
+        assert len(versions.all()) == 2
+
+
+def test_what_changes_while_reindexing_is_not_lost(shop: Shop) -> None:
+    batches = iter(range(100))
+
+    def change_the_catalogue() -> None:
+        if next(batches) == 2:
+            draw(shop.folder / "p3" / "new.png", 300)
+            draw(shop.folder / "p0" / "0.png", 301, at=2 * 10**18)
+            (shop.folder / "p1" / "2.json").write_text('{"price": 5}')
+            with shop.store() as store:
+                shop.ingest(store)
+                gone = ProductImage.named("shop", "p9", "p9/18.png", "", {})
+                store.delete([gone.image_id])
+
+    shop.reindex(Backwards(change_the_catalogue))
+
+    with shop.store() as store:
+        assert store.fingerprint == Backwards.fingerprint
+        assert store.count() == 30
+        metadata = [row["metadata"] for row in store.fetch(where='product_id == "p1"', fields=["metadata"], limit=9)]
+        assert {"price": 5} in metadata
+        report = Report()
+        bring(FolderSource(shop.folder, FolderRule(), "shop").images(), Backwards(), store, report)
+    assert (report.summary().new, report.summary().unchanged) == (1, 30), "only what was deleted"
+
+
+def test_what_is_written_just_before_the_move_is_not_lost(shop: Shop) -> None:
+    draw(shop.folder / "late" / "1.png", 400)
+
+    class Late(Versions):
+        """Lets an ingest come in between the last look and the move."""
+
+        def go_live(self, version: str) -> None:
+            with shop.store() as store:
+                shop.ingest(store)
+            super().go_live(version)
+
+    shop.reindex(Backwards(), kind=Late)
+
+    assert len(shop.rows()) == 31
+
+
+def test_pictures_that_are_gone_hold_the_move_back(shop: Shop) -> None:
+    (shop.folder / "p0" / "0.png").unlink()
+    with pytest.raises(HeldBack, match=r"1 of 30 pictures cannot be read any more"):
+        shop.reindex(Backwards())
+    with shop.store() as store:
+        assert store.fingerprint == PixelEncoder.fingerprint
+    with Versions(shop.uri, collection=shop.name) as versions:
+        with pytest.raises(BadSettings, match="that was live before"):
+            versions.before_live()
+        with pytest.raises(BadSettings, match="was never live"):
+            versions.once_live(versions.all()[-1].name)
+    shop.reindex(Backwards(), missing="1")
+    assert len(shop.rows()) == 29
+
+
+def whole(store: Store) -> dict[str, dict[str, Any]]:
+    rows = store.rows(fields=[*FIELDS, "embedding"])
+    return {row["image_id"]: {**row, "embedding": list(row["embedding"])} for row in rows}
+
+
+def test_a_round_trip_through_a_file_is_exact(shop: Shop, tmp_path: Path) -> None:
+    (shop.folder / "p1" / "2.json").write_text('{"price": 5.0, "n": 9007199254740993, "t": "é\\" \\\\", "l": [1, "a"]}')
+    with shop.store() as store:
+        shop.ingest(store)
+        assert export_rows(store, tmp_path / "x.parquet") == 30
+    fingerprint = check_file(tmp_path / "x.parquet")
+    assert fingerprint == PixelEncoder.fingerprint
+    with Store.create(shop.uri, fingerprint, collection=next(_names)) as other:
+        assert import_rows(other, tmp_path / "x.parquet") == 30
+        assert import_rows(other, tmp_path / "x.parquet") == 30
+        there = whole(other)
+    with shop.store() as store:
+        assert whole(store) == there
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def changed(path: Path, **columns: Any) -> Path:
+    """A file like an exported one, with other values."""
+    table = parquet.read_table(path)
+    for name, values in columns.items():
+        field = table.schema.field(name)
+        table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+    parquet.write_table(table, path.with_name("changed.parquet"))
+    return path.with_name("changed.parquet")
+
+
+def test_a_file_that_was_changed_on_its_way_is_found_out(shop: Shop, tmp_path: Path) -> None:
+    with shop.store() as store:
+        export_rows(store, tmp_path / "x.parquet")
+        with pytest.raises(BadSettings, match="is a folder"):
+            export_rows(store, tmp_path)
+    columns: list[dict[str, Any]] = [
+        {"image_id": 30 * ["zzz"]},
+        {"metadata": 30 * ["[1]"]},
+        {"metadata": 30 * ["{"]},
+        {"metadata": 30 * [None]},
+        {"image_hash": 30 * [None]},
+        {"embedding": 30 * [768 * [0.0]]},
+    ]
+    for change in columns:
+        with pytest.raises(BadSource, match="was changed"):
+            check_file(changed(tmp_path / "x.parquet", **change))
+    parquet.write_table(parquet.read_table(tmp_path / "x.parquet").drop(["source"]), tmp_path / "y.parquet")
+    with pytest.raises(BadSource, match="other columns"):
+        check_file(tmp_path / "y.parquet")
+
+
+def test_what_is_no_export(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"nothing")
+    with pytest.raises(BadSource, match="no Parquet file"):
+        check_file(tmp_path / "x.parquet")
+    with pytest.raises(BadSource, match="cannot be read"):
+        check_file(tmp_path / "missing.parquet")
+    with shop.store() as store, pytest.raises(BadSettings, match="cannot be written"):
+        export_rows(store, tmp_path / "no" / "folder.parquet")
+    with pytest.raises(EncoderMismatch):
+        Store.create(shop.uri, Backwards.fingerprint, collection=shop.name)
