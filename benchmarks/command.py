@@ -23,7 +23,7 @@ class Run:
     summary: dict[str, Any]
 
 
-def pictures(folder: Path) -> Iterator[bytes]:
+def draw_images(folder: Path) -> Iterator[bytes]:
     """Drawn JPEGs without end, each made another by bytes after its own end."""
     from lookalike.ingest.sample import draw_catalogue
 
@@ -36,8 +36,8 @@ def pictures(folder: Path) -> Iterator[bytes]:
 
 
 def row(folder: Path, n: int, content: bytes) -> dict[str, Any]:
-    """Write a picture, and give its row of a manifest."""
-    path = folder / "pictures" / f"{n // 1_000}" / f"{n}.jpg"
+    """Write an image, and give its row of a manifest."""
+    path = folder / "images" / f"{n // 1_000}" / f"{n}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     os.utime(path, ns=(10**18, 10**18 + n))

@@ -4,8 +4,8 @@
 
 Every photo is decoded by all of them in turn, also enlarged to the sizes of cameras and shops; printed are the median
 milliseconds of one thread, and how alike the pixels are. The binding is simplejpeg (pip install simplejpeg). Then as
-many threads as cores decode them, by themselves and by a process each; printed are pictures a second, and what this
-process spends on a picture: where that is Python, one thread does it at a time.
+many threads as count_cores decode them, by themselves and by a process each; printed are images a second, and what this
+process spends on an image: where that is Python, one thread does it at a time.
 """
 
 import io
@@ -25,11 +25,11 @@ from PIL import Image
 
 sys.path[0] = str(Path(__file__).parents[1])
 
-from lookalike.encode.decode import MAX_PIXELS, decode, open_picture, reduce, unpack  # noqa: E402
-from lookalike.encode.decode_pool import Decoders  # noqa: E402
+from lookalike.encode.decode import MAX_PIXELS, decode, load_rgb, open_image, reduce_on_decode  # noqa: E402
+from lookalike.encode.decode_pool import DecodePool  # noqa: E402
 from lookalike.encode.pixel_budget import PixelBudget  # noqa: E402  the path comes first
 from lookalike.encode.preprocess import Preprocessing  # noqa: E402
-from lookalike.encode.process_tuning import cores  # noqa: E402
+from lookalike.encode.process_tuning import count_cores  # noqa: E402
 
 Pixels = npt.NDArray[np.uint8]
 EDGE = 256
@@ -66,8 +66,8 @@ def _compare(edge: int, contents: list[bytes]) -> None:
 
 
 def _together(contents: list[bytes]) -> None:
-    threads, budget = cores(), PixelBudget(MAX_PIXELS)
-    with closing(Decoders(PREPARE, threads, MAX_PIXELS)) as decoders, ThreadPoolExecutor(threads) as pool:
+    threads, budget = count_cores(), PixelBudget(MAX_PIXELS)
+    with closing(DecodePool(PREPARE, threads, MAX_PIXELS)) as decoders, ThreadPoolExecutor(threads) as pool:
         for name, decoded in (
             ("threads", _lookalike),
             ("threads, by a process each", lambda content: decoders(content, budget)),
@@ -86,7 +86,7 @@ def _pillow(content: bytes) -> Pixels:
 
 
 def _lookalike(content: bytes) -> Pixels:
-    return PREPARE(unpack(reduce(open_picture(content), EDGE)))
+    return PREPARE(load_rgb(reduce_on_decode(open_image(content), EDGE)))
 
 
 def _simplejpeg(content: bytes) -> Pixels:

@@ -14,7 +14,7 @@ Vectors = npt.NDArray[np.float32]
 
 
 class Catalogue:
-    """Pictures, two a product on average: `vectors` (n, dim), `products` (n names), `chance` (n numbers below 1)."""
+    """Images, two a product on average: `vectors` (n, dim), `products` (n names), `chance` (n numbers below 1)."""
 
     def __init__(self, rows: int) -> None:
         random = np.random.default_rng(7)
@@ -32,7 +32,7 @@ class Catalogue:
         self.chance = random.random(count)[owners]
 
     def near(self, queries: int) -> Vectors:
-        """Vectors to ask with, near those of some pictures: shape (queries, dim)."""
+        """Vectors to ask with, near those of some images: shape (queries, dim)."""
         random = np.random.default_rng(8)
         chosen = self.vectors[random.choice(len(self.vectors), queries, replace=False)]
         return unit(chosen + 0.02 * random.normal(size=chosen.shape))
@@ -58,8 +58,8 @@ class Catalogue:
     def rows(self) -> Iterator[ImageRow]:
         """The rows, one after the other."""
         for n, product in enumerate(self.products):
-            picture = ProductImage.named("bench", product, str(n), f"{n}.jpg", {"chance": float(self.chance[n])})
-            yield ImageRow.of(picture, FileState(str(n), 1, 1), self.vectors[n])
+            image = ProductImage.named("bench", product, str(n), f"{n}.jpg", {"chance": float(self.chance[n])})
+            yield ImageRow.of(image, FileState(str(n), 1, 1), self.vectors[n])
 
 
 def unit(vectors: npt.NDArray[np.floating]) -> Vectors:

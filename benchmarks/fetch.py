@@ -28,11 +28,11 @@ from PIL import Image
 # This folder's ingest.py would hide the package `ingest`.
 sys.path[0] = str(Path(__file__).parents[1])
 
-from lookalike.encode.engine import Engine, Model, ReadChanged  # noqa: E402
-from lookalike.encode.process_tuning import cores  # noqa: E402
+from lookalike.encode.engine import Engine, LazyEngine, ReadChanged  # noqa: E402
+from lookalike.encode.process_tuning import count_cores  # noqa: E402
 from lookalike.encode.registry import load_encoder  # noqa: E402
-from lookalike.ingest.pipeline.existing_rows import Owned  # noqa: E402
-from lookalike.ingest.pipeline.stages import Pace, Target, ingest  # noqa: E402
+from lookalike.ingest.pipeline.existing_rows import RowScope  # noqa: E402
+from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest  # noqa: E402
 from lookalike.ingest.reports.report import Report  # noqa: E402
 from lookalike.ingest.sources.files import image_reader  # noqa: E402
 from lookalike.schema.milvus.store import Store  # noqa: E402
@@ -63,16 +63,16 @@ class Figures(NamedTuple):
 def main(images: int, rounds: int) -> None:
     """Print a table."""
     ways = [
-        Way("lookalike", image_reader(allow_private=True).read_changed, Pace().fetches),
-        Way("fsspec, HEAD and GET", by_fsspec, cores()),
-        Way("fsspec, HEAD and GET, more threads", by_fsspec, Pace().fetches),
+        Way("lookalike", image_reader(allow_private=True).read_changed, PipelineLimits().fetches),
+        Way("fsspec, HEAD and GET", by_fsspec, count_cores()),
+        Way("fsspec, HEAD and GET, more threads", by_fsspec, PipelineLimits().fetches),
     ]
     found: dict[str, list[tuple[Figures, Figures]]] = {way.name: [] for way in ways}
     with _server() as (address, requests):
         for _ in range(rounds):
             for way in ways:
                 found[way.name].append(_measured(way, address, requests, images))
-    print(f"{images} images of {len(_jpeg(0)) / 1000:.0f} kB, {cores()} cores\n")
+    print(f"{images} images of {len(_jpeg(0)) / 1000:.0f} kB, {count_cores()} cores\n")
     print(f"{'':36} {'new: images/s':>14} {'requests':>9} {'unchanged: images/s':>20} {'requests':>9}")
     for name, runs in found.items():
         first, again = (Figures(*map(median, zip(*each, strict=True))) for each in zip(*runs, strict=True))
@@ -104,11 +104,11 @@ def _measured(way: Way, address: str, requests: "Synchronized[int]", images: int
 
 def _run(way: Way, store: Store, address: str, requests: "Synchronized[int]", images: int) -> Figures:
     products = [ProductImage.named("web", str(n), "1", f"{address}/{n}.jpg", {}) for n in range(images)]
-    model = Model(lambda: Engine(load_encoder("pixels")), read=way.read)
+    model = LazyEngine(lambda: Engine(load_encoder("pixels")), read=way.read)
     before, started = requests.value, time.perf_counter()
     report = Report()
-    pace = Pace(workers=cores(), fetches=way.threads)
-    ingest(products, Owned("web"), model, Target(store, report), pace)
+    pace = PipelineLimits(workers=count_cores(), fetches=way.threads)
+    ingest(products, RowScope("web"), model, WriteTarget(store, report), pace)
     seconds = time.perf_counter() - started
     assert report.seen == images
     assert not report.rejected

@@ -18,13 +18,13 @@ _LIMIT = 10
 
 
 @click.command()
-@click.option("--rows", default=20_000, show_default=True, help="Pictures; a product has two on average.")
+@click.option("--rows", default=20_000, show_default=True, help="Images; a product has two on average.")
 @click.option("--queries", default=100, show_default=True, help="Questions for each filter.")
 @click.option("--uri", help="A Milvus server.  [default: Milvus Lite in a temporary folder]")
 def main(rows: int, queries: int, uri: str | None) -> None:
     """Print recall@10 by product, and the median milliseconds, for filters that keep 100 % to 0.1 % of the rows."""
     from benchmarks.drawn import DIM, Catalogue
-    from lookalike.schema.filters.parser import parse
+    from lookalike.schema.filters.parser import parse_filter
     from lookalike.search.finder import Finder
     from lookalike.search.query import Query
 
@@ -34,10 +34,10 @@ def main(rows: int, queries: int, uri: str | None) -> None:
         store = catalogue.fill(uri or f"{folder}/filters.db")
         finder = Finder(store, lambda: sys.exit("no encoder is needed"))
         kind = "Milvus Lite" if store.exact else "server"
-        click.echo(f"{rows} pictures, {len(set(catalogue.products))} products, {DIM}-d, {kind}")
+        click.echo(f"{rows} images, {len(set(catalogue.products))} products, {DIM}-d, {kind}")
         click.echo("  kept   products  recall@10  answered  median ms")
         for kept in (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001):
-            where = parse([f"chance < {kept}"])
+            where = parse_filter([f"chance < {kept}"])
             inside = catalogue.chance < kept
             found, answered, took = 0.0, 0, []
             for vector in asked:

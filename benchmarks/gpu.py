@@ -22,12 +22,12 @@ import click
 # benchmarks/ingest.py would hide the package `ingest`.
 sys.path[0] = str(Path(__file__).parents[1])
 
-from lookalike.encode.process_tuning import cores, keep_freed_memory  # noqa: E402  the path comes first
+from lookalike.encode.process_tuning import count_cores, keep_freed_memory  # noqa: E402  the path comes first
 
 if TYPE_CHECKING:
     from lookalike.encode.engine import Engine
 
-# Width, layers, heads and patch of the picture's tower, width of the words' tower and of both projections.
+# Width, layers, heads and patch of the image's tower, width of the words' tower and of both projections.
 CLIPS = {
     "B/32": (768, 12, 12, 32, 512, 512),
     "B/16": (768, 12, 12, 16, 512, 512),
@@ -36,7 +36,7 @@ CLIPS = {
 
 
 class Found(NamedTuple):
-    """Pictures a second, and the share of the time in which the device was busy."""
+    """Images a second, and the share of the time in which the device was busy."""
 
     whole: float
     forward: float
@@ -49,7 +49,7 @@ class Found(NamedTuple):
 @click.option("--model", "models", multiple=True, default=list(CLIPS), show_default=True, help="Or any encoder.")
 @click.option("--images", default=20_000, show_default=True)
 @click.option("--seconds", default=5.0, show_default=True, help="For which the network alone is measured.")
-@click.option("--num-workers", default=cores(), show_default="the cores")
+@click.option("--num-workers", default=count_cores(), show_default="the cores")
 @click.option("--device", default="cuda", show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--engine", type=click.Choice(["torch", "compile"]), default="torch", show_default=True)
@@ -67,7 +67,7 @@ def main(
         files = _files(folder, Path(scratch), images)
         uri = options["uri"] or f"{scratch}/bench.db"
         print(
-            f"{_device_name() or options['device']}, {cores()} cores, {num_workers} threads decode, {images} pictures"
+            f"{_device_name() or options['device']}, {count_cores()} cores, {num_workers} threads decode, {images} images"
         )
         print(
             f"  {'':10} {'batch':>5} {'images/s':>9} {'forward':>9} {'of it':>6} {'decode':>9} {'of it':>6} {'busy':>5}"
@@ -82,7 +82,7 @@ def main(
 def _measure(engine: "Engine", files: list[Path], uri: str, workers: int, seconds: float) -> Found:
     import numpy as np
 
-    from lookalike.encode.backends.throughput import rate
+    from lookalike.encode.backends.throughput import measure_throughput
     from lookalike.encode.decode import MAX_PIXELS
     from lookalike.encode.pixel_budget import PixelBudget
     from lookalike.ingest.pipeline.concurrency import in_parallel
@@ -94,7 +94,7 @@ def _measure(engine: "Engine", files: list[Path], uri: str, workers: int, second
         return engine.prepare(image_reader().read(str(file))[0], budget, None)
 
     pixels = np.stack([prepared(files[0])] * engine.batch_size)
-    forward = rate(engine.encoder, pixels, engine.lanes, seconds)
+    forward = measure_throughput(engine.encoder, pixels, engine.lanes, seconds)
     started = time.perf_counter()
     for _ in in_parallel(prepared, files, workers=workers, ahead=8 * workers):
         pass
@@ -106,17 +106,23 @@ def _measure(engine: "Engine", files: list[Path], uri: str, workers: int, second
 
 def _ingest(engine: "Engine", files: list[Path], uri: str, workers: int) -> float:
     """Seconds from the first file to the last row that Milvus has acknowledged."""
-    from lookalike.encode.engine import Model
-    from lookalike.ingest.pipeline.existing_rows import Owned
-    from lookalike.ingest.pipeline.stages import Pace, Target, ingest
+    from lookalike.encode.engine import LazyEngine
+    from lookalike.ingest.pipeline.existing_rows import RowScope
+    from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
     from lookalike.ingest.reports.report import Report
     from lookalike.schema.milvus.store import Store
     from lookalike.schema.product import ProductImage
 
-    pictures = [ProductImage.named("bench", file.stem, file.name, str(file), {}) for file in files]
+    images = [ProductImage.named("bench", file.stem, file.name, str(file), {}) for file in files]
     with Store.create(uri, engine.encoder.fingerprint, collection=f"gpu_{time.time_ns()}") as store, Report() as report:
         started = time.perf_counter()
-        ingest(pictures, Owned("bench"), Model(lambda: engine), Target(store, report), Pace(workers=workers))
+        ingest(
+            images,
+            RowScope("bench"),
+            LazyEngine(lambda: engine),
+            WriteTarget(store, report),
+            PipelineLimits(workers=workers),
+        )
         taken = time.perf_counter() - started
     assert report.stored == len(files)
     return taken

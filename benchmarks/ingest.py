@@ -3,7 +3,7 @@
     python benchmarks/ingest.py [--images 768] [--rounds 3] [FOLDER]
 
 Every case runs in a process of its own, the cases in turn, the rounds one after the other; what is printed is the
-median of the rounds, and ratios within them. Without FOLDER the pictures are drawn. Peers that are not installed are
+median of the rounds, and ratios within them. Without FOLDER the images are drawn. Peers that are not installed are
 left out: pip install sentence-transformers datasets, and towhee with setuptools below 81.
 """
 
@@ -113,21 +113,27 @@ def _engine(name: str) -> "Engine":
 
 
 def _pipeline(name: str, files: list[Path], uri: str) -> Callable[[], None]:
-    from lookalike.encode.engine import Model
-    from lookalike.encode.process_tuning import cores
-    from lookalike.ingest.pipeline.existing_rows import Owned
-    from lookalike.ingest.pipeline.stages import Pace, Target, ingest
+    from lookalike.encode.engine import LazyEngine
+    from lookalike.encode.process_tuning import count_cores
+    from lookalike.ingest.pipeline.existing_rows import RowScope
+    from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
     from lookalike.ingest.reports.report import Report
     from lookalike.schema.milvus.store import Store
     from lookalike.schema.product import ProductImage
 
     engine = _engine(name)
     store = Store.create(uri, engine.encoder.fingerprint)
-    pictures = [ProductImage.named("bench", file.parent.name, str(file), str(file), {}) for file in files]
+    images = [ProductImage.named("bench", file.parent.name, str(file), str(file), {}) for file in files]
 
     def run() -> None:
         with Report() as report:
-            ingest(pictures, Owned("bench"), Model(lambda: engine), Target(store, report), Pace(workers=cores()))
+            ingest(
+                images,
+                RowScope("bench"),
+                LazyEngine(lambda: engine),
+                WriteTarget(store, report),
+                PipelineLimits(workers=count_cores()),
+            )
         assert report.stored == len(files)
 
     return run
@@ -170,9 +176,9 @@ def _random_clip(folder: Path) -> Path:
 
 
 def _cores() -> int:
-    from lookalike.encode.process_tuning import cores
+    from lookalike.encode.process_tuning import count_cores
 
-    return cores()
+    return count_cores()
 
 
 if __name__ == "__main__":

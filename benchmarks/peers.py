@@ -1,4 +1,4 @@
-"""How others embed a folder of pictures, each as its own documentation does, and insert it into Milvus Lite.
+"""How others embed a folder of images, each as its own documentation does, and insert it into Milvus Lite.
 
 The networks run eager in torch, with its usual threads and memory; nothing of lookalike is imported.
 """
@@ -15,7 +15,7 @@ Run = Callable[[], None]
 
 
 def loop(size: int) -> Callable[[str, list[Path], str], Run]:
-    """Open, preprocess, encode, insert, `size` pictures at a time."""
+    """Open, preprocess, encode, insert, `size` images at a time."""
 
     def prepare(name: str, files: list[Path], uri: str) -> Run:
         import torch
@@ -91,14 +91,14 @@ def sentence_transformers(name: str, files: list[Path], uri: str) -> Run:
 
     def run() -> None:
         for start in range(0, len(files), 256):
-            pictures = [Image.open(file).convert("RGB") for file in files[start : start + 256]]
-            insert(start, model.encode(pictures, batch_size=_BATCH))
+            images = [Image.open(file).convert("RGB") for file in files[start : start + 256]]
+            insert(start, model.encode(images, batch_size=_BATCH))
 
     return run
 
 
 def towhee_pipe(name: str, files: list[Path], uri: str) -> Run:
-    """A Towhee pipe with a window; a thousand pictures a call, since with more a pipe may come to a stop."""
+    """A Towhee pipe with a window; a thousand images a call, since with more a pipe may come to a stop."""
     import torch
     from towhee import pipe
 
@@ -163,7 +163,7 @@ class _Photos:
 
 
 class _Preprocess:
-    """From a file, or an opened picture, to normalised pixels; can be sent to other processes."""
+    """From a file, or an opened image, to normalised pixels; can be sent to other processes."""
 
     def __init__(self, processor: Any, *, opened: bool) -> None:
         self._processor = processor
@@ -182,7 +182,7 @@ class _Preprocess:
 
 
 def _network(name: str, *, opened: bool = False) -> tuple[_Preprocess, Callable[[Any], Any], int]:
-    """How to preprocess a picture, how to embed a batch, and how long a vector is."""
+    """How to preprocess an image, how to embed a batch, and how long a vector is."""
     if name != BUNDLED:
         import transformers
 

@@ -71,17 +71,17 @@ def _searches(rows: Rows) -> Any:
 
 
 def _growth(rows: Rows) -> Any:
-    """Seconds and peak memory over the number of pictures."""
+    """Seconds and peak memory over the number of images."""
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4))
     for kind, colour in (("Milvus Lite", "#2f6fed"), ("server", "#1d1d1f")):
-        found = sorted((row for row in rows if row["kind"] == kind), key=lambda row: row["pictures"])
-        pictures = [row["pictures"] for row in found]
-        left.plot(pictures, [row["seconds"] for row in found], marker="o", color=colour, label=kind)
-        right.plot(pictures, [row["peak"] for row in found], marker="o", color=colour, label=kind)
-    left.set(xscale="log", yscale="log", xlabel="pictures", ylabel="seconds", title="time of an ingest")
-    right.set(xscale="log", xlabel="pictures", ylabel="MB", title="its peak memory", ylim=(0, None))
+        found = sorted((row for row in rows if row["kind"] == kind), key=lambda row: row["images"])
+        images = [row["images"] for row in found]
+        left.plot(images, [row["seconds"] for row in found], marker="o", color=colour, label=kind)
+        right.plot(images, [row["peak"] for row in found], marker="o", color=colour, label=kind)
+    left.set(xscale="log", yscale="log", xlabel="images", ylabel="seconds", title="time of an ingest")
+    right.set(xscale="log", xlabel="images", ylabel="MB", title="its peak memory", ylim=(0, None))
     for axis in (left, right):
         axis.grid(visible=True, alpha=0.25)
         axis.legend(frameon=False)

@@ -2,7 +2,7 @@
 
     python benchmarks/recall.py PHOTOS QUERIES [--layout '{category}/{product_id}/{image}'] [--encoder NAME] [--uri URI]
 
-PHOTOS is ingested into a fresh collection, every picture under QUERIES is asked; the layout names the right answer.
+PHOTOS is ingested into a fresh collection, every image under QUERIES is asked; the layout names the right answer.
 """
 
 import sys
@@ -27,13 +27,13 @@ def main(photos: Path, queries: Path, layout: str, name: str, uri: str | None) -
     """Print R@1 and R@5 by product, by lookalike and by exact numpy search, and recall@10 against exact."""
     import torch
 
-    from lookalike.encode.backends.device import own_process
+    from lookalike.encode.backends.device import parallel_batches_on
     from lookalike.encode.decode import decode
-    from lookalike.encode.engine import Engine, Model
-    from lookalike.encode.process_tuning import cores
+    from lookalike.encode.engine import Engine, LazyEngine
+    from lookalike.encode.process_tuning import count_cores
     from lookalike.encode.registry import load_encoder
-    from lookalike.ingest.pipeline.existing_rows import Owned
-    from lookalike.ingest.pipeline.stages import Pace, Target, ingest
+    from lookalike.ingest.pipeline.existing_rows import RowScope
+    from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
     from lookalike.ingest.reports.report import Report
     from lookalike.ingest.sources.folder import FolderSource
     from lookalike.ingest.sources.layout import Layout
@@ -43,7 +43,7 @@ def main(photos: Path, queries: Path, layout: str, name: str, uri: str | None) -
     from lookalike.search.query import Query
 
     encoder = load_encoder(name)
-    model = Model(lambda: Engine(encoder, batch_size=16, lanes=own_process(torch.device("cpu"))))
+    model = LazyEngine(lambda: Engine(encoder, batch_size=16, lanes=parallel_batches_on(torch.device("cpu"))))
     asked = [item for item in FolderSource(queries, Layout(layout)).images() if isinstance(item, ProductImage)]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         started = time.perf_counter()
@@ -51,7 +51,13 @@ def main(photos: Path, queries: Path, layout: str, name: str, uri: str | None) -
         with Store.create(uri or f"{scratch}/recall.db", encoder.fingerprint, collection=collection) as store:
             with Report() as report:
                 source = FolderSource(photos, Layout(layout))
-                ingest(source.images(), Owned(source.name), model, Target(store, report), Pace(workers=cores()))
+                ingest(
+                    source.images(),
+                    RowScope(source.name),
+                    model,
+                    WriteTarget(store, report),
+                    PipelineLimits(workers=count_cores()),
+                )
             print(f"ingest: {report.summary()}, {time.perf_counter() - started:.1f} s wall")
             finder = Finder(store, lambda: encoder)
             rows = list(store.rows(fields=["product_id", "embedding"]))

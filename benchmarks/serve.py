@@ -3,7 +3,7 @@
     python benchmarks/serve.py [--photos FOLDER --layout TEMPLATE] [--uri URI] [--encoder NAME] [--clients 1,8,32]
 
 Service, load, network and Milvus have a process each. The network and Milvus are measured while the service is not
-there, before and after the load; what is printed of them is the mean of both. Without --photos the pictures are drawn.
+there, before and after the load; what is printed of them is the mean of both. Without --photos the images are drawn.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ ROOT = Path(__file__).parents[1]
 sys.path[0] = str(ROOT)
 
 LIMIT = 10
-_BOUNDARY = "a-boundary-that-no-picture-has"
+_BOUNDARY = "a-boundary-that-no-image-has"
 _FORM = f"multipart/form-data; boundary={_BOUNDARY}"
-_MOST_PICTURES = 512
+_MOST_IMAGES = 512
 
 Figures = dict[str, float]
 
@@ -77,8 +77,8 @@ def _compare(shared: dict[str, Any], scratch: Path) -> None:
     both = {name: statistics.mean(figures[name] for figures in alone) for name in alone[0]}
     fewest, most = min(n for _, n in points), max(n for _, n in points)
     network = both.pop("network")
-    ratio = points["picture", most]["rate"] / network
-    print(f"\nnetwork alone {network:.1f} images/s; by picture with {most} clients {ratio:.2f} of it (goal 0.8)")
+    ratio = points["image", most]["rate"] / network
+    print(f"\nnetwork alone {network:.1f} images/s; by image with {most} clients {ratio:.2f} of it (goal 0.8)")
     both[f"over HTTP, clients: {fewest}"] = points["product", fewest]["p50"]
     print(f"\none after the other, {LIMIT} products: median ms, and times the bare search (goal 1.3)")
     for name, milliseconds in both.items():
@@ -86,10 +86,10 @@ def _compare(shared: dict[str, Any], scratch: Path) -> None:
 
 
 def _points(shared: dict[str, Any]) -> dict[tuple[str, int], Figures]:
-    """Load by picture and by product id, with each number of clients."""
+    """Load by image and by product id, with each number of clients."""
     print(f"\n{'':12} clients   requests/s    p50 ms    p99 ms   failed", flush=True)
     points: dict[tuple[str, int], Figures] = {}
-    for kind in ("picture", "product"):
+    for kind in ("image", "product"):
         for clients in map(int, shared["clients"].split(",")):
             found = _measured("load", {**shared, "request": kind, "clients": str(clients)})
             points[kind, clients] = found
@@ -154,7 +154,7 @@ def _network(photos: Path, _uri: str, options: dict[str, Any]) -> Figures:
     from lookalike.ingest.pipeline.concurrency import in_parallel
 
     engine = load_engine(options["encoder"], {"device": "auto", "dtype": "auto", "engine": "auto", "batch_size": None})
-    pixels = [engine.encoder.prepare(decode(file.read_bytes())) for file in _pictures(photos)]
+    pixels = [engine.encoder.prepare(decode(file.read_bytes())) for file in _images(photos)]
     size, lanes = engine.batch_size, engine.lanes
     # Whole batches only, the last one filled up from the front.
     batches = [np.stack((pixels + pixels[:size])[start : start + size]) for start in range(0, len(pixels), size)]
@@ -181,11 +181,11 @@ def _search(_photos: Path, uri: str, options: dict[str, Any]) -> Figures:
 
     client = MilvusClient(uri)
     with Store.open(uri, collection=options["collection"]) as store:
-        finder = Finder(store, lambda: None)  # type: ignore[arg-type,return-value]  # no question has a picture
-        pictures: dict[str, list[Any]] = {}
+        finder = Finder(store, lambda: None)  # type: ignore[arg-type,return-value]  # no question has an image
+        images: dict[str, list[Any]] = {}
         for row in store.rows(fields=["product_id", "embedding"]):
-            pictures.setdefault(row["product_id"], []).append(np.asarray(row["embedding"], dtype=np.float32))
-        vectors = {product: mean(embeddings) for product, embeddings in pictures.items()}
+            images.setdefault(row["product_id"], []).append(np.asarray(row["embedding"], dtype=np.float32))
+        vectors = {product: mean(embeddings) for product, embeddings in images.items()}
 
         def bare(product: str, limit: int, fields: Sequence[str]) -> None:
             client.search(
@@ -227,7 +227,7 @@ def _load(photos: Path, _uri: str, options: dict[str, Any]) -> Figures:
 
     Requests are bytes made beforehand, and answers are not parsed: the machine belongs to the service.
     """
-    requests = (_uploads if options["kind"] == "picture" else _questions)(photos, options["address"])
+    requests = (_uploads if options["kind"] == "image" else _questions)(photos, options["address"])
     return asyncio.run(_asked(options["address"], requests, int(options["clients"]), options["seconds"]))
 
 
@@ -264,7 +264,7 @@ async def _answer(reader: asyncio.StreamReader) -> int:
 def _uploads(photos: Path, address: str) -> list[bytes]:
     before = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="upload"\r\n\r\n'.encode()
     after = f"\r\n--{_BOUNDARY}--\r\n".encode()
-    bodies = [before + file.read_bytes() + after for file in _pictures(photos)]
+    bodies = [before + file.read_bytes() + after for file in _images(photos)]
     return [
         _head(f"POST /search HTTP/1.1\r\nContent-Type: {_FORM}\r\nContent-Length: {len(body)}", address) + body
         for body in bodies
@@ -272,11 +272,11 @@ def _uploads(photos: Path, address: str) -> list[bytes]:
 
 
 def _questions(photos: Path, address: str) -> list[bytes]:
-    """By the products that the service itself tells for some pictures: what a layout makes of paths is its business."""
+    """By the products that the service itself tells for some images: what a layout makes of paths is its business."""
     from lookalike.serve.client import Client
 
     with Client(address) as client:
-        products = {hit.product_id for file in _pictures(photos)[::16] for hit in client.search(image=file).hits}
+        products = {hit.product_id for file in _images(photos)[::16] for hit in client.search(image=file).hits}
     return [
         _head(f"GET /products/{quote(product, safe='')}/similar?limit={LIMIT} HTTP/1.1", address)
         for product in sorted(products)
@@ -287,10 +287,10 @@ def _head(lines: str, address: str) -> bytes:
     return f"{lines}\r\nHost: {urlsplit(address).netloc}\r\n\r\n".encode()
 
 
-def _pictures(photos: Path) -> list[Path]:
+def _images(photos: Path) -> list[Path]:
     """Some of a catalogue's JPEGs, from all over it."""
     files = sorted(photos.rglob("*.jpg"))
-    return files[:: max(1, len(files) // _MOST_PICTURES)][:_MOST_PICTURES]
+    return files[:: max(1, len(files) // _MOST_IMAGES)][:_MOST_IMAGES]
 
 
 _PARTS = {"network": _network, "search": _search, "load": _load}

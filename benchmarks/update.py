@@ -1,9 +1,9 @@
-"""What an update costs against a full ingest: no change, new pictures, new prices, removed products.
+"""What an update costs against a full ingest: no change, new images, new prices, removed products.
 
     python benchmarks/update.py [--images 20000] [--uri URI] [--encoder NAME]
 
 Each step is a `lookalike ingest` of its own, timed as a whole: starting Python, opening Milvus, planning, writing.
-The pictures are drawn ones, each made another by bytes after its end.
+The images are drawn ones, each made another by bytes after its end.
 """
 
 import sys
@@ -24,14 +24,14 @@ sys.path[0] = str(Path(__file__).parents[1])
 @click.option("--uri", help="A Milvus server; by default Milvus Lite in a folder of its own.")
 def main(images: int, encoder: str, uri: str | None) -> None:
     """Time each step, and print it beside the full ingest."""
-    from benchmarks.command import ingest, pictures, row, write
+    from benchmarks.command import draw_images, ingest, row, write
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         folder, hundredth = Path(scratch), images // 100
-        drawn = pictures(folder)
+        drawn = draw_images(folder)
         rows = [row(folder, n, next(drawn)) for n in range(images)]
         place = ["--uri", uri or f"{folder}/bench.db", "--collection", "bench_update", "--encoder", encoder]
-        print(f"{images} pictures, {encoder}, {uri or 'Milvus Lite'}")
+        print(f"{images} images, {encoder}, {uri or 'Milvus Lite'}")
 
         def step(name: str) -> None:
             run = ingest(write(folder / "catalogue.jsonl", rows), "--prune", *place)
@@ -47,7 +47,7 @@ def main(images: int, encoder: str, uri: str | None) -> None:
         time.sleep(2)
         step("no change")
         rows += [row(folder, images + n, next(drawn)) for n in range(hundredth)]
-        step("1 % new pictures")
+        step("1 % new images")
         for one in islice(rows, 0, None, 100):
             one["price"] += 1
         step("1 % new prices")

@@ -25,7 +25,7 @@ from lookalike.schema.collection import Fingerprint  # noqa: E402  the path come
 from lookalike.schema.product import ImageRow  # noqa: E402
 
 if TYPE_CHECKING:
-    from lookalike.schema.milvus.connection import Wire
+    from lookalike.schema.milvus.connection import Connection
 
 Rows = list[dict[str, Any]]
 
@@ -40,10 +40,10 @@ _PATIENCE = 1_800
 def main(uri: str, rows: int, batch: int, lanes: int) -> None:
     """Load the same rows by each way, and print how long it took."""
     from benchmarks.drawn import DIM, Catalogue
-    from lookalike.schema.milvus.connection import Wire
-    from lookalike.schema.milvus.create import index_and_load, make_columns
+    from lookalike.schema.milvus.connection import Connection
+    from lookalike.schema.milvus.create import create_columns, create_index_and_load
 
-    wire = Wire.connect(uri, "")
+    wire = Connection.connect(uri, "")
     written = [{field.name: getattr(row, field.name) for field in fields(ImageRow)} for row in Catalogue(rows).rows()]
 
     def upserts(version: str) -> None:
@@ -60,14 +60,14 @@ def main(uri: str, rows: int, batch: int, lanes: int) -> None:
     print(f"{rows} rows, {lanes} at the same time      {'written':>9} {'in the graph':>13}")
     for name, (write, index_first) in ways.items():
         version = f"writing_{time.time_ns()}"
-        make_columns(wire, version, Fingerprint("bench", "none", DIM, "none", "none"))
+        create_columns(wire, version, Fingerprint("bench", "none", DIM, "none", "none"))
         if index_first:
-            index_and_load(wire, version)
+            create_index_and_load(wire, version)
         started = time.perf_counter()
         write(version)
         took = time.perf_counter() - started
         if not index_first:
-            index_and_load(wire, version)
+            create_index_and_load(wire, version)
         _await_graph(wire, version, rows)
         print(f"  {name:40} {took:7.1f} s {time.perf_counter() - started:11.1f} s", flush=True)
         wire.call("drop_collection", version)
@@ -94,7 +94,7 @@ def _imported(state: Any) -> bool:
     return bool(state.state_name == "Completed")
 
 
-def _await_graph(wire: "Wire", version: str, rows: int) -> None:
+def _await_graph(wire: "Connection", version: str, rows: int) -> None:
     def built() -> bool:
         told = wire.call("describe_index", version, "embedding")
         return bool(told["pending_index_rows"] == 0 and told["indexed_rows"] >= rows)

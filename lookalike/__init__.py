@@ -14,13 +14,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Collection",
-    "Deleted",
+    "DeleteResult",
     "Hit",
     "Info",
     "LoadedEncoder",
     "LookalikeError",
-    "Moved",
     "Product",
+    "ReindexResult",
     "Result",
     "Summary",
     "connect",
@@ -30,12 +30,12 @@ __all__ = [
 
 _HOMES = {
     "Collection": "lookalike.api.collection:Collection",
-    "Deleted": "lookalike.ingest.admin.deletion:Deleted",
+    "DeleteResult": "lookalike.ingest.admin.deletion:DeleteResult",
     "Hit": "lookalike.schema.product:Hit",
     "Info": "lookalike.api.results.records:Info",
     "LoadedEncoder": "lookalike.api.encoder:LoadedEncoder",
     "LookalikeError": "lookalike.schema.errors:LookalikeError",
-    "Moved": "lookalike.ingest.admin.reindex:Moved",
+    "ReindexResult": "lookalike.ingest.admin.reindex:ReindexResult",
     "Product": "lookalike.api.results.records:Product",
     "Result": "lookalike.api.results.result:Result",
     "Summary": "lookalike.ingest.reports.report:Summary",
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from lookalike.api.encoder import LoadedEncoder, load_encoder
     from lookalike.api.results.records import Info, Product
     from lookalike.api.results.result import Result
-    from lookalike.ingest.admin.deletion import Deleted
-    from lookalike.ingest.admin.reindex import Moved
+    from lookalike.ingest.admin.deletion import DeleteResult
+    from lookalike.ingest.admin.reindex import ReindexResult
     from lookalike.ingest.reports.report import Summary
     from lookalike.schema import errors
     from lookalike.schema.errors import LookalikeError

@@ -13,7 +13,7 @@ from lookalike.schema.errors import (
     BadQuery,
     BadSettings,
     BadSource,
-    HeldBack,
+    LimitExceeded,
     LookalikeError,
     UnknownProduct,
 )
@@ -72,7 +72,7 @@ class Verbs(click.Group):
 
 
 def _status(error: LookalikeError) -> int:
-    if isinstance(error, HeldBack):
+    if isinstance(error, LimitExceeded):
         return 3
     return 2 if isinstance(error, _ASKED_WRONGLY) else 1
 
@@ -80,9 +80,9 @@ def _status(error: LookalikeError) -> int:
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="lookalike")
 def main() -> None:
-    """Find similar products by picture.
+    """Find similar products by image.
 
-    Fill a collection with `lookalike ingest FOLDER`, ask it with `lookalike search PICTURE`.
+    Fill a collection with `lookalike ingest FOLDER`, ask it with `lookalike search IMAGE`.
     Settings also come from the environment and from `.env`.
     """
     read_env_file()

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, settings
 from milvus_server import milvus_server
 
 from lookalike.encode.encoder import Encoder
-from lookalike.encode.engine import Engine, Model, ReadChanged
+from lookalike.encode.engine import Engine, LazyEngine, ReadChanged
 from lookalike.encode.registry import load_encoder
-from lookalike.ingest.pipeline.existing_rows import Owned
-from lookalike.ingest.pipeline.stages import Pace, Target, ingest
+from lookalike.ingest.pipeline.existing_rows import RowScope
+from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
 from lookalike.ingest.reports.report import Rejection, Report
 from lookalike.ingest.sample import draw_catalogue
 from lookalike.schema.collection import Fingerprint
@@ -152,7 +152,7 @@ def unit(*values: float) -> Vector:
 
 
 def bring(
-    pictures: Iterable[ProductImage | Rejection],
+    images: Iterable[ProductImage | Rejection],
     encoder: Encoder,
     store: Store,
     report: Report | None = None,
@@ -160,10 +160,10 @@ def bring(
     read: "ReadChanged | None" = None,
 ) -> Report:
     """Ingest, as the command does; return the report."""
-    report, items = report or Report(), list(pictures)
+    report, items = report or Report(), list(images)
     source = next((item.source for item in items if isinstance(item, ProductImage)), "test")
-    model = Model(lambda: Engine(encoder, batch_size, lanes=2), read=read)
-    ingest(iter(items), Owned(source), model, Target(store, report), Pace(workers=2))
+    model = LazyEngine(lambda: Engine(encoder, batch_size, lanes=2), read=read)
+    ingest(iter(items), RowScope(source), model, WriteTarget(store, report), PipelineLimits(workers=2))
     return report
 
 
@@ -171,5 +171,5 @@ def a_row(
     reference: str, product_id: str = "p", vector: Vector | None = None, metadata: Metadata | None = None
 ) -> ImageRow:
     """A row, as far as it matters."""
-    picture = ProductImage.named("test", product_id, reference, f"/photos/{reference}", metadata or {})
-    return ImageRow.of(picture, FileState("hash", 1, 2), unit(1) if vector is None else vector)
+    image = ProductImage.named("test", product_id, reference, f"/photos/{reference}", metadata or {})
+    return ImageRow.of(image, FileState("hash", 1, 2), unit(1) if vector is None else vector)

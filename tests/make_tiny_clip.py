@@ -1,6 +1,6 @@
 """Train the CLIP in tests/tiny_clip on coloured shapes with captions: half a minute on a CPU.
 
-It is as small as a CLIP can be and still put words where pictures of them are:
+It is as small as a CLIP can be and still put words where images of them are:
 
     python tests/make_tiny_clip.py
 """
@@ -77,8 +77,8 @@ def main() -> None:
     kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     tokens = words([f"a photo of a {colour} {shape}" for colour, shape in kinds], return_tensors="pt")
     for step in range(STEPS):
-        pictures = [draw(colour, shape, chance) for colour, shape in kinds]
-        pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
+        images = [draw(colour, shape, chance) for colour, shape in kinds]
+        pixels = processor(images=images, return_tensors="pt")["pixel_values"]
         loss = clip(
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],

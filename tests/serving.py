@@ -15,7 +15,7 @@ from lookalike.encode.encoder import Encoder
 from lookalike.encode.engine import Engine
 from lookalike.schema.milvus.store import Store
 from lookalike.serve.app import create_app
-from lookalike.serve.server import IMPATIENT
+from lookalike.serve.server import SERVICE_RETRY
 from lookalike.serve.service import Service
 from lookalike.serve.settings import Keys, Settings
 
@@ -43,7 +43,7 @@ def service_for(
     """A service for the collection of a store, opened anew."""
     return Service.start(
         Settings(keys=Keys.parse(keys), uploads=uploads, **settings),
-        lambda: Store.open(store.uri, collection=store.name, patience=IMPATIENT),
+        lambda: Store.open(store.uri, collection=store.name, patience=SERVICE_RETRY),
         lambda name: Engine(encoder, 16, lanes),
     )
 

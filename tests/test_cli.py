@@ -48,11 +48,11 @@ def test_search_prints_json_ids_or_a_table(shop: Path) -> None:
 
 
 def test_search_reads_standard_input_filters_and_draws(shop: Path, tmp_path: Path) -> None:
-    picture = (shop / "queries" / "red-plain-mug.jpg").read_bytes()
+    image = (shop / "queries" / "red-plain-mug.jpg").read_bytes()
     sheet = tmp_path / "sheet.png"
 
     where = ("--where", "category in bag, hat", "--where", "category != hat")
-    done = lookalike("search", "-", *where, "--format", "ids", "--sheet", sheet, cwd=shop, stdin=picture)
+    done = lookalike("search", "-", *where, "--format", "ids", "--sheet", sheet, cwd=shop, stdin=image)
 
     ids = done.stdout.decode().split()
     assert len(ids) == 8
@@ -98,7 +98,7 @@ def test_a_profile_says_where_the_time_went(shop: Path, tmp_path: Path) -> None:
     spans = [event for event in events if event["ph"] == "X"]
     stored = json.loads(lookalike("info", "--format", "json", cwd=tmp_path).stdout)["images"]
     for stage in ("read", "decode", "resize", "forward", "upsert", "flush"):
-        assert sum(span["args"]["pictures"] for span in spans if span["name"] == stage) == stored, stage
+        assert sum(span["args"]["images"] for span in spans if span["name"] == stage) == stored, stage
     assert all(span["dur"] >= 0 and span["ts"] >= 0 for span in spans)
     named = {event["tid"] for event in events if event["name"] == "thread_name"}
     assert {span["tid"] for span in spans} == named
@@ -123,7 +123,7 @@ def test_the_summary_is_one_json_object_and_the_report_has_every_rejection(tmp_p
     folder.mkdir(parents=True)
     Image.new("RGB", (9, 9)).save(folder / "good.png")
     for n in range(12):
-        (folder / f"bad{n}.jpg").write_text("no picture")
+        (folder / f"bad{n}.jpg").write_text("no image")
 
     arguments = ("photos", *LAYOUT, "--encoder", "pixels", "--format", "json", "--report", "report.jsonl")
     done = lookalike("ingest", *arguments, cwd=tmp_path)
@@ -136,14 +136,14 @@ def test_the_summary_is_one_json_object_and_the_report_has_every_rejection(tmp_p
     assert [line["event"] for line in lines if line["event"] != "rejected"] == ["new"]
     reasons = [line["reason"] for line in lines if line["event"] == "rejected"]
     assert len(reasons) == 12
-    assert all(reason.startswith("not a picture") for reason in reasons)
+    assert all(reason.startswith("not an image") for reason in reasons)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("ingest", "nothing"), "SOURCE 'nothing' cannot be read: No such file"),
-        (("ingest", "."), "holds no pictures"),
+        (("ingest", "."), "holds no images"),
         (("ingest", "a" * 300), "cannot be read"),
         (("ingest", "photos", "--layout", "{image}"), "no {product_id}"),
         (("ingest", "photos", "--layout", "{a}/{b}/{c}/{product_id}"), "does not fit the layout"),
@@ -187,7 +187,7 @@ def test_another_encoder_for_the_same_collection_is_refused(shop: Path, tmp_path
 
 def test_when_nothing_could_be_stored_the_status_says_so(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "bad.jpg").write_text("no picture")
+    (tmp_path / "photos" / "bad.jpg").write_text("no image")
     done = lookalike("ingest", "photos", "--encoder", "pixels", cwd=tmp_path)
     assert done.returncode == 1
     assert b"stored 0, rejected 1" in done.stdout

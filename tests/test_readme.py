@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from serving import until
 
-from lookalike.schema.filters.json import from_json
+from lookalike.schema.filters.json import parse_json_filter
 from lookalike.serve.api.schemas import SearchIn
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +129,7 @@ def test_questions_and_filters_in_the_documentation_are_understood() -> None:
     filters = [json.loads(found) for found in re.findall(r"`(\{.*?\})` *\|", page)]
     assert len(filters) >= 5
     for told in filters:
-        from_json(told)
+        parse_json_filter(told)
 
 
 def test_links_lead_somewhere() -> None:

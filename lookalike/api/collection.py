@@ -13,9 +13,9 @@ from lookalike.api.results.records import Info, Product, read_info, read_product
 from lookalike.api.results.result import Result
 from lookalike.api.runs import RunOptions, SourceOptions, run_ingest, run_reindex
 from lookalike.api.session import Session
-from lookalike.ingest.admin.deletion import Deleted, choose_images, delete_images, find_images
+from lookalike.ingest.admin.deletion import DeleteResult, choose_images, delete_images, find_images
 from lookalike.ingest.admin.parquet import export_rows
-from lookalike.ingest.admin.reindex import Moved
+from lookalike.ingest.admin.reindex import ReindexResult
 from lookalike.ingest.reports.report import Summary
 from lookalike.search.query import Query
 
@@ -152,13 +152,13 @@ class Collection:
         *,
         where: Where | Sequence[Where] | None = None,
         dry_run: bool = False,
-    ) -> Deleted:
+    ) -> DeleteResult:
         """Delete products by id, by a filter, or those of these ids that match the filter.
 
         What its source still has comes back with the next `ingest`. `dry_run` only counts.
 
         >>> shop.delete("red-plain-mug")
-        Deleted(images=3, products=1)
+        DeleteResult(images=3, products=1)
         >>> shop.delete(where="category = mug", dry_run=True).images
         21
         """
@@ -168,7 +168,7 @@ class Collection:
         if rows and not dry_run:
             delete_images(store, list(rows))
             self._session.see_writes()
-        return Deleted(len(rows), len(set(rows.values())))
+        return DeleteResult(len(rows), len(set(rows.values())))
 
     def info(self) -> Info:
         """Count what the collection holds: images, products, metadata fields, sources.
@@ -186,7 +186,7 @@ class Collection:
         max_rejected: int | str = 0,
         report: str | os.PathLike[str] | None = None,
         on_progress: OnProgress | None = None,
-    ) -> Moved:
+    ) -> ReindexResult:
         """Move the collection to another encoder, from the images that it knows, while searches go on.
 
         The version before is kept for `lookalike rollback`. Raises HeldBack, with nothing moved, when more than

@@ -6,7 +6,7 @@ from lookalike.api.collection import Collection
 from lookalike.api.inputs.checks import check_path, check_text
 from lookalike.api.inputs.images import ImageLoader
 from lookalike.api.session import Session
-from lookalike.ingest.job import Place
+from lookalike.ingest.job import CollectionAddress
 from lookalike.schema.settings import DEFAULT_URI, check_collection, check_uri
 
 
@@ -30,5 +30,7 @@ def connect(
     ...     shop.info().products
     64
     """
-    place = Place(check_uri(check_path("uri", uri)), token, check_collection(check_text("collection", collection)))
+    place = CollectionAddress(
+        check_uri(check_path("uri", uri)), token, check_collection(check_text("collection", collection))
+    )
     return Collection(Session(place, encoder, device), ImageLoader(allow_private_urls))

@@ -18,7 +18,7 @@ from lookalike.encode.encoder import Encoder, TextEncoder
 from lookalike.encode.engine import Preparation
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.encode.preprocess import Pixels
-from lookalike.encode.process_tuning import cores
+from lookalike.encode.process_tuning import count_cores
 from lookalike.schema.errors import BadImage, BadQuery
 from lookalike.schema.product import Vectors
 
@@ -31,7 +31,7 @@ _BATCH = 16
 
 
 def load_encoder(
-    name: str = models.DEFAULT,
+    name: str = models.DEFAULT_ENCODER,
     *,
     device: str = "auto",
     dtype: str = "auto",
@@ -112,7 +112,7 @@ class LoadedEncoder:
         """
         encoder = self._encoder
         if not isinstance(encoder, TextEncoder):
-            raise BadQuery(f"{self.name!r} has no text tower; {models.WITH_WORDS!r} has one")
+            raise BadQuery(f"{self.name!r} has no text tower; {models.TEXT_ENCODER!r} has one")
         several = [texts] if isinstance(texts, str) else texts
         if not isinstance(several, Iterable):
             raise wrong_type("the argument texts", texts, "str or an iterable of str")
@@ -121,7 +121,7 @@ class LoadedEncoder:
 
     def _encode_all(self, images: Iterator[tuple[str, object]]) -> Vectors:
         prepare = partial(self._prepare, budget=PixelBudget(MAX_PIXELS))
-        with ThreadPoolExecutor(cores()) as pool:
+        with ThreadPoolExecutor(count_cores()) as pool:
             return self._join(
                 self._encoder.encode_images(np.stack(list(pool.map(prepare, batch)))) for batch in _batches(images)
             )

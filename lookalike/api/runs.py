@@ -6,20 +6,20 @@ from pathlib import Path
 
 from lookalike.api.session import Session
 from lookalike.encode.decode import MAX_PIXELS
-from lookalike.encode.engine import Model, ReadChanged
-from lookalike.encode.fetch.limits import PER_HOST
-from lookalike.encode.process_tuning import cores
-from lookalike.ingest.admin.reindex import Moved, reindex
-from lookalike.ingest.job import Job, Source, dry_run, run
-from lookalike.ingest.pipeline.prune import Pruning
-from lookalike.ingest.pipeline.stages import Pace
+from lookalike.encode.engine import LazyEngine, ReadChanged
+from lookalike.encode.fetch.limits import MAX_PER_HOST
+from lookalike.encode.process_tuning import count_cores
+from lookalike.ingest.admin.reindex import ReindexResult, reindex
+from lookalike.ingest.job import ImageSource, Job, dry_run, run
+from lookalike.ingest.pipeline.prune import PruneOptions
+from lookalike.ingest.pipeline.stages import PipelineLimits
 from lookalike.ingest.reports.report import Report, Summary
-from lookalike.ingest.run_lock import only_run
+from lookalike.ingest.run_lock import run_lock
 from lookalike.ingest.sources.files import image_reader
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.open import first_product, open_source
-from lookalike.ingest.threshold import Share
-from lookalike.schema.metadata import Fields, parse_fields
+from lookalike.ingest.threshold import Threshold
+from lookalike.schema.metadata import ColumnTypes, parse_column_types
 from lookalike.schema.milvus.versions import Versions
 
 
@@ -49,14 +49,14 @@ class RunOptions:
         return Report(self.report, self.on_progress or (lambda done: None))
 
     @property
-    def pace(self) -> Pace:
+    def pace(self) -> PipelineLimits:
         """How much is under way at once."""
-        return Pace(cores(), MAX_PIXELS, fetches=PER_HOST)
+        return PipelineLimits(count_cores(), MAX_PIXELS, fetches=MAX_PER_HOST)
 
     @property
     def read(self) -> ReadChanged:
         """What reads the images of the source."""
-        return image_reader(allow_private=self.allow_private_urls, per_host=PER_HOST).read_changed
+        return image_reader(allow_private=self.allow_private_urls, per_host=MAX_PER_HOST).read_changed
 
 
 def run_ingest(session: Session, source: SourceOptions, options: RunOptions, *, is_dry: bool) -> Summary:
@@ -70,15 +70,15 @@ def run_ingest(session: Session, source: SourceOptions, options: RunOptions, *, 
     return summary
 
 
-def run_reindex(session: Session, encoder: str, options: RunOptions) -> Moved:
+def run_reindex(session: Session, encoder: str, options: RunOptions) -> ReindexResult:
     """Move the collection to another encoder. Raises what ingest.reindex.reindex raises."""
-    place, most_missing = session.place, Share(str(options.max_rejected))
+    place, most_missing = session.place, Threshold(str(options.max_rejected))
     with (
         Versions(place.uri, token=place.token, collection=place.collection) as versions,
-        only_run(place.uri, place.collection, "reindex"),
+        run_lock(place.uri, place.collection, "reindex"),
         options.open_report() as report,
     ):
-        model = Model(lambda: session.load_engine(encoder), read=options.read)
+        model = LazyEngine(lambda: session.load_engine(encoder), read=options.read)
         moved = reindex(versions, model, report, options.pace, most_missing)
     session.encoder = encoder
     session.see_writes()
@@ -86,8 +86,8 @@ def run_reindex(session: Session, encoder: str, options: RunOptions) -> Moved:
 
 
 def _job(session: Session, source: SourceOptions, options: RunOptions) -> Job:
-    fields = parse_fields(f"{name}:{kind}" for name, kind in source.fields.items())
-    pruning = Pruning(Share(str(options.max_removals))) if options.prune else None
+    fields = parse_column_types(f"{name}:{kind}" for name, kind in source.fields.items())
+    pruning = PruneOptions(Threshold(str(options.max_removals))) if options.prune else None
     return Job(
         source=_open(source, fields, is_empty_meant=pruning is not None and pruning.most.everything),
         place=session.place,
@@ -96,12 +96,12 @@ def _job(session: Session, source: SourceOptions, options: RunOptions) -> Job:
         pace=options.pace,
         fields=fields,
         pruning=pruning,
-        max_rejected=None if options.max_rejected is None else Share(str(options.max_rejected)),
+        max_rejected=None if options.max_rejected is None else Threshold(str(options.max_rejected)),
         read=options.read,
     )
 
 
-def _open(options: SourceOptions, fields: Fields, *, is_empty_meant: bool) -> Source:
+def _open(options: SourceOptions, fields: ColumnTypes, *, is_empty_meant: bool) -> ImageSource:
     """Open a source; a folder without images ends here, before a collection is made."""
     source = open_source(options.path, options.layout, options.name, fields)
     if isinstance(source, FolderSource) and not is_empty_meant:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, cast
 
 from lookalike.encode.encoder import Encoder
 from lookalike.encode.engine import Engine
-from lookalike.encode.process_tuning import MOST_LANES, cores
+from lookalike.encode.process_tuning import MAX_PARALLEL_BATCHES, count_cores
 from lookalike.encode.registry import load_encoder
-from lookalike.ingest.job import Place
+from lookalike.ingest.job import CollectionAddress
 from lookalike.schema.errors import BadQuery
 from lookalike.schema.milvus.store import Store
 from lookalike.search.finder import Finder
@@ -30,7 +30,7 @@ class Session:
     `encoder` is a name, hub id or directory; None is the collection's own.
     """
 
-    def __init__(self, place: Place, encoder: str | None, device: str) -> None:
+    def __init__(self, place: CollectionAddress, encoder: str | None, device: str) -> None:
         self.place = place
         self.encoder = encoder
         self._device = device
@@ -100,7 +100,7 @@ class Session:
 
 
 def _load_engine(name: str, device: str) -> Engine:
-    lanes = min(cores(), MOST_LANES)
+    lanes = min(count_cores(), MAX_PARALLEL_BATCHES)
     encoder = load_encoder(name, device=device, engine="auto", lanes=lanes)
     # Only torch's encoders have one; an import of torch just to ask by their type takes seconds.
     placed = getattr(encoder, "device", None)
@@ -110,7 +110,7 @@ def _load_engine(name: str, device: str) -> Engine:
 
 
 def _on_gpu(encoder: "TorchEncoder") -> Engine:
-    from lookalike.encode.backends.batch_size import batch_for
-    from lookalike.encode.backends.device import GPU_LANES
+    from lookalike.encode.backends.batch_size import choose_batch_size
+    from lookalike.encode.backends.device import GPU_PARALLEL_BATCHES
 
-    return Engine(encoder, batch_for(encoder, GPU_LANES, lambda _: None), GPU_LANES)
+    return Engine(encoder, choose_batch_size(encoder, GPU_PARALLEL_BATCHES, lambda _: None), GPU_PARALLEL_BATCHES)

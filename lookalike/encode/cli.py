@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from lookalike.encode.registry import DEFAULT, KNOWN, KnownEncoder
+from lookalike.encode.registry import DEFAULT_ENCODER, REGISTRY, RegisteredEncoder
 from lookalike.schema.output import format_option, print_table
 
 
@@ -13,7 +13,7 @@ from lookalike.schema.output import format_option, print_table
 @format_option("table", "json")
 def encoders(output: str) -> None:
     """List the encoders, and whether their weights are on this machine."""
-    rows = [{**asdict(known), "state": _state(known), "default": known.name == DEFAULT} for known in KNOWN]
+    rows = [{**asdict(known), "state": _state(known), "default": known.name == DEFAULT_ENCODER} for known in REGISTRY]
     if output == "json":
         click.echo(json.dumps(rows))
         return
@@ -24,7 +24,7 @@ def encoders(output: str) -> None:
     click.echo("Also any model hub id or directory that transformers' AutoModel loads: --encoder facebook/dinov2-small")
 
 
-def _state(known: KnownEncoder) -> str:
+def _state(known: RegisteredEncoder) -> str:
     if known.checkpoint is None:
         return "installed"
     from huggingface_hub import try_to_load_from_cache

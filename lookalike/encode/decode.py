@@ -1,4 +1,4 @@
-"""From the bytes of a picture to RGB pixels, whatever the picture is and however broken."""
+"""From the bytes of an image to RGB pixels, whatever the image is and however broken."""
 
 import io
 import warnings
@@ -17,9 +17,9 @@ MAX_BYTES = 256 * 2**20
 """The largest file that is read."""
 
 MAX_PIXELS = 64_000_000
-"""The largest picture that is decoded, width times height: a few kilobytes can unpack to any size."""
+"""The largest image that is decoded, width times height: a few kilobytes can unpack to any size."""
 
-MOST_PIXELS = 178_956_970
+PIXEL_CEILING = 178_956_970
 """Where Pillow gives up, whatever limit is asked for."""
 
 _REDUCED = 2
@@ -35,21 +35,21 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Pillow warns of large pictures; we refuse them, at a lower limit.
+# Pillow warns of large images; we refuse them, at a lower limit.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode a picture to RGB, upright, on white where it is transparent; the first frame of an animation.
+    """Decode an image to RGB, upright, on white where it is transparent; the first frame of an animation.
 
-    Raises BadImage with the reason when the bytes are no picture, are cut short, or unpack to more than
+    Raises BadImage with the reason when the bytes are no image, are cut short, or unpack to more than
     `max_pixels` pixels.
     """
-    return unpack(open_picture(content, max_pixels))
+    return load_rgb(open_image(content, max_pixels))
 
 
-def open_picture(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read a picture's header, which knows its size; raises BadImage as `decode` does."""
+def open_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read an image's header, which knows its size; raises BadImage as `decode` does."""
     if not content:
         raise BadImage("the file is empty")
     with _broken_is_bad(max_pixels):
@@ -59,7 +59,7 @@ def open_picture(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     return image
 
 
-def reduce(image: Image.Image, edge: int | None) -> Image.Image:
+def reduce_on_decode(image: Image.Image, edge: int | None) -> Image.Image:
     """Have a JPEG decoded at a half, a quarter or an eighth of its size, for a network that sees `edge` pixels of it.
 
     Twice as many are left, so that vectors hardly change: a cosine of .9995 on average and .999 at worst, on collages
@@ -72,8 +72,8 @@ def reduce(image: Image.Image, edge: int | None) -> Image.Image:
     return image
 
 
-def unpack(image: Image.Image) -> Image.Image:
-    """Decode an opened picture; raises BadImage as `decode` does."""
+def load_rgb(image: Image.Image) -> Image.Image:
+    """Decode an opened image; raises BadImage as `decode` does."""
     with _broken_is_bad():
         return _rgb(_upright(image))
 
@@ -83,20 +83,20 @@ def _broken_is_bad(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
     try:
         yield
     except Image.DecompressionBombError as error:
-        limit = min(max_pixels, MOST_PIXELS)
+        limit = min(max_pixels, PIXEL_CEILING)
         raise BadImage(f"it has more than {limit} pixels, the limit; make it smaller") from error
     except UnidentifiedImageError as error:
-        raise BadImage(f"not a picture that can be read ({', '.join(FORMATS)})") from error
+        raise BadImage(f"not an image that can be read ({', '.join(FORMATS)})") from error
     # Pillow's decoders raise whatever the code of their format happens to raise on broken input.
     except Exception as error:
-        raise BadImage(f"the picture is broken: {error or type(error).__name__}") from error
+        raise BadImage(f"the image is broken: {error or type(error).__name__}") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
         turn = _UPRIGHT.get(image.getexif().get(_EXIF_ORIENTATION, 1))
-    # A picture is no worse for broken EXIF data.
+    # An image is no worse for broken EXIF data.
     except Exception:  # noqa: BLE001
         turn = None
     return image if turn is None else image.transpose(turn)

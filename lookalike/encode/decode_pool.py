@@ -1,7 +1,7 @@
 """Decoding in processes, where threads would wait for Python's lock: `python -m lookalike.encode.decode_pool FD`.
 
-A thread of this process hands over the bytes of a picture and gets its pixels back, both without the lock. A process
-that dies of a picture takes no other one with it.
+A thread of this process hands over the bytes of an image and gets its pixels back, both without the lock. A process
+that dies of an image takes no other one with it.
 """
 
 import os
@@ -16,7 +16,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from lookalike.encode.decode import open_picture, reduce, unpack
+from lookalike.encode.decode import load_rgb, open_image, reduce_on_decode
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.encode.preprocess import Pixels, Preprocessing
 from lookalike.schema.errors import BadImage, EncoderUnavailable
@@ -24,19 +24,19 @@ from lookalike.schema.errors import BadImage, EncoderUnavailable
 _LENGTH = struct.Struct("<q")
 _ANSWER = struct.Struct("<cq")
 _PIXELS, _BAD, _LARGE = b"p", b"b", b"l"
-"""What an answer is: so many bytes of pixels, or of a reason, or a picture of so many pixels, which waits."""
+"""What an answer is: so many bytes of pixels, or of a reason, or an image of so many pixels, which waits."""
 
 _GO = b"!"
 _ATTEMPTS = 2
 _MOST_LOST = 3
-"""So many pictures one after the other that processes died of are no pictures' fault."""
+"""So many images one after the other that processes died of are no images' fault."""
 
 
-class Decoders:
-    """Processes that decode and prepare pictures; called by as many threads.
+class DecodePool:
+    """Processes that decode and prepare images; called by as many threads.
 
-    Each is started by the first picture that needs it, and ends with this process, however that ends. It may decode
-    pictures of its part of `most` pixels as it likes; larger ones wait for the caller's budget. So at most twice as
+    Each is started by the first image that needs it, and ends with this process, however that ends. It may decode
+    images of its part of `most` pixels as it likes; larger ones wait for the caller's budget. So at most twice as
     many pixels are decoded at the same time.
     """
 
@@ -49,7 +49,7 @@ class Decoders:
             self._free.put(child)
 
     def __call__(self, content: bytes, budget: PixelBudget) -> Pixels:
-        """Decode one picture and prepare it: uint8 (height, width, 3).
+        """Decode one image and prepare it: uint8 (height, width, 3).
 
         Raises BadImage, and EncoderUnavailable where no process can be had, or all of them die.
         """
@@ -65,7 +65,7 @@ class Decoders:
         return [child.process.pid for child in self._children if child.process]
 
     def close(self) -> None:
-        """End the processes; a further picture starts them again."""
+        """End the processes; a further image starts them again."""
         for child in self._children:
             child.end()
 
@@ -96,7 +96,7 @@ class _Child:
         self.died_of = ""
 
     def decode(self, content: bytes, budget: PixelBudget, pixels: Pixels) -> None:
-        """Decode a picture into `pixels`. Raises BadImage, EncoderUnavailable, and ConnectionError when it has died."""
+        """Decode an image into `pixels`. Raises BadImage, EncoderUnavailable, and ConnectionError when it has died."""
         try:
             connection = self._connection if self.process else self._start()
             _send(connection, content)
@@ -108,7 +108,7 @@ class _Child:
             reason = _received(connection, number).decode() if kind == _BAD else None
             if reason is None:
                 _fill(connection, pixels.data.cast("B"))
-        # Whatever it is, the next picture must not get the rest of this one's answer.
+        # Whatever it is, the next image must not get the rest of this one's answer.
         except BaseException:
             self.end()
             raise
@@ -116,14 +116,14 @@ class _Child:
             raise BadImage(reason)
 
     def end(self) -> None:
-        """End the process; the next picture starts another one."""
+        """End the process; the next image starts another one."""
         process, self.process = self.process, None
         if process:
             self._connection.close()
             self.died_of = _fate(process.wait())
 
     def _start(self) -> socket.socket:
-        """Start it, and wait until it is ready. Raises EncoderUnavailable: that is no picture's fault."""
+        """Start it, and wait until it is ready. Raises EncoderUnavailable: that is no image's fault."""
         try:
             self._connection, theirs = socket.socketpair()
             with theirs:
@@ -155,11 +155,11 @@ def serve(connection: socket.socket) -> None:
     while True:
         content = _message(connection)
         try:
-            image = reduce(open_picture(content, most), prepare.edge)
+            image = reduce_on_decode(open_image(content, most), prepare.edge)
             if image.width * image.height > share:
                 connection.sendall(_ANSWER.pack(_LARGE, image.width * image.height))
                 _received(connection, len(_GO))
-            pixels = prepare(unpack(image))
+            pixels = prepare(load_rgb(image))
         except BadImage as error:
             reason = str(error).encode(errors="replace")
             connection.sendall(_ANSWER.pack(_BAD, len(reason)) + reason)

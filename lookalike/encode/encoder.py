@@ -11,7 +11,7 @@ from lookalike.schema.product import Vectors
 
 
 class Encoder(Protocol):
-    """From pictures to unit vectors: `prepare` one at a time on any thread, then `encode_images` in batches."""
+    """From images to unit vectors: `prepare` one at a time on any thread, then `encode_images` in batches."""
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -23,25 +23,25 @@ class Encoder(Protocol):
 
     @property
     def edge(self) -> int | None:
-        """To how many pixels the shorter edge of a picture is brought; None where that is not known."""
+        """To how many pixels the shorter edge of an image is brought; None where that is not known."""
 
     def prepare(self, image: Image.Image) -> Pixels:
-        """Resize and crop one RGB picture as the network wants it; safe to call from several threads."""
+        """Resize and crop one RGB image as the network wants it; safe to call from several threads."""
 
     def encode_images(self, batch: Pixels) -> Vectors:
-        """Encode prepared pictures, stacked: (n, …) to float32 (n, dim) of unit length."""
+        """Encode prepared images, stacked: (n, …) to float32 (n, dim) of unit length."""
 
 
 @runtime_checkable
 class TextEncoder(Encoder, Protocol):
-    """An encoder that puts words where pictures of them are."""
+    """An encoder that puts words where images of them are."""
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Encode texts: float32 (n, dim) of unit length."""
 
 
 class PreparingEncoder:
-    """What the encoders share: pictures are prepared by `prepare_image`, whichever network takes them."""
+    """What the encoders share: images are prepared by `prepare_image`, whichever network takes them."""
 
     def __init__(self, prepare_image: Prepare, fingerprint: Fingerprint) -> None:
         self.prepare_image = prepare_image
@@ -54,9 +54,9 @@ class PreparingEncoder:
 
     @property
     def edge(self) -> int | None:
-        """To how many pixels the shorter edge of a picture is brought; None where that is not known."""
+        """To how many pixels the shorter edge of an image is brought; None where that is not known."""
         return self.prepare_image.edge if isinstance(self.prepare_image, Preprocessing) else None
 
     def prepare(self, image: Image.Image) -> Pixels:
-        """Resize and crop one RGB picture as the network wants it; safe to call from several threads."""
+        """Resize and crop one RGB image as the network wants it; safe to call from several threads."""
         return self.prepare_image(image)

@@ -1,4 +1,4 @@
-"""What encodes the pictures of a run, loaded when the first one needs it; a run without new pictures loads nothing."""
+"""What encodes the images of a run, loaded when the first one needs it; a run without new images loads nothing."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 import numpy as np
 
-from lookalike.encode.decode import open_picture, reduce, unpack
+from lookalike.encode.decode import load_rgb, open_image, reduce_on_decode
 from lookalike.encode.encoder import Encoder
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.encode.preprocess import Pixels, Prepare
-from lookalike.encode.profile import Profile, spent
+from lookalike.encode.profile import Profile, timed
 from lookalike.ingest.sources.files import image_reader
 from lookalike.schema.collection import Fingerprint
 from lookalike.schema.product import FileState, Vectors
@@ -19,21 +19,21 @@ from lookalike.schema.product import FileState, Vectors
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-    from lookalike.encode.decode_pool import Decoders
+    from lookalike.encode.decode_pool import DecodePool
 
 Content: TypeAlias = "bytes | ObjectRef"
-"""The bytes of a picture; on Ray, where they are."""
+"""The bytes of an image; on Ray, where they are."""
 
 Prepared: TypeAlias = "Pixels | ObjectRef"
-"""A picture that is ready for the network; on Ray, where it is."""
+"""An image that is ready for the network; on Ray, where it is."""
 
 
 ReadChanged: TypeAlias = "Callable[[str, FileState | None], tuple[Content, FileState] | None]"
 """Reads an image, unless it is known and a web server says that it has not changed: then None. Raises BadImage."""
 
 
-class AnyEngine(Protocol):
-    """What prepares and encodes pictures, in this process or in others; called from many threads at once."""
+class EncodingEngine(Protocol):
+    """What prepares and encodes images, in this process or in others; called from many threads at once."""
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -41,44 +41,44 @@ class AnyEngine(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """How many pictures make a batch."""
+        """How many images make a batch."""
 
     @property
     def lanes(self) -> int:
         """How many batches it works on at the same time."""
 
     def prepare(self, content: Content, budget: PixelBudget, profile: Profile | None) -> Prepared:
-        """Decode one picture and bring it to what the network wants. Raises BadImage."""
+        """Decode one image and bring it to what the network wants. Raises BadImage."""
 
-    def encode(self, pictures: Sequence[Prepared]) -> Vectors:
-        """Encode prepared pictures: float32 (n, dim) of unit length."""
+    def encode(self, images: Sequence[Prepared]) -> Vectors:
+        """Encode prepared images: float32 (n, dim) of unit length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """How pictures are prepared for a network, without the network: see Encoder."""
+    """How images are prepared for a network, without the network: see Encoder."""
 
     edge: int | None
     prepare: Prepare
 
     def __call__(self, content: bytes, budget: PixelBudget, profile: Profile | None = None) -> Pixels:
-        """Decode one picture, as soon as the budget has room for it, and prepare it. Raises BadImage."""
-        image = reduce(open_picture(content, budget.most), self.edge)
+        """Decode one image, as soon as the budget has room for it, and prepare it. Raises BadImage."""
+        image = reduce_on_decode(open_image(content, budget.most), self.edge)
         with budget.take(image.width * image.height):
-            with spent(profile, "decode"):
-                image = unpack(image)
-            with spent(profile, "resize"):
+            with timed(profile, "decode"):
+                image = load_rgb(image)
+            with timed(profile, "resize"):
                 return self.prepare(image)
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A loaded encoder; how many pictures make a batch, and how many batches it works on at the same time."""
+    """A loaded encoder; how many images make a batch, and how many batches it works on at the same time."""
 
     encoder: Encoder
     batch_size: int = 32
     lanes: int = 1
-    decoders: "Decoders | None" = None
+    decoders: "DecodePool | None" = None
     """Processes that decode, and end with this one; without them, it is done by the thread that asks for it."""
 
     @property
@@ -87,23 +87,23 @@ class Engine:
         return self.encoder.fingerprint
 
     def prepare(self, content: Content, budget: PixelBudget, profile: Profile | None) -> Pixels:
-        """Prepare one picture on this thread, or in a process beside it: then decode and resize are one."""
+        """Prepare one image on this thread, or in a process beside it: then decode and resize are one."""
         if self.decoders is not None:
-            with spent(profile, "decode"):
+            with timed(profile, "decode"):
                 return self.decoders(cast("bytes", content), budget)
         return Preparation(self.encoder.edge, self.encoder.prepare)(content, budget, profile)
 
-    def encode(self, pictures: Sequence[Prepared]) -> Vectors:
+    def encode(self, images: Sequence[Prepared]) -> Vectors:
         """Encode on this thread."""
-        return self.encoder.encode_images(np.stack(pictures))
+        return self.encoder.encode_images(np.stack(images))
 
 
-class Model:
+class LazyEngine:
     """An engine that is loaded once, by whichever thread needs it first; `read` brings the bytes of an image."""
 
     def __init__(
         self,
-        load: Callable[[], AnyEngine],
+        load: Callable[[], EncodingEngine],
         profile: Profile | None = None,
         read: "ReadChanged | None" = None,
     ) -> None:
@@ -111,10 +111,10 @@ class Model:
         self._profile = profile
         self._read = read or image_reader().read_changed
         self._loading = threading.Lock()
-        self._engine: AnyEngine | None = None
+        self._engine: EncodingEngine | None = None
 
     @property
-    def engine(self) -> AnyEngine:
+    def engine(self) -> EncodingEngine:
         """Load it. Raises EncoderUnavailable, EncoderMismatch."""
         with self._loading:
             if self._engine is None:
@@ -128,20 +128,20 @@ class Model:
 
     def read_changed(self, image: str, known: FileState | None) -> tuple[Content, FileState] | None:
         """Read an image; None when it is on the web, and its server says that it is the one known. Raises BadImage."""
-        with spent(self._profile, "read"):
+        with timed(self._profile, "read"):
             return self._read(image, known)
 
     def prepare(self, content: Content, budget: PixelBudget) -> Prepared:
-        """Decode one picture and bring it to what the network wants. Raises BadImage."""
+        """Decode one image and bring it to what the network wants. Raises BadImage."""
         return self.engine.prepare(content, budget, self._profile)
 
-    def encode(self, pictures: Sequence[Prepared]) -> Vectors:
-        """Encode prepared pictures: shape (n, dim), unit length. Waits while as many batches as fit are under way."""
+    def encode(self, images: Sequence[Prepared]) -> Vectors:
+        """Encode prepared images: shape (n, dim), unit length. Waits while as many batches as fit are under way."""
         engine = self.engine
-        with spent(self._profile, "wait", len(pictures)):
+        with timed(self._profile, "wait", len(images)):
             self._lanes.acquire()
         try:
-            with spent(self._profile, "forward", len(pictures)):
-                return engine.encode(pictures)
+            with timed(self._profile, "forward", len(images)):
+                return engine.encode(images)
         finally:
             self._lanes.release()

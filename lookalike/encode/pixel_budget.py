@@ -1,4 +1,4 @@
-"""A bound on the memory of pictures that are decoded at the same time."""
+"""A bound on the memory of images that are decoded at the same time."""
 
 import threading
 from collections.abc import Iterator
@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 
 class PixelBudget:
-    """Lets threads decode at the same time as long as their pictures together have at most `most` pixels.
+    """Lets threads decode at the same time as long as their images together have at most `most` pixels.
 
-    A larger picture waits until it is alone: memory is bounded by the budget, not by threads times large pictures.
+    A larger image waits until it is alone: memory is bounded by the budget, not by threads times large images.
     """
 
     def __init__(self, most: int) -> None:

@@ -1,7 +1,7 @@
-"""From RGB pictures to the pixels that a network was trained on: resize and crop in one step.
+"""From RGB images to the pixels that a network was trained on: resize and crop in one step.
 
-A model's own processor resizes the whole picture and then cuts the middle out. Here only the middle is resized,
-to the same pixels, which also keeps a 20,000×1 picture from becoming 4,480,000×224 on the way.
+A model's own processor resizes the whole image and then cuts the middle out. Here only the middle is resized,
+to the same pixels, which also keeps a 20,000×1 image from becoming 4,480,000×224 on the way.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 Pixels = npt.NDArray[Any]
-"""One prepared picture, uint8 of shape (height, width, 3), or a batch of them, (n, height, width, 3)."""
+"""One prepared image, uint8 of shape (height, width, 3), or a batch of them, (n, height, width, 3)."""
 
 Prepare = Callable[[Image.Image], Pixels]
 
@@ -35,13 +35,13 @@ class Preprocessing:
     std: Triple
 
     def __call__(self, image: Image.Image) -> Pixels:
-        """Prepare one RGB picture: uint8, shape (height, width, 3)."""
+        """Prepare one RGB image: uint8, shape (height, width, 3)."""
         box = self._middle(self.shortest, *image.size) if self.shortest else None
         return np.asarray(image.resize((self.width, self.height), self.resample, box=box))
 
     @property
     def edge(self) -> int:
-        """To how many pixels the shorter edge of a picture is brought, at most."""
+        """To how many pixels the shorter edge of an image is brought, at most."""
         return self.shortest or max(self.height, self.width)
 
     def describe(self) -> str:
@@ -53,13 +53,13 @@ class Preprocessing:
         )
 
     def _middle(self, shortest: int, width: int, height: int) -> tuple[float, float, float, float]:
-        """The part of a picture that is left after resizing it to `shortest` and cropping its middle."""
+        """The part of an image that is left after resizing it to `shortest` and cropping its middle."""
         # Processors round the longer side down, and the crop's corner too.
         scaled_width = shortest if width <= height else int(shortest * width / height)
         scaled_height = shortest if height <= width else int(shortest * height / width)
         left, top = (scaled_width - self.width) // 2, (scaled_height - self.height) // 2
         across, down = width / scaled_width, height / scaled_height
-        # Rounding may put an edge a billionth of a pixel outside the picture, which Pillow refuses.
+        # Rounding may put an edge a billionth of a pixel outside the image, which Pillow refuses.
         right = min((left + self.width) * across, float(width))
         bottom = min((top + self.height) * down, float(height))
         return left * across, top * down, right, bottom

@@ -5,8 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-MOST_LANES = 8
-"""Batches that are in the network at once: each holds the activations of its pictures."""
+MAX_PARALLEL_BATCHES = 8
+"""Batches that are in the network at once: each holds the activations of its images."""
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
@@ -30,13 +30,13 @@ def keep_freed_memory() -> None:
     mallopt(_ARENA_MAX, 1)
 
 
-def cores() -> int:
+def count_cores() -> int:
     """How many cores this process may use; in a container, as many as its share of the time makes."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(there, quota(Path("/sys/fs/cgroup/cpu.max")) or there)
+    return min(there, cpu_quota(Path("/sys/fs/cgroup/cpu.max")) or there)
 
 
-def quota(told: Path) -> int | None:
+def cpu_quota(told: Path) -> int | None:
     """How many cores make the time that a control group (version 2) may use; None without a limit."""
     try:
         most, period = told.read_text().split()

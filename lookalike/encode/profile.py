@@ -13,14 +13,14 @@ from types import TracebackType
 from lookalike.schema.errors import BadSettings
 
 STAGES = ("read", "decode", "resize", "wait", "forward", "upsert", "flush")
-"""In the order in which a picture meets them; `wait` is for the network to be free."""
+"""In the order in which an image meets them; `wait` is for the network to be free."""
 
 
 @dataclass(slots=True)
 class Stage:
     """What was spent on a stage: in all, over all threads, and for how long at least one thread was at it."""
 
-    pictures: int = 0
+    images: int = 0
     seconds: float = 0.0
     busy: float = 0.0
     _active: int = 0
@@ -32,9 +32,9 @@ class Stage:
             self._since = now
         self._active += 1
 
-    def end(self, started: float, now: float, pictures: int) -> None:
-        """A thread has done some pictures."""
-        self.pictures += pictures
+    def end(self, started: float, now: float, images: int) -> None:
+        """A thread has done some images."""
+        self.images += images
         self.seconds += now - started
         self._active -= 1
         if not self._active:
@@ -67,7 +67,7 @@ class Profile:
         return time.perf_counter() - self._began
 
     @contextmanager
-    def span(self, stage: str, pictures: int = 1) -> Iterator[None]:
+    def span(self, stage: str, images: int = 1) -> Iterator[None]:
         """Measure what is done within it."""
         measured, started = self.stages[stage], time.perf_counter()
         with self._lock:
@@ -77,10 +77,10 @@ class Profile:
         finally:
             ended = time.perf_counter()
             with self._lock:
-                measured.end(started, ended, pictures)
+                measured.end(started, ended, images)
                 thread = self._thread()
-                spent = {"ts": round((started - self._began) * 1e6), "dur": round((ended - started) * 1e6)}
-                self._write({"name": stage, "ph": "X", "tid": thread, **spent, "args": {"pictures": pictures}})
+                timed = {"ts": round((started - self._began) * 1e6), "dur": round((ended - started) * 1e6)}
+                self._write({"name": stage, "ph": "X", "tid": thread, **timed, "args": {"images": images}})
 
     def _thread(self) -> int:
         """A small number for this thread, in the order in which they come."""
@@ -117,6 +117,6 @@ class Profile:
             raise BadSettings(f"the run is done, but --profile {self._file.name!r} not written to its end ({reason})")
 
 
-def spent(profile: Profile | None, stage: str, pictures: int = 1) -> AbstractContextManager[None]:
+def timed(profile: Profile | None, stage: str, images: int = 1) -> AbstractContextManager[None]:
     """Measure a span where a profile is wanted."""
-    return nullcontext() if profile is None else profile.span(stage, pictures)
+    return nullcontext() if profile is None else profile.span(stage, images)

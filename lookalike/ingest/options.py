@@ -1,4 +1,4 @@
-"""Options that the commands share which encode pictures, and the engine that is made of them."""
+"""Options that the commands share which encode images, and the engine that is made of them."""
 
 import os
 from collections.abc import Callable
@@ -8,34 +8,34 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from lookalike.encode.decode import MAX_PIXELS, MOST_PIXELS
-from lookalike.encode.fetch.limits import PER_HOST
-from lookalike.encode.process_tuning import MOST_LANES, cores
+from lookalike.encode.decode import MAX_PIXELS, PIXEL_CEILING
+from lookalike.encode.fetch.limits import MAX_PER_HOST
+from lookalike.encode.process_tuning import MAX_PARALLEL_BATCHES, count_cores
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.output import format_option
-from lookalike.schema.settings import HERE, encoder_options, setting
+from lookalike.schema.settings import LOCAL_ENGINES, encoder_options, setting
 
 if TYPE_CHECKING:
     from lookalike.encode.backends.torch import TorchEncoder
-    from lookalike.encode.decode_pool import Decoders
+    from lookalike.encode.decode_pool import DecodePool
     from lookalike.encode.encoder import Encoder
     from lookalike.encode.engine import Engine
-    from lookalike.ingest.run_lock import Stop
+    from lookalike.ingest.run_lock import Shutdown
     from lookalike.ingest.sources.files import ImageReader
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _THREADS_SUFFICE = 4
-"""More than so many threads wait for each other: a small picture needs Python's lock for a fifth of its time."""
+"""More than so many threads wait for each other: a small image needs Python's lock for a fifth of its time."""
 
 _MOST_PROCESSES = 16
-"""Each takes 30 MB, and what its largest picture does."""
+"""Each takes 30 MB, and what its largest image does."""
 
 _USUAL = 16
-"""Pictures in a batch where nothing is measured."""
+"""Images in a batch where nothing is measured."""
 
 
-def engine_options(command: Command, engines: tuple[str, ...] = HERE) -> Command:
+def engine_options(command: Command, engines: tuple[str, ...] = LOCAL_ENGINES) -> Command:
     """Add --batch-size, --num-workers, --decode-processes, --max-pixels, --device and --dtype."""
     processes = setting(
         "--decode-processes",
@@ -48,13 +48,13 @@ def engine_options(command: Command, engines: tuple[str, ...] = HERE) -> Command
     return engine_settings(workers(processes(command)), engines)
 
 
-def engine_settings(command: Command, engines: tuple[str, ...] = HERE) -> Command:
+def engine_settings(command: Command, engines: tuple[str, ...] = LOCAL_ENGINES) -> Command:
     """Add --batch-size, --max-pixels, --device and --dtype."""
     pixels = setting(
-        "--max-pixels", type=click.IntRange(1, MOST_PIXELS), help="Larger pictures are rejected.  [default: 64000000]"
+        "--max-pixels", type=click.IntRange(1, PIXEL_CEILING), help="Larger images are rejected.  [default: 64000000]"
     )
     batch = setting(
-        "--batch-size", type=click.IntRange(1, 4096), help="Pictures in a batch.  [default: 16; measured once on a GPU]"
+        "--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: 16; measured once on a GPU]"
     )
     return batch(pixels(encoder_options(command, engines)))
 
@@ -69,14 +69,14 @@ def url_options(command: Command) -> Command:
     per_host = setting(
         "--max-per-host",
         type=click.IntRange(1, 256),
-        default=PER_HOST,
+        default=MAX_PER_HOST,
         show_default=True,
         help="Images that are fetched from one web server at once.",
     )
     return private(per_host(command))
 
 
-def reader_of(options: dict[str, Any], stop: "Stop") -> "ImageReader":
+def reader_of(options: dict[str, Any], stop: "Shutdown") -> "ImageReader":
     """The reader that these options describe; it stops waiting for a server when `stop` asks for the end."""
     from lookalike.ingest.sources.files import image_reader
 
@@ -87,7 +87,7 @@ def reader_of(options: dict[str, Any], stop: "Stop") -> "ImageReader":
 def report_options(command: Command) -> Command:
     """Add --report, --format and --no-progress."""
     report = setting(
-        "--report", type=click.Path(path_type=Path), help="JSONL file: one line a rejected or changed picture."
+        "--report", type=click.Path(path_type=Path), help="JSONL file: one line a rejected or changed image."
     )
     quiet = click.option("--no-progress", is_flag=True, help="Show no progress bar.")
     return report(format_option("table", "json")(quiet(command)))
@@ -98,7 +98,7 @@ def load_engine(name: str, options: dict[str, Any]) -> "Engine":
     from lookalike.encode.engine import Engine
     from lookalike.encode.registry import load_encoder
 
-    lanes = min(cores(), MOST_LANES)
+    lanes = min(count_cores(), MAX_PARALLEL_BATCHES)
     encoder = load_encoder(
         name,
         device=options["device"],
@@ -118,39 +118,39 @@ def beside_gpu(threads: int) -> int:
     return min(threads, _MOST_PROCESSES) if threads > _THREADS_SUFFICE and os.name == "posix" else 0
 
 
-def _decoders(encoder: "Encoder", options: dict[str, Any], usual: int) -> "Decoders | None":
+def _decoders(encoder: "Encoder", options: dict[str, Any], usual: int) -> "DecodePool | None":
     """Processes that decode, as many as are wanted; a service, and Ray's workers, have no such option and none."""
-    wanted, threads = options.get("decode_processes", 0), options.get("num_workers") or cores()
+    wanted, threads = options.get("decode_processes", 0), options.get("num_workers") or count_cores()
     count = min(usual if wanted is None else wanted, threads)
     if not count:
         return None
-    from lookalike.encode.decode_pool import Decoders
+    from lookalike.encode.decode_pool import DecodePool
     from lookalike.encode.preprocess import Preprocessing
 
     prepare = getattr(encoder, "prepare_image", None)
     if isinstance(prepare, Preprocessing):
-        return Decoders(prepare, count, options["max_pixels"] or MAX_PIXELS)
+        return DecodePool(prepare, count, options["max_pixels"] or MAX_PIXELS)
     if wanted:
-        raise BadSettings(f"{encoder.fingerprint.encoder} prepares pictures its own way; leave out --decode-processes")
+        raise BadSettings(f"{encoder.fingerprint.encoder} prepares images its own way; leave out --decode-processes")
     return None
 
 
 def _on_devices(encoder: "TorchEncoder", options: dict[str, Any]) -> "Engine":
-    from lookalike.encode.backends.batch_size import batch_for
-    from lookalike.encode.backends.compile import compile_networks
-    from lookalike.encode.backends.device import devices, own_process
-    from lookalike.encode.backends.replicas import spread
+    from lookalike.encode.backends.batch_size import choose_batch_size
+    from lookalike.encode.backends.compile import compile_models
+    from lookalike.encode.backends.device import list_devices, parallel_batches_on
+    from lookalike.encode.backends.replicas import replicate
     from lookalike.encode.engine import Engine
 
     tell = partial(click.echo, err=True)
     on_gpu = encoder.device.type == "cuda"
     # First what is refused at once.
-    decoders = _decoders(encoder, options, beside_gpu(options.get("num_workers") or cores()) if on_gpu else 0)
-    lanes, size = own_process(encoder.device), options["batch_size"]
+    decoders = _decoders(encoder, options, beside_gpu(options.get("num_workers") or count_cores()) if on_gpu else 0)
+    lanes, size = parallel_batches_on(encoder.device), options["batch_size"]
     if size is None and on_gpu:
-        size = batch_for(encoder, lanes, tell)
-    all_of_them = devices(options["device"])
-    workers = spread(encoder, all_of_them, lanes) if len(all_of_them) > 1 else [encoder.worker]
+        size = choose_batch_size(encoder, lanes, tell)
+    all_of_them = list_devices(options["device"])
+    workers = replicate(encoder, all_of_them, lanes) if len(all_of_them) > 1 else [encoder.worker]
     if options["engine"] == "compile":
-        compile_networks(encoder, workers, tell)
+        compile_models(encoder, workers, tell)
     return Engine(encoder, size or _USUAL, lanes * len(all_of_them), decoders)

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from lookalike.schema.errors import Busy
+from lookalike.schema.errors import AlreadyRunning
 from lookalike.schema.settings import is_lite
 
 
 @contextmanager
-def only_run(uri: str, collection: str, source: str) -> Iterator[None]:
+def run_lock(uri: str, collection: str, source: str) -> Iterator[None]:
     """Hold a lock that other runs on this machine see; it goes with the process, however that ends.
 
     Raises Busy while another run holds it. Runs on other machines are not seen: their upserts do no harm, but a
@@ -30,7 +30,7 @@ def only_run(uri: str, collection: str, source: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Busy(
+            raise AlreadyRunning(
                 f"another run, process {lock.read() or 'unknown'}, is bringing {source!r} into {collection!r} "
                 f"at {uri}; let it end, or end it: what it has stored is kept"
             ) from error
@@ -51,10 +51,12 @@ def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise Busy(f"the lock {str(path)!r} cannot be made ({error.strerror}); remove it, or set TMPDIR") from error
+        raise AlreadyRunning(
+            f"the lock {str(path)!r} cannot be made ({error.strerror}); remove it, or set TMPDIR"
+        ) from error
 
 
-class Stop:
+class Shutdown:
     """Turns Ctrl-C and SIGTERM into an end between two batches; a second one ends at once."""
 
     def __init__(self) -> None:
@@ -77,7 +79,7 @@ class Stop:
         """Wait, but no longer than until the end is asked for."""
         self.event.wait(seconds)
 
-    def __enter__(self) -> "Stop":
+    def __enter__(self) -> "Shutdown":
         self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 

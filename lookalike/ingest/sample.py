@@ -1,7 +1,7 @@
 """A sample catalogue, drawn: enough to try everything without a single photo of one's own.
 
-Every picture is a product (a shape, a colour and a pattern) from its own angle, distance, light and background. The
-same picture comes out for the same name, on every machine.
+Every image is a product (a shape, a colour and a pattern) from its own angle, distance, light and background. The
+same image comes out for the same name, on every machine.
 """
 
 import csv
@@ -111,7 +111,7 @@ def draw_catalogue(folder: Path, photos_per_product: int = 3) -> int:
 def _draw(product: Product, view: int, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     photo(product, view).save(file, quality=90)
-    # Drawn again, it is the same picture. (What was written a moment ago would also be looked at twice.)
+    # Drawn again, it is the same image. (What was written a moment ago would also be looked at twice.)
     os.utime(file, (_DRAWN, _DRAWN))
 
 

@@ -7,7 +7,7 @@ from lookalike.schema.errors import BadSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Threshold:
     """So many rows, or so many percent of them: `500` or `20%`."""
 
     text: str

@@ -92,7 +92,7 @@ def missing_columns(layout: int) -> frozenset[str]:
     return frozenset(name for since, names in _ADDED.items() if since > layout for name in names)
 
 
-def misfit(texts: Mapping[str, str], metadata: Metadata) -> str | None:
+def describe_misfit(texts: Mapping[str, str], metadata: Metadata) -> str | None:
     """Say why columns cannot be stored: too long, or not UTF-8 (a file name may be); None when they can."""
     for name, value in texts.items():
         size = _utf8_bytes(value)
@@ -121,7 +121,7 @@ def check_row(row: ImageRow, dim: int) -> int:
     if not np.isfinite(vector).all():
         raise BadRow(f"{row.image}: the vector holds NaN or infinity")
     texts = {name: getattr(row, name) for name in MAX_BYTES}
-    problem = misfit(texts, row.metadata)
+    problem = describe_misfit(texts, row.metadata)
     if problem:
         raise BadRow(f"{row.image!a}: {problem}")
     return vector.nbytes + sum(map(len, texts.values())) * 4 + len(json.dumps(row.metadata)) + 256
@@ -144,7 +144,7 @@ def _is_json(value: object) -> bool:
     return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
-def messages(
+def split_into_messages(
     rows: Iterable[ImageRow], sizes: Sequence[int], columns: Sequence[str] = COLUMNS
 ) -> Iterator[list[dict[str, Any]]]:
     """Cut rows, of so many bytes each, into messages of `columns`, well below what a server takes (64 MB)."""

@@ -3,19 +3,19 @@
 LookalikeError
 ├── BadSettings          a setting that cannot work
 ├── BadSource            the folder or manifest cannot be read as a catalogue
-├── BadImage             one picture: reported, the run goes on
+├── BadImage             one image: reported, the run goes on
 ├── BadRow               a row that Milvus would refuse, or take and spoil
 ├── BadQuery             a question that cannot be answered
 ├── BadFilter            a filter that cannot be understood
 ├── UnknownProduct       no such product in the collection
 ├── EncoderMismatch      the collection was filled by another encoder
 ├── EncoderUnavailable   weights or device not to be had
-├── HeldBack             a limit was passed; nothing was done beyond it
+├── LimitExceeded             a limit was passed; nothing was done beyond it
 ├── Busy                 another run is writing the same rows
 ├── ProcessFailed        a process of the local stack does not stay up
 └── StoreUnavailable     Milvus not reached, or it refused
-    ├── StoreAway        Milvus not reached, by anyone
-    ├── TooMuch          more than Milvus sends in one answer
+    ├── StoreUnreachable        Milvus not reached, by anyone
+    ├── ResponseTooLarge          more than Milvus sends in one answer
     └── DiskFull         no room left for Milvus Lite to write
 
 A message says what failed, with which value, and what to do next.
@@ -35,7 +35,7 @@ class BadSource(LookalikeError):
 
 
 class BadImage(LookalikeError):
-    """One picture that cannot be used; a line in the report, never the end of a run."""
+    """One image that cannot be used; a line in the report, never the end of a run."""
 
 
 class BadRow(LookalikeError):
@@ -51,7 +51,7 @@ class BadFilter(LookalikeError):
 
 
 class UnknownProduct(LookalikeError):
-    """No picture of this product is in the collection."""
+    """No image of this product is in the collection."""
 
 
 class EncoderMismatch(LookalikeError):
@@ -62,11 +62,11 @@ class EncoderUnavailable(LookalikeError):
     """The weights or the device of an encoder cannot be had; the message names the ways to get them."""
 
 
-class HeldBack(LookalikeError):
+class LimitExceeded(LookalikeError):
     """A limit, such as --max-removals, held a run back."""
 
 
-class Busy(LookalikeError):
+class AlreadyRunning(LookalikeError):
     """Another run is writing the same rows."""
 
 
@@ -78,11 +78,11 @@ class StoreUnavailable(LookalikeError):
     """Milvus was not reached, or refused."""
 
 
-class StoreAway(StoreUnavailable):
+class StoreUnreachable(StoreUnavailable):
     """Milvus was not reached; whatever is asked, nothing would be answered."""
 
 
-class TooMuch(StoreUnavailable):
+class ResponseTooLarge(StoreUnavailable):
     """An answer would have more bytes than Milvus sends in one; ask for fewer rows or columns at once."""
 
 

@@ -13,15 +13,15 @@ from lookalike.schema.filters.expression import COLUMNS
 
 _DEEPEST = 50
 
-NOT_METADATA = frozenset({"product_id", "image", "_"})
+RESERVED_NAMES = frozenset({"product_id", "image", "_"})
 
-Fields = dict[str, str]
+ColumnTypes = dict[str, str]
 """Declared columns: name → type."""
 
 
-def parse_fields(texts: Iterable[str]) -> Fields:
+def parse_column_types(texts: Iterable[str]) -> ColumnTypes:
     """Read declarations such as `price:float`. Raises BadSettings."""
-    fields: Fields = {}
+    fields: ColumnTypes = {}
     for text in texts:
         name, _, kind = text.rpartition(":")
         if not name or kind not in TYPES:
@@ -34,7 +34,7 @@ def parse_fields(texts: Iterable[str]) -> Fields:
     return fields
 
 
-def convert(value: Any, kind: str) -> Any:
+def convert_value(value: Any, kind: str) -> Any:
     """Make a value one of a type, from text or from what it is. Raises ValueError when it is none."""
     wanted = _PYTHON[kind]
     if isinstance(value, str) and wanted is not str:
@@ -46,7 +46,7 @@ def convert(value: Any, kind: str) -> Any:
     return value
 
 
-def guess(text: str) -> str:
+def guess_type(text: str) -> str:
     """Find the narrowest type that a text can be, in a table where all is text.
 
     What is rather an id stays text: leading zeros, `1e5`, a code of 20 digits.
@@ -54,7 +54,7 @@ def guess(text: str) -> str:
     return next((kind for kind, pattern in _GUESSED.items() if pattern.fullmatch(text)), "text")
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def to_plain(value: Any, depth: int = 0) -> Any:
     """Turn what Parquet and JSON hold into what a JSON column holds.
 
     Raises ValueError for bytes and the like, and for what is nested more than 50 deep.
@@ -62,9 +62,9 @@ def plain(value: Any, depth: int = 0) -> Any:
     if depth > _DEEPEST:
         raise ValueError("nested too deeply")
     if isinstance(value, dict):
-        return {str(name): plain(part, depth + 1) for name, part in value.items() if part is not None}
+        return {str(name): to_plain(part, depth + 1) for name, part in value.items() if part is not None}
     if isinstance(value, list | tuple):
-        return [plain(part, depth + 1) for part in value]
+        return [to_plain(part, depth + 1) for part in value]
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, datetime | date | time):

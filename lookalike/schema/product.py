@@ -1,4 +1,4 @@
-"""The nouns of the catalogue: a picture of a product, its row in the collection, and a hit."""
+"""The nouns of the catalogue: an image of a product, its row in the collection, and a hit."""
 
 import hashlib
 import json
@@ -16,12 +16,12 @@ Vectors = npt.NDArray[np.float32]
 """Embeddings: shape (n, dim), each of unit length."""
 
 Metadata = Mapping[str, Any]
-"""The columns of a product that are not its id or its picture; values as JSON knows them."""
+"""The columns of a product that are not its id or its image; values as JSON knows them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProductImage:
-    """One picture of one product, as a source names it; `image` is where the bytes are, a path or a URI."""
+    """One image of one product, as a source names it; `image` is where the bytes are, a path or a URI."""
 
     image_id: str
     source: str
@@ -31,7 +31,7 @@ class ProductImage:
 
     @classmethod
     def named(cls, source: str, product_id: str, reference: str, image: str, metadata: Metadata) -> "ProductImage":
-        """Make the key from source, product and `reference`, the picture's name inside its source.
+        """Make the key from source, product and `reference`, the image's name inside its source.
 
         The key is 32 hexadecimal digits, the same for the same three.
         """
@@ -41,7 +41,7 @@ class ProductImage:
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What tells that a picture's file has changed: a hash of its bytes, its size, its mtime in nanoseconds.
+    """What tells that an image's file has changed: a hash of its bytes, its size, its mtime in nanoseconds.
 
     `etag` is what a web server calls this version of it, "" where there is none.
     """
@@ -74,26 +74,26 @@ class ImageRow:
     metadata: Metadata
 
     @classmethod
-    def of(cls, picture: ProductImage, file: FileState, embedding: Vector) -> "ImageRow":
-        """Put together what the source, the file system and the encoder know of a picture."""
+    def of(cls, image: ProductImage, file: FileState, embedding: Vector) -> "ImageRow":
+        """Put together what the source, the file system and the encoder know of an image."""
         return cls(
-            image_id=picture.image_id,
-            product_id=picture.product_id,
+            image_id=image.image_id,
+            product_id=image.product_id,
             embedding=embedding,
-            image=picture.image,
-            source=picture.source,
+            image=image.image,
+            source=image.source,
             image_hash=file.hash,
-            metadata_hash=metadata_hash(picture.metadata),
+            metadata_hash=metadata_hash(image.metadata),
             image_size=file.size,
             image_mtime=file.mtime,
             image_etag=file.etag,
-            metadata=picture.metadata,
+            metadata=image.metadata,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture of an answer: its key, the cosine to the question (-1 to 1), and where the bytes are."""
+class HitImage:
+    """An image of an answer: its key, the cosine to the question (-1 to 1), and where the bytes are."""
 
     image_id: str
     score: float
@@ -102,9 +102,9 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An answer: a product, the cosine of its best picture to the question (-1 to 1), and that picture.
+    """An answer: a product, the cosine of its best image to the question (-1 to 1), and that image.
 
-    `pictures` are the best of the product, when more than that one was asked for.
+    `images` are the best of the product, when more than that one was asked for.
     """
 
     product_id: str
@@ -112,7 +112,7 @@ class Hit:
     image_id: str
     image: str
     metadata: Metadata
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[HitImage, ...] = ()
 
 
 def metadata_hash(metadata: Metadata) -> str:

@@ -15,11 +15,11 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_URI = "./lookalike.db"
 
-HERE = ("auto", "torch", "onnx", "compile")
-ANYWHERE = (*HERE, "ray")
+LOCAL_ENGINES = ("auto", "torch", "onnx", "compile")
+ALL_ENGINES = (*LOCAL_ENGINES, "ray")
 _ENGINES = {
-    HERE: "What runs it on a CPU; auto measures once which is faster. compile: torch.compile, where many are encoded.",
-    ANYWHERE: "What runs it on a CPU; auto measures once which is faster. compile: torch.compile, for large loads; "
+    LOCAL_ENGINES: "What runs it on a CPU; auto measures once which is faster. compile: torch.compile, where many are encoded.",
+    ALL_ENGINES: "What runs it on a CPU; auto measures once which is faster. compile: torch.compile, for large loads; "
     "ray: a cluster reads, decodes and runs it.",
 }
 
@@ -69,7 +69,7 @@ def store_options(command: Command) -> Command:
     return command
 
 
-def encoder_options(command: Command, engines: tuple[str, ...] = HERE) -> Command:
+def encoder_options(command: Command, engines: tuple[str, ...] = LOCAL_ENGINES) -> Command:
     """Add the options that say where the network runs, and by which of `engines`: --device, --dtype, --engine."""
     command = setting(
         "--engine",

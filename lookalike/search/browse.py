@@ -9,7 +9,7 @@ _ROWS_A_PRODUCT = 4
 _KEYS = 16**8
 
 
-def some_products(store: Store, where: Filter, most: int) -> list[Hit]:
+def browse_products(store: Store, where: Filter, most: int) -> list[Hit]:
     """Pick up to `most` distinct products that match, from all over the collection; the score is 0.
 
     The keys are hashes: those below a bound are a sample, the same one each time.

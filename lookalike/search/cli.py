@@ -11,7 +11,7 @@ import click
 
 from lookalike.encode.decode import MAX_BYTES
 from lookalike.schema.errors import BadQuery, BadSettings
-from lookalike.schema.filters.parser import parse
+from lookalike.schema.filters.parser import parse_filter
 from lookalike.schema.output import format_option, print_table, printable
 from lookalike.schema.settings import encoder_options, store_options
 from lookalike.search.query import Part, Query
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lookalike.encode.backends.select import EngineName
     from lookalike.encode.encoder import Encoder
     from lookalike.schema.product import Hit
-    from lookalike.search.finder import Answer
+    from lookalike.search.finder import SearchResult
 
 
 @click.command()
@@ -47,16 +47,16 @@ if TYPE_CHECKING:
 @store_options
 @encoder_options
 @click.option("--encoder", help="Another name or directory of the collection's encoder.")
-@click.option("--sheet", type=click.Path(path_type=Path), help="Draw question and answers to this picture.")
+@click.option("--sheet", type=click.Path(path_type=Path), help="Draw question and answers to this image.")
 @format_option("table", "json", "ids")
 def search(image: str | None, where: tuple[str, ...], output: str, sheet: Path | None, **options: Any) -> None:
-    """Find the products most like the picture IMAGE (- for standard input), words, a product, or a mix."""
+    """Find the products most like the image IMAGE (- for standard input), words, a product, or a mix."""
     query = Query(
         image=None if image is None else _read(image),
         text=options["text"],
         like=tuple(Part(product_id=product) for product in options["product"]),
         unlike=tuple(Part(product_id=product) for product in options["unlike"]),
-        where=parse(where),
+        where=parse_filter(where),
         limit=options["limit"],
         offset=options["offset"],
         min_score=options["min_score"],
@@ -80,12 +80,12 @@ def search(image: str | None, where: tuple[str, ...], output: str, sheet: Path |
 @store_options
 @format_option("table", "json")
 def info(uri: str, token: str, collection: str, output: str) -> None:
-    """Show what a collection holds: its encoder, pictures, products and columns."""
+    """Show what a collection holds: its encoder, images, products and columns."""
     from lookalike.schema.milvus.store import Store
-    from lookalike.search.collection_stats import describe
+    from lookalike.search.collection_stats import count_collection
 
     with Store.open(uri, token=token, collection=collection) as store:
-        catalogue = describe(store)
+        catalogue = count_collection(store)
         encoder = asdict(store.fingerprint)
     if output == "json":
         click.echo(json.dumps({"collection": collection, "uri": uri, "encoder": encoder, **asdict(catalogue)}))
@@ -104,10 +104,10 @@ def info(uri: str, token: str, collection: str, output: str) -> None:
 @click.command()
 @click.option("--threshold", default=0.98, show_default=True, type=click.FloatRange(0, 1), help="The least cosine.")
 @store_options
-@click.option("--sheet", type=click.Path(path_type=Path), help="Draw the first groups to this picture.")
+@click.option("--sheet", type=click.Path(path_type=Path), help="Draw the first groups to this image.")
 @format_option("table", "json")
 def duplicates(threshold: float, output: str, sheet: Path | None, **options: Any) -> None:
-    """Find pictures that are nearly the same in different products."""
+    """Find images that are nearly the same in different products."""
     from lookalike.schema.milvus.store import Store
     from lookalike.search.duplicates import find_duplicates
 
@@ -120,17 +120,17 @@ def duplicates(threshold: float, output: str, sheet: Path | None, **options: Any
     if output == "json":
         click.echo(json.dumps({"threshold": threshold, "groups": [asdict(group) for group in groups]}))
     else:
-        pictures = [(number, hit) for number, group in enumerate(groups, 1) for hit in group.pictures]
-        rows = [[number, hit.product_id, hit.score, _shown(hit.image)] for number, hit in pictures]
+        images = [(number, hit) for number, group in enumerate(groups, 1) for hit in group.images]
+        rows = [[number, hit.product_id, hit.score, _shown(hit.image)] for number, hit in images]
         print_table(["group", "product_id", "score", "image"], rows)
-        click.echo(f"{len(groups)} groups of pictures alike, at {threshold} or more")
+        click.echo(f"{len(groups)} groups of images alike, at {threshold} or more")
     if sheet is not None:
         from lookalike.search.contact_sheet import draw_groups
 
-        _save(draw_groups([group.pictures for group in groups[:_GROUPS_DRAWN]]), sheet)
+        _save(draw_groups([group.images for group in groups[:_GROUPS_DRAWN]]), sheet)
 
 
-def _ask(query: Query, options: dict[str, Any]) -> "Answer":
+def _ask(query: Query, options: dict[str, Any]) -> "SearchResult":
     from lookalike.schema.milvus.store import Store
     from lookalike.search.finder import Finder
 
@@ -148,7 +148,7 @@ def _ask(query: Query, options: dict[str, Any]) -> "Answer":
 
 
 def _as_json(hit: "Hit") -> dict[str, Any]:
-    return {name: value for name, value in asdict(hit).items() if name != "pictures"}
+    return {name: value for name, value in asdict(hit).items() if name != "images"}
 
 
 def _read(image: str) -> bytes:
@@ -158,13 +158,13 @@ def _read(image: str) -> bytes:
         with Path(image).open("rb") as file:
             return _limited(file)
     except OSError as error:
-        raise BadQuery(f"the picture {image!r} cannot be read: {error.strerror}") from error
+        raise BadQuery(f"the image {image!r} cannot be read: {error.strerror}") from error
 
 
 def _limited(file: BinaryIO) -> bytes:
     content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise BadQuery(f"the picture has more than {MAX_BYTES} bytes, the limit; make it smaller")
+        raise BadQuery(f"the image has more than {MAX_BYTES} bytes, the limit; make it smaller")
     return content
 
 
@@ -176,10 +176,10 @@ def _check_sheet(path: Path) -> None:
 
 
 def _write_sheet(path: Path, query: Query, hits: "list[Hit]") -> None:
-    from lookalike.search.contact_sheet import Question, draw_sheet
+    from lookalike.search.contact_sheet import SheetQuery, draw_sheet
 
-    words = " + ".join(part.text or part.product_id or "your picture" for part in query.liked)
-    _save(draw_sheet(Question(query.image, words), hits), path)
+    words = " + ".join(part.text or part.product_id or "your image" for part in query.liked)
+    _save(draw_sheet(SheetQuery(query.image, words), hits), path)
 
 
 def _save(drawn: "Image.Image", path: Path) -> None:
@@ -190,7 +190,7 @@ def _save(drawn: "Image.Image", path: Path) -> None:
     click.echo(f"sheet: {path}", err=True)
 
 
-def _print_hits(answer: "Answer") -> None:
+def _print_hits(answer: "SearchResult") -> None:
     columns = sorted({name for hit in answer.hits for name in hit.metadata})
     print_table(
         ["", "product_id", "score", *columns, "image"],

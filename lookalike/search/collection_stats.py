@@ -7,8 +7,8 @@ from lookalike.schema.milvus.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
-    """A collection in numbers; `columns` says for each metadata column how many pictures have it, by type."""
+class CollectionStats:
+    """A collection in numbers; `columns` says for each metadata column how many images have it, by type."""
 
     images: int
     products: int
@@ -16,8 +16,8 @@ class Catalogue:
     sources: dict[str, int]
 
 
-def describe(store: Store) -> Catalogue:
-    """Count pictures, products, sources and metadata columns, reading every row but no vectors."""
+def count_collection(store: Store) -> CollectionStats:
+    """Count images, products, sources and metadata columns, reading every row but no vectors."""
     products: set[str] = set()
     columns: dict[str, Counter[str]] = {}
     sources: Counter[str] = Counter()
@@ -26,7 +26,7 @@ def describe(store: Store) -> Catalogue:
         sources[row["source"]] += 1
         for name, value in row["metadata"].items():
             columns.setdefault(name, Counter())[_type_name(value)] += 1
-    return Catalogue(
+    return CollectionStats(
         images=sources.total(),
         products=len(products),
         columns={name: dict(counts) for name, counts in sorted(columns.items())},

@@ -1,4 +1,4 @@
-"""A contact sheet: the question and its answers on one picture."""
+"""A contact sheet: the question and its answers on one image."""
 
 import textwrap
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ _PAPER, _INK, _FAINT, _ACCENT = "#ffffff", "#1d1d1f", "#8a8a8e", "#2f6fed"
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What the sheet shows as asked: a picture, or words where there is none."""
+class SheetQuery:
+    """What the sheet shows as asked: an image, or words where there is none."""
 
-    picture: bytes | None
+    image: bytes | None
     words: str
 
 
-def draw_sheet(question: Question, hits: Sequence[Hit]) -> Image.Image:
+def draw_sheet(question: SheetQuery, hits: Sequence[Hit]) -> Image.Image:
     """Draw the question on the left and the answers beside it, best first, each with its score."""
     rows = max(1, -(-len(hits) // _COLUMNS))
     across = min(max(len(hits), 1), _COLUMNS)
@@ -32,7 +32,7 @@ def draw_sheet(question: Question, hits: Sequence[Hit]) -> Image.Image:
     width, height = left + across * (_TILE + _GAP) + _GAP, _GAP + rows * (_TILE + _CAPTION + _GAP)
     sheet = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    _tile(sheet, (_GAP, _GAP), _picture(question.picture, question.words))
+    _tile(sheet, (_GAP, _GAP), _image(question.image, question.words))
     draw.rectangle((_GAP - 3, _GAP - 3, _GAP + _TILE + 2, _GAP + _TILE + 2), outline=_ACCENT, width=3)
     _caption(draw, (_GAP, _GAP + _TILE), question.words, "asked")
     draw.line((left - _GAP, _GAP, left - _GAP, height - _GAP), fill="#e3e3e6", width=2)
@@ -41,13 +41,13 @@ def draw_sheet(question: Question, hits: Sequence[Hit]) -> Image.Image:
             left + _GAP // 2 + place % _COLUMNS * (_TILE + _GAP),
             _GAP + place // _COLUMNS * (_TILE + _CAPTION + _GAP),
         )
-        _tile(sheet, corner, _stored_picture(hit))
+        _tile(sheet, corner, _stored_image(hit))
         _caption(draw, (corner[0], corner[1] + _TILE), hit.product_id, f"{hit.score:.3f}")
     return sheet
 
 
 def draw_groups(groups: Sequence[Sequence[Hit]]) -> Image.Image:
-    """Draw groups of pictures below each other, each picture with its product id."""
+    """Draw groups of images below each other, each image with its product id."""
     lines = [group[start : start + _WIDE] for group in groups for start in range(0, len(group), _WIDE)]
     across = max(map(len, lines), default=1)
     down = _TILE + _CAPTION + _GAP
@@ -56,13 +56,13 @@ def draw_groups(groups: Sequence[Sequence[Hit]]) -> Image.Image:
     for row, line in enumerate(lines):
         for column, hit in enumerate(line):
             corner = (_GAP + column * (_TILE + _GAP), _GAP + row * down)
-            _tile(sheet, corner, _stored_picture(hit))
+            _tile(sheet, corner, _stored_image(hit))
             _caption(draw, (corner[0], corner[1] + _TILE), hit.product_id, f"{hit.score:.3f}")
     return sheet
 
 
-def _tile(sheet: Image.Image, corner: tuple[int, int], picture: Image.Image) -> None:
-    fitted = ImageOps.pad(picture, (_TILE, _TILE), color="#f4f4f6")
+def _tile(sheet: Image.Image, corner: tuple[int, int], image: Image.Image) -> None:
+    fitted = ImageOps.pad(image, (_TILE, _TILE), color="#f4f4f6")
     sheet.paste(fitted, corner)
 
 
@@ -71,7 +71,7 @@ def _caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, not
     draw.text((corner[0], corner[1] + 26), note, fill=_FAINT, font=_font(13))
 
 
-def _picture(content: bytes | None, words: str) -> Image.Image:
+def _image(content: bytes | None, words: str) -> Image.Image:
     if content is not None:
         return decode(content)
     card = Image.new("RGB", (_TILE, _TILE), "#eef3fe")
@@ -82,8 +82,8 @@ def _picture(content: bytes | None, words: str) -> Image.Image:
     return card
 
 
-def _stored_picture(hit: Hit) -> Image.Image:
-    """The picture of a hit; a grey tile where its file is not on this machine any more."""
+def _stored_image(hit: Hit) -> Image.Image:
+    """The image of a hit; a grey tile where its file is not on this machine any more."""
     try:
         return decode(Path(hit.image).read_bytes())
     except (OSError, BadImage):

@@ -1,4 +1,4 @@
-"""Pictures that are nearly the same in different products: a product entered twice, a photo on the wrong one."""
+"""Images that are nearly the same in different products: a product entered twice, a photo on the wrong one."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from itertools import islice
 
 import numpy as np
 
-from lookalike.schema.milvus.reader import Fields
+from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Hit, Vector
 
@@ -17,26 +17,26 @@ _TOGETHER = 64
 _WIDTH = 16
 
 
-Pair = tuple[Fields, Fields]
+Pair = tuple[Row, Row]
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Pictures of different products that are alike, by product; `score` is the lowest cosine that links them."""
+    """Images of different products that are alike, by product; `score` is the lowest cosine that links them."""
 
     score: float
-    pictures: list[Hit]
+    images: list[Hit]
 
 
 class Links:
-    """Disjoint sets of pictures (union by path halving: Tarjan & van Leeuwen, JACM 1984)."""
+    """Disjoint sets of images (union by path halving: Tarjan & van Leeuwen, JACM 1984)."""
 
     def __init__(self) -> None:
         self._parent: dict[str, str] = {}
         self._score: dict[str, float] = {}
 
     def find(self, key: str) -> str:
-        """Name the set of a picture."""
+        """Name the set of an image."""
         parent = self._parent
         parent.setdefault(key, key)
         while parent[key] != key:
@@ -45,24 +45,24 @@ class Links:
         return key
 
     def join(self, one: str, other: str, score: float) -> None:
-        """Put two pictures into one set."""
+        """Put two images into one set."""
         first, second = sorted((self.find(one), self.find(other)))
         self._parent[second] = first
         self._score[first] = min(score, self._score.get(first, 1.0), self._score.get(second, 1.0))
 
     def joined(self) -> list[str]:
-        """All pictures that are in a set with another."""
+        """All images that are in a set with another."""
         return list(self._parent)
 
     def score(self, key: str) -> float:
-        """The lowest score by which the set of a picture was joined."""
+        """The lowest score by which the set of an image was joined."""
         return self._score[self.find(key)]
 
 
 def find_duplicates(store: Store, threshold: float) -> list[Group]:
-    """Group the pictures of different products whose cosine is at least `threshold`, largest group first.
+    """Group the images of different products whose cosine is at least `threshold`, largest group first.
 
-    Each picture is searched for among all others; in memory are keys, no vectors.
+    Each image is searched for among all others; in memory are keys, no vectors.
     """
     links = Links()
     products: dict[str, str] = {}
@@ -82,7 +82,7 @@ def find_duplicates(store: Store, threshold: float) -> list[Group]:
     return _groups(store, links, products)
 
 
-def _doubles(store: Store, rows: list[Fields], threshold: float, width: int = _WIDTH) -> Iterator[Pair]:
+def _doubles(store: Store, rows: list[Row], threshold: float, width: int = _WIDTH) -> Iterator[Pair]:
     """Pairs of a row and one of another product that is like it; looks wider where all that was found is alike."""
     answers = store.search_many([_vector(row) for row in rows], width, fields=["product_id"]) if rows else []
     wider = []
@@ -102,7 +102,7 @@ def _groups(store: Store, links: Links, products: dict[str, str]) -> list[Group]
         sets.setdefault(links.find(image_id), []).append(image_id)
     several = {name: ids for name, ids in sets.items() if len({products[image_id] for image_id in ids}) > 1}
     groups = [Group(links.score(name), _hits(store, ids, links.score(name))) for name, ids in several.items()]
-    return sorted(groups, key=lambda group: (-len(group.pictures), -group.score, group.pictures[0].product_id))
+    return sorted(groups, key=lambda group: (-len(group.images), -group.score, group.images[0].product_id))
 
 
 def _hits(store: Store, image_ids: Sequence[str], score: float) -> list[Hit]:
@@ -110,6 +110,6 @@ def _hits(store: Store, image_ids: Sequence[str], score: float) -> list[Hit]:
     return [Hit(row["product_id"], score, row["image_id"], row["image"], row["metadata"]) for row in ordered]
 
 
-def _vector(row: Fields) -> Vector:
+def _vector(row: Row) -> Vector:
     vector: Vector = np.asarray(row["embedding"], dtype=np.float32)
     return vector

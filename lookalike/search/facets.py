@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from lookalike.schema.filters.expression import COLUMNS
-from lookalike.schema.milvus.reader import Fields
+from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Metadata
 
-MOST_CHOICES = 30
+MAX_FACET_VALUES = 30
 """A column with more values is no list that anybody reads."""
 
 _MOST_COLUMNS = 200
 _LONGEST = 100
-MOST_REMEMBERED = 500_000
+MAX_TRACKED_VALUES = 500_000
 """Pairs of a product and a value that are remembered, some 50 MB; past them nothing is counted any more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class FacetValue:
     """A value of a column, as text, and how many products have it; None when there are too many to count."""
 
     value: str
@@ -28,15 +28,15 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class ValueFacet:
     """A column of a few texts, or of true and false; those of most products first."""
 
     column: str
-    choices: tuple[Choice, ...]
+    choices: tuple[FacetValue, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class RangeFacet:
     """A column of numbers; None where their bounds are not known."""
 
     column: str
@@ -44,7 +44,7 @@ class Range:
     most: float | None = None
 
 
-Facet = Choices | Range
+Facet = ValueFacet | RangeFacet
 
 
 def facets(store: Store) -> list[Facet]:
@@ -52,8 +52,8 @@ def facets(store: Store) -> list[Facet]:
     return count_facets(store.rows(fields=["product_id", "metadata"]))
 
 
-def count_facets(rows: Iterable[Fields], most_remembered: int = MOST_REMEMBERED) -> list[Facet]:
-    """Say what rows can be narrowed by: columns that most pictures have come first, memory is bounded."""
+def count_facets(rows: Iterable[Row], most_remembered: int = MAX_TRACKED_VALUES) -> list[Facet]:
+    """Say what rows can be narrowed by: columns that most images have come first, memory is bounded."""
     tally = _Tally(most_remembered)
     for row in rows:
         tally.add(row["product_id"], row["metadata"])
@@ -65,14 +65,14 @@ class _Column:
 
     def __init__(self) -> None:
         self.kinds: set[str] = set()
-        self.pictures = 0
+        self.images = 0
         self.products: Counter[str] = Counter()
         self.least = self.most = 0.0
         self._pairs: set[int] = set()
 
     def add(self, product_id: str, value: Any) -> int:
         """Take in a value; returns by how much the memory of pairs grew, less than nothing where it was let go."""
-        self.pictures += 1
+        self.images += 1
         kind = _kind(value)
         if kind == "number":
             self.least = value if "number" not in self.kinds else min(self.least, value)
@@ -85,7 +85,7 @@ class _Column:
     @property
     def is_choice(self) -> bool:
         """Whether it can still become a list of choices."""
-        return self.kinds == {"choice"} and len(self.products) <= MOST_CHOICES
+        return self.kinds == {"choice"} and len(self.products) <= MAX_FACET_VALUES
 
     def forget(self) -> int:
         """Let go of the pairs; returns how many there were."""
@@ -125,7 +125,7 @@ class _Tally:
 
     def facets(self) -> list[Facet]:
         """What came of it."""
-        seen = sorted(self._columns.items(), key=lambda item: (-item[1].pictures, item[0]))
+        seen = sorted(self._columns.items(), key=lambda item: (-item[1].images, item[0]))
         found = (self._facet(name, column) for name, column in seen)
         return [facet for facet in found if facet is not None]
 
@@ -140,9 +140,9 @@ class _Tally:
     def _facet(self, name: str, column: _Column) -> Facet | None:
         if column.is_choice:
             counted = sorted(column.products.items(), key=lambda item: (-item[1], item[0]))
-            return Choices(name, tuple(Choice(value, n if self._counts else None) for value, n in counted))
+            return ValueFacet(name, tuple(FacetValue(value, n if self._counts else None) for value, n in counted))
         if column.kinds == {"number"} and column.least < column.most:
-            return Range(name, column.least, column.most)
+            return RangeFacet(name, column.least, column.most)
         return None
 
 

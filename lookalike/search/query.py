@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lookalike.schema.errors import BadQuery
-from lookalike.schema.filters.ast import Filter, check_size
+from lookalike.schema.filters.ast import Filter, check_filter_size
 
 MAX_LIMIT = 1_000
 MAX_REACH = 10_000
@@ -21,7 +21,7 @@ MAX_WEIGHT = 1_000.0
 class Part:
     """One thing that is asked with, exactly one of five, and how much it counts beside the others.
 
-    `image` is the bytes of a picture, `vector` an embedding of the collection's encoder, of any length but zero.
+    `image` is the bytes of an image, `vector` an embedding of the collection's encoder, of any length but zero.
     """
 
     image: bytes | None = None
@@ -51,14 +51,14 @@ class Query:
     """A question: one or several things that the answers should be like, or unlike.
 
     `image`, `text`, `product_id`, `image_id` and `vector` are short for a part of `like` with the weight 1. Each part
-    becomes a unit vector (a product the normalised mean of its pictures); what is searched for is the direction of
+    becomes a unit vector (a product the normalised mean of its images); what is searched for is the direction of
 
         Σ wᵢvᵢ / Σ wᵢ over what is liked  -  ½ · Σ wᵢvᵢ / Σ wᵢ over what is not
 
     (Rocchio, "Relevance feedback in information retrieval", 1971). Products that are named are not part of the answer.
 
     `min_score` leaves out products whose cosine is lower, `within` those more than so much below the best.
-    `per_product` is how many pictures of a product are told, its best ones; `fields` which columns of the metadata,
+    `per_product` is how many images of a product are told, its best ones; `fields` which columns of the metadata,
     all without. With the same `limit`, pages at `offset` 0, `limit`, 2 `limit`, … neither repeat nor skip a product as
     long as the collection is not written to, and a server has built its graph.
     """
@@ -83,7 +83,7 @@ class Query:
             raise BadQuery("nothing is asked: give an image, text, product_id, image_id or vector, or a list `like`")
         if len(self.liked) + len(self.unlike) > MAX_PARTS:
             raise BadQuery(f"{len(self.liked) + len(self.unlike)} parts are too many; {MAX_PARTS} is the limit")
-        check_size(self.where)
+        check_filter_size(self.where)
         _check_range("limit", self.limit, 1, MAX_LIMIT)
         _check_range("offset", self.offset, 0, MAX_REACH - self.limit)
         _check_range("per_product", self.per_product, 1, MAX_PER_PRODUCT)

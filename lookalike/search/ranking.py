@@ -14,9 +14,9 @@ Weighted = tuple[float, Vector]
 
 
 def best_by_product(rows: Iterable[Mapping[str, Any]]) -> list[Hit]:
-    """Keep the best picture of each product, best product first.
+    """Keep the best image of each product, best product first.
 
-    Of two pictures with the same score the one with the smaller image_id counts, so that answers do not flicker.
+    Of two images with the same score the one with the smaller image_id counts, so that answers do not flicker.
     """
     best: dict[str, Hit] = {}
     for row in sorted(rows, key=lambda row: (-row["score"], row["image_id"])):

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class Recent(Generic[Value]):
+class TtlCache(Generic[Value]):
     """Values by key, each kept for `seconds`, the latest `most` of them; safe to use from several threads."""
 
     def __init__(self, seconds: float, most: int) -> None:

@@ -15,13 +15,13 @@ from lookalike.serve.api import problems
 from lookalike.serve.api import product_routes as products
 from lookalike.serve.api import search_routes as questions
 from lookalike.serve.api.schemas import BatchIn, Problem, ProductIn, SearchIn
-from lookalike.serve.middleware import Gate
+from lookalike.serve.middleware import RequestGuard
 from lookalike.serve.service import Service
 from lookalike.serve.web import login, page
 from lookalike.serve.web import templating as html
 
 _REF = "#/components/schemas/{model}"
-_DESCRIPTION = "Finds similar products by picture, words, product id, or a mix of them."
+_DESCRIPTION = "Finds similar products by image, words, product id, or a mix of them."
 
 
 def create_app(service: Service, version: str = "0") -> FastAPI:
@@ -41,7 +41,7 @@ def create_app(service: Service, version: str = "0") -> FastAPI:
     problems.install(app)
     for router in (questions.router, products.router, health.router, page.router, login.router, html.router):
         app.include_router(router)
-    app.add_middleware(Gate, settings=service.settings, metrics=service.metrics)
+    app.add_middleware(RequestGuard, settings=service.settings, metrics=service.metrics)
     return app
 
 

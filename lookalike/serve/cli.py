@@ -35,7 +35,7 @@ _MEGABYTE = 2**20
     type=click.Path(path_type=Path),
     default=Path("lookalike-uploads"),
     show_default=True,
-    help="Folder for pictures that come with a product.",
+    help="Folder for images that come with a product.",
 )
 def serve(**options: Any) -> None:
     """Answer questions over HTTP, and on a page in the browser.

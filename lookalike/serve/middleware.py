@@ -11,7 +11,7 @@ import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lookalike.serve.api.problems import Refused, problem, respond, unforeseen
+from lookalike.serve.api.problems import RequestRefused, problem, respond, unforeseen
 from lookalike.serve.runtime.metrics import Metrics
 from lookalike.serve.settings import Settings, is_loopback
 
@@ -31,7 +31,7 @@ _NOTHING_SENT = 499
 _log = structlog.get_logger("lookalike")
 
 
-class Gate:
+class RequestGuard:
     """ASGI middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
@@ -59,9 +59,9 @@ class Gate:
                 self._admit(scope)
                 body = _Body(receive, *(self._bounds if counted else (_OPEN_BODY, _OPEN_SECONDS)))
                 await self._app(scope, body, told)
-            except Refused as refused:
+            except RequestRefused as refused:
                 found = problem(refused.status, refused.detail, state["request_id"])
-                state["error"] = "Refused"
+                state["error"] = "RequestRefused"
                 await respond(found, refused.headers)(scope, receive, told)
             except ClientDisconnect:
                 state["error"] = "ClientDisconnect"
@@ -82,10 +82,12 @@ class Gate:
         if path in _ALWAYS:
             return
         if self.in_flight > self._settings.max_in_flight:
-            raise Refused(429, f"more than {self._settings.max_in_flight} requests at once; ask again in a moment")
+            raise RequestRefused(
+                429, f"more than {self._settings.max_in_flight} requests at once; ask again in a moment"
+            )
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > self._settings.max_body:
-            raise Refused(413, _too_large(self._settings.max_body))
+            raise RequestRefused(413, _too_large(self._settings.max_body))
         if not path.startswith(_OPEN):
             self._check_key(request)
 
@@ -94,15 +96,17 @@ class Gate:
         if not keys.required:
             # A page of another host, whose name leads here, must not read what only this machine may.
             if not _is_own(request.headers.get("host", ""), self._settings.host):
-                raise Refused(403, "without API keys only this machine itself is answered; set LOOKALIKE_API_KEYS")
+                raise RequestRefused(
+                    403, "without API keys only this machine itself is answered; set LOOKALIKE_API_KEYS"
+                )
             return
         may_write = keys.may_write(_key(request))
         if may_write is None and _is_visit(request):
-            raise Refused(303, "the page asks for an API key first", {"Location": _login(request)})
+            raise RequestRefused(303, "the page asks for an API key first", {"Location": _login(request)})
         if may_write is None:
-            raise Refused(401, "an API key is needed: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
+            raise RequestRefused(401, "an API key is needed: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
         if not may_write and request.method in ("PUT", "DELETE"):
-            raise Refused(403, "this API key may read, but not write")
+            raise RequestRefused(403, "this API key may read, but not write")
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         # The route's template, not the path: one counter for all products, and no ids of shoppers in the metrics.
@@ -161,10 +165,12 @@ class _Body:
             async with asyncio.timeout_at(self._end):
                 message = await self._receive()
         except TimeoutError:
-            raise Refused(408, f"the request was not complete after {self._seconds:g} s; send it again") from None
+            raise RequestRefused(
+                408, f"the request was not complete after {self._seconds:g} s; send it again"
+            ) from None
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise Refused(413, _too_large(self._most))
+            raise RequestRefused(413, _too_large(self._most))
         self._complete = not message.get("more_body", False)
         return message
 
@@ -196,4 +202,4 @@ def _is_own(host: str, bound: str) -> bool:
 
 
 def _too_large(most: int) -> str:
-    return f"the request has more than {most} bytes, the limit; send smaller pictures"
+    return f"the request has more than {most} bytes, the limit; send smaller images"

@@ -9,20 +9,20 @@ from fastapi import Request
 from lookalike.encode.engine import Engine
 from lookalike.encode.fetch.fetcher import Fetcher
 from lookalike.encode.pixel_budget import PixelBudget
-from lookalike.encode.process_tuning import cores
+from lookalike.encode.process_tuning import count_cores
 from lookalike.ingest.sources.files import image_reader
 from lookalike.schema.milvus.store import Store
 from lookalike.serve.api.schemas import MAX_IMAGES
-from lookalike.serve.runtime.active_version import Live
-from lookalike.serve.runtime.executor import Desk
-from lookalike.serve.runtime.image_fetch import Fetches, query_fetcher
+from lookalike.serve.runtime.active_version import ActiveVersion
+from lookalike.serve.runtime.executor import RequestExecutor
+from lookalike.serve.runtime.image_fetch import RequestFetcher, query_fetcher
 from lookalike.serve.runtime.metrics import Metrics
-from lookalike.serve.runtime.product_service import Catalogue
-from lookalike.serve.runtime.thumbnails import Pictures
+from lookalike.serve.runtime.product_service import ProductService
+from lookalike.serve.runtime.thumbnails import ThumbnailCache
 from lookalike.serve.settings import Settings
 
 _DESKS = 32
-_PICTURE_DESKS = 4
+_IMAGE_DESKS = 4
 _WRITE_DESKS = 2
 
 
@@ -32,37 +32,37 @@ class Service:
 
     settings: Settings
     metrics: Metrics
-    live: Live
-    desk: Desk
-    picture_desk: Desk
+    live: ActiveVersion
+    desk: RequestExecutor
+    image_desk: RequestExecutor
     """Thumbnails have threads of their own: a page full of them keeps no question waiting."""
-    write_desk: Desk
+    write_desk: RequestExecutor
     """So have writes, of which one is done at a time."""
-    catalogue: Catalogue
-    pictures: Pictures
+    catalogue: ProductService
+    images: ThumbnailCache
     fetcher: Fetcher | None
 
     @classmethod
     def start(cls, settings: Settings, open_store: Callable[[], Store], load: Callable[[str], Engine]) -> "Service":
         """Open the collection and load its encoder; raises what they raise."""
         metrics, budget = Metrics(), PixelBudget(settings.max_pixels)
-        live = Live(open_store, load, metrics, settings)
-        metrics.watch("lookalike_queue_length", "Pictures and texts that wait for the encoder.", lambda: live.waiting)
+        live = ActiveVersion(open_store, load, metrics, settings)
+        metrics.watch("lookalike_queue_length", "Images and texts that wait for the encoder.", lambda: live.waiting)
         return cls(
             settings,
             metrics,
             live,
-            Desk(_DESKS, settings.deadline),
-            Desk(min(_PICTURE_DESKS, cores()), settings.deadline),
-            Desk(_WRITE_DESKS, settings.deadline),
-            Catalogue(settings.uploads, budget),
-            Pictures(budget, image_reader(allow_private=settings.allow_private_urls)),
+            RequestExecutor(_DESKS, settings.deadline),
+            RequestExecutor(min(_IMAGE_DESKS, count_cores()), settings.deadline),
+            RequestExecutor(_WRITE_DESKS, settings.deadline),
+            ProductService(settings.uploads, budget),
+            ThumbnailCache(budget, image_reader(allow_private=settings.allow_private_urls)),
             query_fetcher(settings.max_body) if settings.fetch_urls else None,
         )
 
-    def fetches(self) -> Fetches:
-        """What one request gets pictures with that it names by URL."""
-        return Fetches(self.fetcher, MAX_IMAGES, self.settings.max_body)
+    def fetches(self) -> RequestFetcher:
+        """What one request gets images with that it names by URL."""
+        return RequestFetcher(self.fetcher, MAX_IMAGES, self.settings.max_body)
 
     def warm_up(self) -> None:
         """Answer before the first guest comes: networks are slow at first."""
@@ -70,7 +70,7 @@ class Service:
 
     def close(self) -> None:
         """Finish what was begun, and let go of Milvus."""
-        for desk in (self.desk, self.picture_desk, self.write_desk):
+        for desk in (self.desk, self.image_desk, self.write_desk):
             desk.close()
         if self.fetcher is not None:
             self.fetcher.close()

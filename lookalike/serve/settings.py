@@ -18,7 +18,7 @@ class Settings:
     """Limits and places of a service.
 
     `max_body` is bytes of a request, `max_in_flight` requests that are worked on or wait, `deadline` seconds until an
-    answer is of no use. `uploads` is the folder for pictures that are uploaded with a product. `remember` is for how
+    answer is of no use. `uploads` is the folder for images that are uploaded with a product. `remember` is for how
     many seconds a product's vector may be kept. `allow_private_urls` is for images of the
     collection, never for those of requests.
     """

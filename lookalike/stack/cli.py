@@ -10,8 +10,8 @@ from lookalike.schema.errors import BadSettings
 from lookalike.schema.settings import check_collection, setting
 
 if TYPE_CHECKING:
-    from lookalike.stack.data_dir import Folder
-    from lookalike.stack.process import Plan
+    from lookalike.stack.data_dir import DataDir
+    from lookalike.stack.process import ProcessSpec
 
 _API_PORT, _MILVUS_PORT = 8000, 19530
 
@@ -45,10 +45,10 @@ def up(**options: Any) -> None:
         raise BadSettings("lookalike up runs on Linux and macOS; on Windows take its Linux (WSL), or Docker")
     if options["ingest_options"] and not options["catalogue"]:
         raise BadSettings(f"{' '.join(options['ingest_options'])!r} is for a --catalogue; name one")
-    from lookalike.stack.data_dir import Folder
+    from lookalike.stack.data_dir import DataDir
     from lookalike.stack.supervisor import run
 
-    folder = Folder(options["folder"])
+    folder = DataDir(options["folder"])
     with folder.held() as lock:
         ports = (
             _port("--milvus-port", options["milvus_port"], _MILVUS_PORT),
@@ -59,7 +59,7 @@ def up(**options: Any) -> None:
         run(_plans(folder, ports, options), folder, lock, hint)
 
 
-def _plans(folder: "Folder", ports: tuple[int, int], options: dict[str, Any]) -> "list[Plan]":
+def _plans(folder: "DataDir", ports: tuple[int, int], options: dict[str, Any]) -> "list[ProcessSpec]":
     """What is to run, in the order in which one needs the other."""
     from lookalike.stack import process_specs as plans
 

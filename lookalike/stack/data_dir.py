@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lookalike.schema.errors import BadSettings, Busy
+from lookalike.schema.errors import AlreadyRunning, BadSettings
 
 SERVER, LITE = "server", "lite"
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
+class DataDir:
     """Where everything of a stack is."""
 
     root: Path
@@ -30,7 +30,7 @@ class Folder:
 
     @property
     def uploads(self) -> Path:
-        """Pictures that were sent to the service."""
+        """Images that were sent to the service."""
         return self.root / "uploads"
 
     def log(self, name: str) -> Path:
@@ -73,7 +73,7 @@ class Folder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise Busy(
+                raise AlreadyRunning(
                     f"lookalike up, process {file.read() or 'unknown'}, has the folder {self.root}, or what it started "
                     "has not ended yet; end it, or take another --folder"
                 ) from error

@@ -44,7 +44,7 @@ def doctor(output: str, **asked: Any) -> None:
     signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     found = []
     for name, check in _CHECKS.items():
-        for finding in findings(name, check, asked):
+        for finding in run_checks(name, check, asked):
             found.append(finding)
             if output == "table":
                 _print(finding)
@@ -54,7 +54,7 @@ def doctor(output: str, **asked: Any) -> None:
         sys.exit(1)
 
 
-def findings(name: str, check: Check, asked: Mapping[str, Any]) -> Iterator[Finding]:
+def run_checks(name: str, check: Check, asked: Mapping[str, Any]) -> Iterator[Finding]:
     """What a check finds; what it raises is a problem that it has found."""
     try:
         yield from check(asked)

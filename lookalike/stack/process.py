@@ -21,7 +21,7 @@ _PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ProcessSpec:
     """What is run, and how it is told that it is up, what it says, and that it should end.
 
     `within` is how many seconds it may take until it `answers`, `end_within` until it has ended; the service takes 30
@@ -47,7 +47,7 @@ class Process:
     It dies: it is started again after 1, 2, 4, … seconds. It dies five times, each time within a minute: ProcessFailed.
     """
 
-    def __init__(self, plan: Plan, log: Path, lock: int) -> None:
+    def __init__(self, plan: ProcessSpec, log: Path, lock: int) -> None:
         self.plan = plan
         self.up = False
         self._log, self._lock = log, lock

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from lookalike.stack.data_dir import SERVER, Folder
+from lookalike.stack.data_dir import SERVER, DataDir
 from lookalike.stack.milvus import free_port
-from lookalike.stack.process import Plan
+from lookalike.stack.process import ProcessSpec
 
 _ASKED_WRONGLY = 2
 _MILVUS_SECONDS = 180.0
@@ -23,11 +23,11 @@ _PYTHON = (sys.executable, "-P", "-m")
 _AT_ONCE = {"PYTHONUNBUFFERED": "1"}
 
 
-def milvus(kind: str, folder: Folder, port: int) -> Plan:
+def milvus(kind: str, folder: DataDir, port: int) -> ProcessSpec:
     """A Milvus server, or Milvus Lite's where there is none."""
     if kind == SERVER:
         health = free_port()
-        return Plan(
+        return ProcessSpec(
             "milvus",
             [*_PYTHON, "lookalike.stack.milvus", str(folder.server_data), str(port), str(health)],
             partial(answers, health, "/healthz"),
@@ -36,7 +36,7 @@ def milvus(kind: str, folder: Folder, port: int) -> Plan:
             end_within=_SERVER_END_SECONDS,
             greeting=f"answers at http://127.0.0.1:{port}; its ports are open to this machine's network, no password",
         )
-    return Plan(
+    return ProcessSpec(
         "milvus",
         [*_PYTHON, "lookalike.schema.milvus.lite.server", str(folder.lite_data), str(port)],
         partial(_listens, port),
@@ -48,10 +48,10 @@ def milvus(kind: str, folder: Folder, port: int) -> Plan:
     )
 
 
-def worker(source: str, every: int, place: Sequence[str], options: Sequence[str]) -> Plan:
+def worker(source: str, every: int, place: Sequence[str], options: Sequence[str]) -> ProcessSpec:
     """`lookalike ingest SOURCE --watch`."""
     command = ["lookalike", "ingest", source, "--watch", str(every), "--no-progress", *place, *options]
-    return Plan(
+    return ProcessSpec(
         "worker",
         [*_PYTHON, *command],
         end_within=_WORKER_END_SECONDS,
@@ -60,10 +60,10 @@ def worker(source: str, every: int, place: Sequence[str], options: Sequence[str]
     )
 
 
-def api(port: int, folder: Folder, place: Sequence[str]) -> Plan:
+def api(port: int, folder: DataDir, place: Sequence[str]) -> ProcessSpec:
     """`lookalike serve`, as soon as there is a collection."""
     command = ["lookalike", "serve", "--wait", "--port", str(port), "--uploads", str(folder.uploads), *place]
-    return Plan(
+    return ProcessSpec(
         "api",
         [*_PYTHON, *command],
         partial(answers, port, "/health"),

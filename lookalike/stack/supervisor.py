@@ -5,21 +5,21 @@ from collections.abc import Sequence
 
 import click
 
-from lookalike.ingest.run_lock import Stop
-from lookalike.stack.data_dir import Folder
-from lookalike.stack.process import Plan, Process
+from lookalike.ingest.run_lock import Shutdown
+from lookalike.stack.data_dir import DataDir
+from lookalike.stack.process import Process, ProcessSpec
 
 _LOOK_EVERY = 0.2
 
 
-def run(plans: Sequence[Plan], folder: Folder, lock: int, hint: str) -> None:
+def run(plans: Sequence[ProcessSpec], folder: DataDir, lock: int, hint: str) -> None:
     """Run processes, of which each needs those before it; ends them in the opposite order. Raises ProcessFailed.
 
     `hint` is said once all of them are up.
     """
     processes = [Process(plan, folder.log(plan.name), lock) for plan in plans]
     click.echo(f"Data and logs are in {folder.root}. Ctrl-C ends everything.", err=True)
-    with Stop() as stop:
+    with Shutdown() as stop:
         # The terminal was closed.
         signal.signal(signal.SIGHUP, lambda _number, _frame: signal.raise_signal(signal.SIGTERM))
         try:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lookalike.schema.errors import StoreAway
+from lookalike.schema.errors import StoreUnreachable
 from lookalike.schema.settings import is_lite
 from lookalike.stack.finding import Finding
 
@@ -23,14 +23,14 @@ _WITHOUT = {
 
 def milvus(asked: Mapping[str, Any]) -> Iterator[Finding]:
     """Milvus, what it can, the collection there and the weights of its encoder."""
-    from lookalike.schema.milvus.capabilities import Probe, held_by_another, lite_features
+    from lookalike.schema.milvus.capabilities import CapabilityProbe, is_locked_by_another, lite_features
 
     uri, encoder = asked["uri"], None
     lite = is_lite(uri)
     if lite and not Path(uri).exists():
         yield Finding("milvus", "ok", f"Milvus Lite; nothing is at {uri} yet")
         yield _no_collection(asked)
-    elif lite and held_by_another(uri):
+    elif lite and is_locked_by_another(uri):
         yield Finding(
             "milvus",
             "warning",
@@ -39,14 +39,14 @@ def milvus(asked: Mapping[str, Any]) -> Iterator[Finding]:
         )
     else:
         try:
-            with Probe.connect(uri, asked["token"]) as probe:
+            with CapabilityProbe.connect(uri, asked["token"]) as probe:
                 yield Finding("milvus", "ok", f"{probe.server_version()} at {uri}")
                 seen = probe.collection(asked["collection"])
                 yield _collection(asked, seen) if seen else _no_collection(asked)
                 encoder = seen.fingerprint.encoder if seen and seen.fingerprint else None
                 if not lite:
                     yield from _features(probe.features())
-        except StoreAway as error:
+        except StoreUnreachable as error:
             yield Finding("milvus", "problem", str(error))
     if lite:
         yield from _features(lite_features())
@@ -65,7 +65,7 @@ def disk(asked: Mapping[str, Any]) -> Iterator[Finding]:
     elif is_lite(asked["uri"]):
         yield Finding("disk", "problem", found, f"Milvus Lite writes only with {LITE_RESERVE // _MEGABYTE} MB free")
     else:
-        yield Finding("disk", "warning", found, "reports and uploaded pictures need room")
+        yield Finding("disk", "warning", found, "reports and uploaded images need room")
 
 
 def memory(_asked: Mapping[str, Any]) -> Iterator[Finding]:
@@ -96,7 +96,7 @@ def api(asked: Mapping[str, Any]) -> Iterator[Finding]:
         except ServiceError as error:
             yield Finding("api", "problem", f"{asked['api']}/ready: {error}", "its log says why, most often Milvus")
             return
-    yield Finding("api", "ok", f"{asked['api']} has embedded a picture and searched with it just now")
+    yield Finding("api", "ok", f"{asked['api']} has embedded an image and searched with it just now")
 
 
 def _features(features: Mapping[str, bool]) -> Iterator[Finding]:
@@ -110,9 +110,9 @@ def _features(features: Mapping[str, bool]) -> Iterator[Finding]:
 
 
 def _no_collection(asked: Mapping[str, Any]) -> Finding:
-    from lookalike.schema.milvus.create import no_collection
+    from lookalike.schema.milvus.create import describe_missing_collection
 
-    return Finding("collection", "warning", no_collection(asked["collection"], asked["uri"], []))
+    return Finding("collection", "warning", describe_missing_collection(asked["collection"], asked["uri"], []))
 
 
 def _collection(asked: Mapping[str, Any], seen: Any) -> Finding:
@@ -125,14 +125,14 @@ def _collection(asked: Mapping[str, Any], seen: Any) -> Finding:
         return Finding(
             "collection", "warning", f"{name}, filled by {encoder}, is not loaded", "the next search loads it"
         )
-    return Finding("collection", "ok", f"{name} is {seen.version}: {seen.rows} pictures, by {encoder}")
+    return Finding("collection", "ok", f"{name} is {seen.version}: {seen.rows} images, by {encoder}")
 
 
 def _weights(encoder: str | None) -> Finding:
-    from lookalike.encode.registry import DEFAULT, weights_here
+    from lookalike.encode.registry import DEFAULT_ENCODER, has_weights
 
-    name = encoder or DEFAULT
-    if weights_here(name):
+    name = encoder or DEFAULT_ENCODER
+    if has_weights(name):
         return Finding("encoder", "ok", f"{name}: its weights are here")
     if Path(name).is_absolute():
         return Finding("encoder", "problem", f"{name} holds no checkpoint", "bring it back: the collection needs it")

@@ -13,22 +13,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from catalogue import draw
 from command import ROOT, process_environment
 from PIL import Image
-from test_update import draw
 
 import lookalike
 from lookalike.api.results.result import Result
-from lookalike.ingest.run_lock import only_run
+from lookalike.ingest.run_lock import run_lock
 from lookalike.schema.errors import (
+    AlreadyRunning,
     BadFilter,
     BadImage,
     BadQuery,
     BadSettings,
     BadSource,
-    Busy,
     EncoderMismatch,
-    HeldBack,
+    LimitExceeded,
     UnknownProduct,
 )
 
@@ -157,12 +157,12 @@ ACCEPTED = r"it takes a path .* URL, the bytes .* PIL image, or a numpy array of
         ({"image": "nul\0.jpg"}, BadImage, "cannot be used"),
         ({"image": ROOT}, BadImage, "cannot be used"),
         ({"image": b""}, BadImage, "the file is empty"),
-        ({"image": b"text"}, BadImage, r"not a picture that can be read \(JPEG"),
+        ({"image": b"text"}, BadImage, r"not an image that can be read \(JPEG"),
         ({"image": "data:image/png"}, BadImage, "no comma"),
         ({"image": "data:image/png;base64,!!"}, BadImage, "not Base64"),
         ({"image": "http://127.0.0.1:9/x.jpg"}, BadImage, "could not be fetched: .*allow_private_urls=True"),
         ({"text": 5}, BadQuery, "text is int; it takes str"),
-        ({"text": "red"}, BadQuery, "knows pictures but no words"),
+        ({"text": "red"}, BadQuery, "knows images but no words"),
         ({"product": 5}, BadQuery, "product is int; it takes str"),
         ({"product": "none"}, UnknownProduct, "no product 'none'"),
         ({"like": 5}, BadQuery, r"like is int; it takes a product id \(str\), a dict .*, or a list of these"),
@@ -251,7 +251,7 @@ def test_the_catalogue_is_followed_as_the_command_follows_it(new_shop: NewShop, 
     assert len(shop.search(product="p1", limit=20)) == 9
     for n in range(6):
         (photos / f"p{n // 2}" / f"{n}.png").unlink()
-    with pytest.raises(HeldBack, match="would remove 6 of the 20 rows"):
+    with pytest.raises(LimitExceeded, match="would remove 6 of the 20 rows"):
         shop.ingest(photos, prune=True)
     assert shop.ingest(photos, prune=True, max_removals=6).removed == 6
     assert shop.info().images == 14
@@ -269,14 +269,14 @@ def test_types_are_declared_and_sources_named(new_shop: NewShop, photos: Path, t
 def test_a_run_that_cannot_be_is_refused(new_shop: NewShop, uri: str, photos: Path, tmp_path: Path) -> None:
     shop = new_shop()
     (tmp_path / "empty").mkdir()
-    for source, message in ((tmp_path / "empty", "holds no pictures"), (tmp_path / "none", "cannot be read")):
+    for source, message in ((tmp_path / "empty", "holds no images"), (tmp_path / "none", "cannot be read")):
         with pytest.raises(BadSource, match=message):
             shop.ingest(source)
     with pytest.raises(BadQuery, match="source is int; it takes str or Path"):
         shop.ingest(5)  # type: ignore[arg-type]
     name = str(photos)
     collection = shop._session.place.collection
-    with only_run(uri, collection, name), pytest.raises(Busy, match="another run"):
+    with run_lock(uri, collection, name), pytest.raises(AlreadyRunning, match="another run"):
         shop.ingest(photos)
     shop.ingest(photos)
     with pytest.raises(EncoderMismatch, match="pixels"):
@@ -286,10 +286,10 @@ def test_a_run_that_cannot_be_is_refused(new_shop: NewShop, uri: str, photos: Pa
 def test_products_are_deleted_by_id_and_by_filter(new_shop: NewShop, photos: Path) -> None:
     shop = new_shop()
     shop.ingest(photos, layout="{product_id}/{image}")
-    assert shop.delete("p1") == lookalike.Deleted(images=2, products=1)
+    assert shop.delete("p1") == lookalike.DeleteResult(images=2, products=1)
     assert shop.delete(["p2", "p3", "none"]).products == 2
-    assert shop.delete(where="product_id = p4") == lookalike.Deleted(images=2, products=1)
-    assert shop.delete(where="category = none") == lookalike.Deleted(images=0, products=0)
+    assert shop.delete(where="product_id = p4") == lookalike.DeleteResult(images=2, products=1)
+    assert shop.delete(where="category = none") == lookalike.DeleteResult(images=0, products=0)
     assert shop.delete("p5", dry_run=True).products == 1
     assert sorted(ids(shop.search(product="p0", limit=20))) == ["p5", "p6", "p7", "p8", "p9"]
     with pytest.raises(BadSettings, match="nothing is to be deleted"):

@@ -26,7 +26,7 @@ from lookalike.api.inputs.images import ImageLoader
 from lookalike.api.results import result
 from lookalike.api.results.result import Result
 from lookalike.schema.errors import BadImage, BadQuery, BadSettings
-from lookalike.schema.product import Hit, Picture
+from lookalike.schema.product import Hit, HitImage
 
 TINY_CLIP = str(ROOT / "tests" / "tiny_clip")
 README = ROOT / "README.md"
@@ -87,7 +87,7 @@ def test_a_long_result_is_drawn_in_part(photo: Path) -> None:
 
 
 def test_a_table_has_a_column_for_each_field() -> None:
-    images = (Picture("f" * 32, 0.5, "a.png"), Picture("e" * 32, 0.4, "b.png"))
+    images = (HitImage("f" * 32, 0.5, "a.png"), HitImage("e" * 32, 0.4, "b.png"))
     first = Hit("p", 0.5, "f" * 32, "a.png", {"price": 5, "size": 42, "score": "high"}, images)
     result = of(first, Hit("q", 0.4, "d" * 32, "c.png", {"price": 5.5, "size": "M", "tags": ["new"]}))
     columns = ["product_id", "score", "image_id", "image", "images", "price", "size", "metadata.score", "tags"]
@@ -221,13 +221,13 @@ def test_every_public_method_has_an_example() -> None:
     methods = ("ingest", "search", "get", "delete", "info", "reindex", "export", "close")
     assert documented >= {f"collection.Collection.{name}" for name in methods} | {
         "connect.connect",
-        "encoding.LoadedEncoder",
-        "encoding.LoadedEncoder.encode",
-        "encoding.LoadedEncoder.encode_texts",
-        "encoding.load_encoder",
-        "result.Result",
-        "result.Result.to_arrow",
-        "result.Result.to_pandas",
+        "encoder.LoadedEncoder",
+        "encoder.LoadedEncoder.encode",
+        "encoder.LoadedEncoder.encode_texts",
+        "encoder.load_encoder",
+        "results.result.Result",
+        "results.result.Result.to_arrow",
+        "results.result.Result.to_pandas",
     }
 
 

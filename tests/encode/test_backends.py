@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import lookalike.encode.backends.onnx
-from lookalike.encode.backends.cache import Shelf, cache_folder
+from lookalike.encode.backends.cache import EngineCache, cache_folder
 from lookalike.encode.backends.onnx import OnnxEncoder
 from lookalike.encode.backends.parity import SAME
 from lookalike.encode.backends.select import fewest
@@ -89,7 +89,7 @@ def test_what_was_measured_is_kept_and_needs_no_torch(measured: Path, cache: Pat
     assert done.stdout == no_gpu or not sys.platform.startswith("linux")
 
 
-def test_as_many_pictures_at_once_as_pay(measured: Path, cache: Path) -> None:
+def test_as_many_images_at_once_as_pay(measured: Path, cache: Path) -> None:
     copytree(measured, cache)
     encoder = load_encoder(engine="onnx")
     assert isinstance(encoder, OnnxEncoder)
@@ -145,10 +145,10 @@ def test_what_is_kept_but_broken_is_made_again(broken: str, measured_clip: Path,
 def test_other_weights_are_another_network(tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"one")
-    before = Shelf([weights]).folder
-    assert Shelf([weights]).folder == before
+    before = EngineCache([weights]).folder
+    assert EngineCache([weights]).folder == before
     os.utime(weights, ns=(1, 1))
-    assert Shelf([weights]).folder != before
+    assert EngineCache([weights]).folder != before
 
 
 @pytest.mark.parametrize("wanted", [{"dtype": "bfloat16"}, {"device": "cuda"}])

@@ -1,4 +1,4 @@
-"""Pictures as they come, and as they must not stop a run."""
+"""Images as they come, and as they must not stop a run."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lookalike.encode.decode import decode, open_picture, reduce, unpack
+from lookalike.encode.decode import decode, load_rgb, open_image, reduce_on_decode
 from lookalike.encode.encoder import Encoder
 from lookalike.ingest.sample import photo, products
 from lookalike.schema.errors import BadImage
@@ -72,12 +72,12 @@ PAGES = saved(RGB, "TIFF", save_all=True, append_images=[flat("RGB", (0, 0, 255)
         pytest.param(saved(flat("RGB", RED, (20_000, 1)), "PNG"), RED, id="one line"),
     ],
 )
-def test_every_kind_of_picture_comes_out_in_its_colour(content: bytes, colour: tuple[int, int, int]) -> None:
+def test_every_kind_of_image_comes_out_in_its_colour(content: bytes, colour: tuple[int, int, int]) -> None:
     assert middle(content) == pytest.approx(colour, abs=4)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_upright(orientation: int) -> None:
+def test_images_are_upright(orientation: int) -> None:
     upright = Image.new("RGB", (60, 40), WHITE)
     upright.paste(RED, (0, 0, 20, 20))
     exif = Image.Exif()
@@ -102,17 +102,15 @@ def bomb() -> bytes:
     ("content", "reason"),
     [
         pytest.param(b"", "the file is empty", id="empty"),
-        pytest.param(b"hello, I am no picture", "not a picture", id="text"),
-        pytest.param(saved(RGB, "JPEG")[:300], "broken|not a picture", id="truncated jpeg"),
+        pytest.param(b"hello, I am no image", "not an image", id="text"),
+        pytest.param(saved(RGB, "JPEG")[:300], "broken|not an image", id="truncated jpeg"),
         pytest.param(saved(Image.effect_noise((99, 99), 50), "PNG")[:-2_000], "broken", id="truncated png"),
-        pytest.param(
-            saved(Image.effect_noise((99, 99), 50), "WEBP")[:500], "broken|not a picture", id="truncated webp"
-        ),
+        pytest.param(saved(Image.effect_noise((99, 99), 50), "WEBP")[:500], "broken|not an image", id="truncated webp"),
         pytest.param(bomb(), "more than 64000000 pixels", id="bomb"),
-        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture", id="no PostScript is run"),
+        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image", id="no PostScript is run"),
     ],
 )
-def test_what_is_no_picture_says_why(content: bytes, reason: str) -> None:
+def test_what_is_no_image_says_why(content: bytes, reason: str) -> None:
     with pytest.raises(BadImage, match=reason):
         decode(content)
 
@@ -137,7 +135,7 @@ def test_damaged_bytes_raise_nothing_but_badimage(noise: bytes, kind: str, where
 def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(size: tuple[int, int], reduced: tuple[int, int]) -> None:
     file = io.BytesIO()
     Image.new("RGB", size, "red").save(file, "JPEG")
-    image = unpack(reduce(open_picture(file.getvalue()), 256))
+    image = load_rgb(reduce_on_decode(open_image(file.getvalue()), 256))
     assert image.size == reduced
     assert image.getpixel((9, 9)) == (254, 0, 0)
 
@@ -146,7 +144,7 @@ def test_what_is_no_jpeg_or_not_known_to_be_reduced_stays_as_it_is() -> None:
     for kind, edge in (("PNG", 256), ("WEBP", 256), ("JPEG", None)):
         file = io.BytesIO()
         Image.new("RGB", (2_000, 1_100)).save(file, kind)
-        assert unpack(reduce(open_picture(file.getvalue()), edge)).size == (2_000, 1_100)
+        assert load_rgb(reduce_on_decode(open_image(file.getvalue()), edge)).size == (2_000, 1_100)
 
 
 def test_a_reduced_photo_has_nearly_the_same_vector(encoder: Encoder) -> None:
@@ -157,7 +155,7 @@ def test_a_reduced_photo_has_nearly_the_same_vector(encoder: Encoder) -> None:
             collage.paste(photos[start + place % 9], (place % 6 * 320, place // 6 * 320))
         file = io.BytesIO()
         collage.save(file, "JPEG", quality=90)
-        whole, small = (unpack(reduce(open_picture(file.getvalue()), edge)) for edge in (None, encoder.edge))
+        whole, small = (load_rgb(reduce_on_decode(open_image(file.getvalue()), edge)) for edge in (None, encoder.edge))
         assert small.size == (960, 960)
         vectors = encoder.encode_images(np.stack([encoder.prepare(image) for image in (whole, small)]))
         assert vectors[0] @ vectors[1] >= 0.995

@@ -16,18 +16,18 @@ from command import fails
 from PIL import Image
 
 from lookalike.encode.decode import MAX_PIXELS
-from lookalike.encode.decode_pool import Decoders
+from lookalike.encode.decode_pool import DecodePool
 from lookalike.encode.engine import Preparation
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.encode.preprocess import Pixels, Preprocessing
-from lookalike.encode.registry import DEFAULT
+from lookalike.encode.registry import DEFAULT_ENCODER
 from lookalike.ingest.options import beside_gpu, load_engine
 from lookalike.schema.errors import BadImage, EncoderUnavailable
 
 PREPARE = Preprocessing(32, 24, 40, Image.Resampling.BICUBIC, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-def picture(width: int, height: int, kind: str = "JPEG", mode: str = "RGB") -> bytes:
+def image(width: int, height: int, kind: str = "JPEG", mode: str = "RGB") -> bytes:
     noise = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
     file = BytesIO()
     Image.fromarray(noise).convert(mode).save(file, kind)
@@ -44,16 +44,16 @@ def on_a_thread(content: bytes, most: int) -> Pixels | str:
 def test_pixels_and_reasons_are_those_of_a_thread() -> None:
     most = 100_000
     contents = [
-        picture(100, 80),
-        picture(300, 250),
-        picture(50, 70, "PNG", "RGBA"),
-        picture(60, 50, "GIF", "P"),
-        picture(400, 300),
-        picture(100, 80)[:900],
+        image(100, 80),
+        image(300, 250),
+        image(50, 70, "PNG", "RGBA"),
+        image(60, 50, "GIF", "P"),
+        image(400, 300),
+        image(100, 80)[:900],
         b"",
-        b"no picture",
+        b"no image",
     ]
-    with closing(Decoders(PREPARE, 3, most)) as decoders, ThreadPoolExecutor(8) as pool:
+    with closing(DecodePool(PREPARE, 3, most)) as decoders, ThreadPoolExecutor(8) as pool:
         budget = PixelBudget(most)
 
         def decoded(content: bytes) -> Pixels | str:
@@ -68,8 +68,8 @@ def test_pixels_and_reasons_are_those_of_a_thread() -> None:
 
 
 def test_a_process_that_was_killed_is_replaced() -> None:
-    content = picture(100, 80)
-    with closing(Decoders(PREPARE, 2, MAX_PIXELS)) as decoders:
+    content = image(100, 80)
+    with closing(DecodePool(PREPARE, 2, MAX_PIXELS)) as decoders:
         before = decoders(content, PixelBudget(MAX_PIXELS))
         for pid in decoders.pids:
             os.kill(pid, signal.SIGKILL)
@@ -79,23 +79,23 @@ def test_a_process_that_was_killed_is_replaced() -> None:
 
 @pytest.fixture
 def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """A picture that a process dies of, as of a fault in the code of a format."""
+    """An image that a process dies of, as of a fault in the code of a format."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, lookalike.encode.decode as module\n"
-        "unpack = module.unpack\n"
-        "module.unpack = lambda image: os.kill(os.getpid(), 9) if image.width == 13 else unpack(image)\n"
+        "load_rgb = module.load_rgb\n"
+        "module.load_rgb = lambda image: os.kill(os.getpid(), 9) if image.width == 13 else load_rgb(image)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    return picture(13, 9)
+    return image(13, 9)
 
 
-def test_a_picture_that_processes_die_of_is_rejected_and_many_are_no_fault_of_theirs(deadly: bytes) -> None:
+def test_an_image_that_processes_die_of_is_rejected_and_many_are_no_fault_of_theirs(deadly: bytes) -> None:
     budget = PixelBudget(MAX_PIXELS)
-    with closing(Decoders(PREPARE, 1, MAX_PIXELS)) as decoders:
+    with closing(DecodePool(PREPARE, 1, MAX_PIXELS)) as decoders:
         for _ in range(3):
             with pytest.raises(BadImage, match=r"2 processes died of it \(signal 9\)"):
                 decoders(deadly, budget)
-            assert decoders(picture(100, 80), budget).shape == (32, 24, 3)
+            assert decoders(image(100, 80), budget).shape == (32, 24, 3)
         for _ in range(2):
             with suppress(BadImage):
                 decoders(deadly, budget)
@@ -103,23 +103,25 @@ def test_a_picture_that_processes_die_of_is_rejected_and_many_are_no_fault_of_th
             decoders(deadly, budget)
 
 
-def test_that_no_process_can_begin_is_no_fault_of_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_that_no_process_can_begin_is_no_fault_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     with (
-        closing(Decoders(PREPARE, 1, MAX_PIXELS)) as decoders,
+        closing(DecodePool(PREPARE, 1, MAX_PIXELS)) as decoders,
         pytest.raises(EncoderUnavailable, match=r"cannot be started \(exit status 1\); take --decode-processes 0"),
     ):
-        decoders(picture(100, 80), PixelBudget(MAX_PIXELS))
+        decoders(image(100, 80), PixelBudget(MAX_PIXELS))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at /proc")
 def test_they_end_with_the_process_that_has_started_them() -> None:
     script = (
-        "import sys; from test_decoders import *; decoders = Decoders(PREPARE, 1, MAX_PIXELS);"
-        "decoders(picture(100, 80), PixelBudget(MAX_PIXELS)); print(*decoders.pids, flush=True); sys.stdin.read()"
+        "import sys; from encode.test_decode_pool import *; decoders = DecodePool(PREPARE, 1, MAX_PIXELS);"
+        "decoders(image(100, 80), PixelBudget(MAX_PIXELS)); print(*decoders.pids, flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", script]
-    with subprocess.Popen(command, cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+    with subprocess.Popen(
+        command, cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
         assert parent.stdout is not None
         child = Path(f"/proc/{int(parent.stdout.readline())}/cmdline")
         assert b"lookalike.encode.decode_pool" in child.read_bytes()
@@ -131,10 +133,10 @@ def test_they_end_with_the_process_that_has_started_them() -> None:
         time.sleep(0.05)
 
 
-def test_large_pictures_wait_for_the_budget_and_small_ones_do_not() -> None:
+def test_large_images_wait_for_the_budget_and_small_ones_do_not() -> None:
     most = 100_000
-    budget, small, large = PixelBudget(most), picture(200, 100), picture(300, 300, "PNG")
-    with closing(Decoders(PREPARE, 3, most)) as decoders, ThreadPoolExecutor(3) as pool:
+    budget, small, large = PixelBudget(most), image(200, 100), image(300, 300, "PNG")
+    with closing(DecodePool(PREPARE, 3, most)) as decoders, ThreadPoolExecutor(3) as pool:
         while len(decoders.pids) < 3:
             list(pool.map(lambda _: decoders(small, budget), range(9)))
         with budget.take(most):
@@ -147,9 +149,9 @@ def test_large_pictures_wait_for_the_budget_and_small_ones_do_not() -> None:
 def test_an_ingest_has_as_many_as_it_is_told_to(catalogue: Path) -> None:
     options = {"device": "cpu", "dtype": "auto", "engine": "torch", "batch_size": None, "max_pixels": None}
     content = next(catalogue.rglob("*.jpg")).read_bytes()
-    plain = load_engine(DEFAULT, options)
+    plain = load_engine(DEFAULT_ENCODER, options)
     assert plain.decoders is None
-    engine = load_engine(DEFAULT, {**options, "num_workers": 2, "decode_processes": 5})
+    engine = load_engine(DEFAULT_ENCODER, {**options, "num_workers": 2, "decode_processes": 5})
     assert engine.decoders is not None
     with closing(engine.decoders) as decoders:
         budget = PixelBudget(MAX_PIXELS)
@@ -163,6 +165,6 @@ def test_a_gpu_has_processes_that_decode_beside_many_threads(threads: int, expec
     assert beside_gpu(threads) == expected
 
 
-def test_pictures_that_are_prepared_otherwise_stay_on_threads(catalogue: Path, tmp_path: Path) -> None:
+def test_images_that_are_prepared_otherwise_stay_on_threads(catalogue: Path, tmp_path: Path) -> None:
     told = fails(2, "ingest", catalogue / "photos", "--encoder=pixels", "--decode-processes=2", cwd=tmp_path)
-    assert "pixels prepares pictures its own way; leave out --decode-processes" in told
+    assert "pixels prepares images its own way; leave out --decode-processes" in told

@@ -1,6 +1,6 @@
 """Devices: memory that ends, batches that are sized by measuring, several at once, and one batch copied meanwhile.
 
-No GPU is needed: a network that has memory for so many pictures and no more has the same law as a device.
+No GPU is needed: a network that has memory for so many images and no more has the same law as a device.
 """
 
 import re
@@ -19,44 +19,44 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.gpu import main as benchmark
-from lookalike.encode.backends.batch_size import best_batch, doubled
-from lookalike.encode.backends.compile import compile_networks
-from lookalike.encode.backends.device import devices, own_process
-from lookalike.encode.backends.parity import SAME, agreement
-from lookalike.encode.backends.replicas import spread
-from lookalike.encode.backends.torch import Network, TorchEncoder
-from lookalike.encode.engine import Engine, Model
+from lookalike.encode.backends.batch_size import doubled, measure_batch_size
+from lookalike.encode.backends.compile import compile_models
+from lookalike.encode.backends.device import list_devices, parallel_batches_on
+from lookalike.encode.backends.parity import SAME, lowest_cosine
+from lookalike.encode.backends.replicas import replicate
+from lookalike.encode.backends.torch import TorchEncoder, TorchModel
+from lookalike.encode.engine import Engine, LazyEngine
 from lookalike.encode.models.pixels import PixelEncoder
 from lookalike.encode.preprocess import Pixels, Preprocessing
-from lookalike.encode.registry import DEFAULT, load_encoder
+from lookalike.encode.registry import DEFAULT_ENCODER, load_encoder
 from lookalike.ingest.options import load_engine
 from lookalike.ingest.pipeline.concurrency import in_parallel
-from lookalike.ingest.pipeline.stages import Pace
+from lookalike.ingest.pipeline.stages import PipelineLimits
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.layout import FolderRule
 from lookalike.schema.collection import Fingerprint
 from lookalike.schema.errors import EncoderUnavailable
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Vectors
-from lookalike.serve.runtime.batching import batched
+from lookalike.serve.runtime.batching import batch_encoder
 
 CPU = torch.device("cpu")
 SIDE = 4
 
 
 class Corners(nn.Module):
-    """Takes the pixels as features, where its memory holds so many pictures."""
+    """Takes the pixels as features, where its memory holds so many images."""
 
     def __init__(self, room: int = 10**9) -> None:
         super().__init__()
         self.room = room
         self.tried: list[int] = []
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        self.tried.append(len(pictures))
-        if len(pictures) > self.room:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.tried.append(len(images))
+        if len(images) > self.room:
             raise torch.OutOfMemoryError("out of memory. Tried to allocate 20.00 MiB.")
-        return pictures.flatten(1)
+        return images.flatten(1)
 
 
 def on_cpu(features: nn.Module) -> TorchEncoder:
@@ -64,7 +64,7 @@ def on_cpu(features: nn.Module) -> TorchEncoder:
     prepare = Preprocessing(SIDE, SIDE, None, Image.Resampling.BILINEAR, *scale)
     fingerprint = Fingerprint("corners", "none", 3 * SIDE * SIDE, "flatten", prepare.describe())
     placement = (CPU, torch.float32)
-    return TorchEncoder(Network(features, scale, placement), prepare, fingerprint, placement)
+    return TorchEncoder(TorchModel(features, scale, placement), prepare, fingerprint, placement)
 
 
 def drawn(count: int) -> Pixels:
@@ -82,8 +82,8 @@ def test_a_batch_that_does_not_fit_is_halved_and_what_fits_is_remembered() -> No
     assert small.tried == [40, 20, 10, *[5] * 8, 5, 5, 3]
 
 
-def test_one_picture_that_does_not_fit_says_what_to_do() -> None:
-    with pytest.raises(EncoderUnavailable, match=r"'cpu' does not hold .* one picture.*Tried to allocate.*--dtype"):
+def test_one_image_that_does_not_fit_says_what_to_do() -> None:
+    with pytest.raises(EncoderUnavailable, match=r"'cpu' does not hold .* one image.*Tried to allocate.*--dtype"):
         on_cpu(Corners(room=0)).encode_images(drawn(3))
 
 
@@ -94,7 +94,7 @@ def test_runs_and_services_go_on_where_a_batch_does_not_fit(tmp_path: Path) -> N
     with Store.create(str(tmp_path / "test.db"), encoder.fingerprint) as store:
         assert bring(FolderSource(tmp_path, FolderRule()).images(), encoder, store).stored == 20
 
-    service = batched(encoder, batch_size=64, lanes=2, observe=lambda size: None)
+    service = batch_encoder(encoder, batch_size=64, lanes=2, observe=lambda size: None)
     assert np.array_equal(service.encode_images(drawn(20)), on_cpu(Corners()).encode_images(drawn(20)))
     service.close()
 
@@ -114,7 +114,7 @@ def test_batches_are_doubled(speeds: dict[int, float], expected: int) -> None:
 
 
 def test_a_batch_is_never_larger_than_what_fits() -> None:
-    assert best_batch(on_cpu(Corners(room=9)), lanes=2, seconds=0.01) == 8
+    assert measure_batch_size(on_cpu(Corners(room=9)), lanes=2, seconds=0.01) == 8
 
 
 class Meeting(Corners):
@@ -123,15 +123,15 @@ class Meeting(Corners):
     both = threading.Barrier(2)
     seen: set[int] = set()  # noqa: RUF012  of all copies
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         self.seen.add(id(self))
         self.both.wait(timeout=10)
-        return super().forward(pictures)
+        return super().forward(images)
 
 
 def test_several_devices_share_the_batches_and_keep_their_order() -> None:
     encoder, batches = on_cpu(Meeting()), np.split(drawn(48), 12)
-    spread(encoder, [CPU, CPU], lanes=1)
+    replicate(encoder, [CPU, CPU], lanes=1)
 
     vectors = list(in_parallel(encoder.encode_images, batches, workers=4, ahead=len(batches)))
 
@@ -148,32 +148,34 @@ def test_compiled_networks_give_the_same_vectors() -> None:
     encoder = on_cpu(Corners())
     expected = encoder.encode_images(drawn(7))
 
-    compile_networks(encoder, spread(encoder, [CPU, CPU], lanes=1), tell=lambda message: None)
+    compile_models(encoder, replicate(encoder, [CPU, CPU], lanes=1), tell=lambda message: None)
 
     for size in (7, 7, 1, 3):
-        assert agreement(encoder.encode_images(drawn(7)[:size]), expected[:size]) >= SAME
+        assert lowest_cosine(encoder.encode_images(drawn(7)[:size]), expected[:size]) >= SAME
 
 
 def test_a_command_compiles_when_it_is_told_to(capsys: pytest.CaptureFixture[str]) -> None:
     # A compiler would take most of a minute.
     with torch._dynamo.config.patch(disable=True):
-        engine = load_engine(DEFAULT, {"device": "cpu", "dtype": "auto", "engine": "compile", "batch_size": None})
+        engine = load_engine(
+            DEFAULT_ENCODER, {"device": "cpu", "dtype": "auto", "engine": "compile", "batch_size": None}
+        )
 
     assert isinstance(engine.encoder, TorchEncoder)
     assert re.search(r"compiling efficientnet-lite0.*\ncompiled in \d+ s", capsys.readouterr().err)
 
 
 class Otherwise(Corners):
-    """Is another network once it is compiled: for any picture, or for one alone."""
+    """Is another network once it is compiled: for any image, or for one alone."""
 
     def __init__(self, factor: float, for_one: float) -> None:
         super().__init__()
         self.factor, self.for_one = factor, for_one
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         if not torch.compiler.is_compiling():
-            return pictures.flatten(1)
-        return pictures.flatten(1) * (self.for_one if len(pictures) == 1 else self.factor)
+            return images.flatten(1)
+        return images.flatten(1) * (self.for_one if len(images) == 1 else self.factor)
 
 
 @needs_compiler
@@ -183,7 +185,7 @@ def test_a_network_that_is_another_when_compiled_is_refused(factors: tuple[float
     with pytest.raises(
         EncoderUnavailable, match=r"corners gives other vectors on cpu \(cosine (-1|nan).*--engine torch"
     ):
-        compile_networks(encoder, [encoder.worker], tell=lambda message: None)
+        compile_models(encoder, [encoder.worker], tell=lambda message: None)
 
 
 def test_where_nothing_can_be_compiled_that_is_said() -> None:
@@ -193,18 +195,18 @@ def test_where_nothing_can_be_compiled_that_is_said() -> None:
         without,
         pytest.raises(EncoderUnavailable, match=r"cannot be compiled here \(.*compiler.*\); take --engine torch"),
     ):
-        compile_networks(encoder, [encoder.worker], tell=lambda message: None)
+        compile_models(encoder, [encoder.worker], tell=lambda message: None)
 
 
 def test_devices_are_named_one_by_one() -> None:
     options = {"device": "cpu,cpu", "dtype": "auto", "engine": "auto", "batch_size": None}
-    engine, plain = load_engine(DEFAULT, options), load_encoder(engine="torch")
+    engine, plain = load_engine(DEFAULT_ENCODER, options), load_encoder(engine="torch")
 
     pixels = np.stack([plain.prepare(Image.new("RGB", (50, 40), colour)) for colour in ("red", "blue")])
     assert np.einsum("nd,nd->n", engine.encoder.encode_images(pixels), plain.encode_images(pixels)) == pytest.approx(1)
-    assert engine.lanes > own_process(CPU)
+    assert engine.lanes > parallel_batches_on(CPU)
     with pytest.raises(EncoderUnavailable, match="'cuda:99' cannot be used here"):
-        devices("cpu, cuda:99")
+        list_devices("cpu, cuda:99")
 
 
 class Device(PixelEncoder):
@@ -228,9 +230,9 @@ class Device(PixelEncoder):
 def test_a_batch_is_on_its_way_while_another_is_computed() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 16, 16, 3), dtype=np.uint8)
     device = Device(len(pixels))
-    model = Model(lambda: Engine(device, batch_size=8, lanes=2))
+    model = LazyEngine(lambda: Engine(device, batch_size=8, lanes=2))
 
-    encoded = in_parallel(model.encode, map(list, pixels), workers=Pace().batches, ahead=len(pixels))
+    encoded = in_parallel(model.encode, map(list, pixels), workers=PipelineLimits().batches, ahead=len(pixels))
 
     for vectors, batch in zip(encoded, pixels, strict=True):
         assert np.array_equal(vectors, PixelEncoder().encode_images(batch))
@@ -268,9 +270,9 @@ def test_nothing_is_lost_when_two_find_out_at_once_how_much_fits() -> None:
     class Less(Corners):
         """Each time something was computed, another thread has found that less fits."""
 
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            encoder.worker.most = max(1, min(encoder.worker.most, len(pictures)) // 2)
-            return super().forward(pictures)
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            encoder.worker.most = max(1, min(encoder.worker.most, len(images)) // 2)
+            return super().forward(images)
 
     encoder.network.features = Less(room=100)
     assert np.array_equal(encoder.encode_images(pixels), whole)

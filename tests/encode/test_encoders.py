@@ -69,8 +69,8 @@ def encode(encoder: Encoder, *images: Image.Image) -> np.ndarray:
     return encoder.encode_images(np.stack([encoder.prepare(image) for image in images]))
 
 
-def pictures() -> list[Image.Image]:
-    """A drawn product stretched to many shapes, and as grey and palette pictures."""
+def some_images() -> list[Image.Image]:
+    """A drawn product stretched to many shapes, and as grey and palette images."""
     product = photo(products()[3], 0)
     return [product.resize(size) for size in SIZES] + [product.convert(mode).convert("RGB") for mode in ("L", "P")]
 
@@ -88,7 +88,7 @@ def test_our_preprocessing_is_the_models_own(kind: str, tmp_path: Path) -> None:
     )
 
     assert "x" in encoder.fingerprint.preprocessing, "the fast path was not taken"
-    for image in pictures():
+    for image in some_images():
         ours, theirs = encode(encoder, image)[0], own_vector(model, processor, image, kind)
         assert ours.shape == theirs.shape == (encoder.dim,)
         assert ours @ theirs / np.linalg.norm(theirs) >= 0.999, image.size
@@ -105,7 +105,7 @@ def test_a_processor_that_does_something_else_is_used_itself(tmp_path: Path) -> 
     encoder = load_encoder(str(tmp_path))
 
     assert encoder.fingerprint.preprocessing == "ViTImageProcessorPil"
-    image = pictures()[1]
+    image = some_images()[1]
     theirs = own_vector(
         HUGGING.AutoModel.from_pretrained(tmp_path).eval(), ViTImageProcessorPil(do_rescale=False), image, "vit"
     )
@@ -115,7 +115,7 @@ def test_a_processor_that_does_something_else_is_used_itself(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "pixels", str(TINY_CLIP)])
 def test_vectors_have_unit_length_and_do_not_depend_on_their_batch(name: str) -> None:
     encoder = load_encoder(name)
-    images = pictures()
+    images = some_images()
 
     together, alone = encode(encoder, *images), np.concatenate([encode(encoder, image) for image in images])
 
@@ -135,7 +135,7 @@ def test_the_default_encoder_is_the_same_on_every_machine(encoder: Encoder) -> N
     )
 
 
-def test_words_find_pictures_of_them() -> None:
+def test_words_find_images_of_them() -> None:
     clip = load_encoder(str(TINY_CLIP))
     assert isinstance(clip, TextEncoder)
     chance = Random(99)

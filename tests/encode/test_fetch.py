@@ -1,4 +1,4 @@
-"""A URL that a request names leads to a picture on the public internet, or to a clear refusal; never inside."""
+"""A URL that a request names leads to an image on the public internet, or to a clear refusal; never inside."""
 
 import ipaddress
 import shutil
@@ -22,13 +22,13 @@ from loopback import loopback_only
 from lookalike.encode.fetch.address import Address, is_public
 from lookalike.encode.fetch.fetcher import Fetcher
 from lookalike.encode.fetch.limits import Limits
-from lookalike.encode.fetch.network import Rules
+from lookalike.encode.fetch.network import AddressPolicy
 from lookalike.schema.errors import BadQuery
-from lookalike.serve.runtime.deadline import Deadline, TooLate, within
-from lookalike.serve.runtime.image_fetch import Fetches, query_fetcher
+from lookalike.serve.runtime.deadline import Deadline, DeadlineExceeded, deadline_scope
+from lookalike.serve.runtime.image_fetch import RequestFetcher, query_fetcher
 
-PICTURE = bytes(range(256)) * 4
-LIMIT = len(PICTURE)
+IMAGE = bytes(range(256)) * 4
+LIMIT = len(IMAGE)
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -40,14 +40,12 @@ class Site(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name, _, rest = self.path.strip("/").partition("/")
         answers: dict[str, Callable[[str], None]] = {
-            "picture": self._picture,
+            "image": self._image,
             "host": lambda _: self._answer(200, self.headers["Host"].encode()),
             "missing": lambda _: self._answer(404, b"a secret"),
             "to": lambda target: self._answer(302, b"", Location=unquote(target)),
             "loop": lambda _: self._answer(301, b"", Location=self.path),
-            "hops": lambda left: self._answer(
-                307, b"", Location="/picture" if left == "1" else f"/hops/{int(left) - 1}"
-            ),
+            "hops": lambda left: self._answer(307, b"", Location="/image" if left == "1" else f"/hops/{int(left) - 1}"),
             "nowhere": lambda _: self._answer(302, b""),
             "long": lambda _: self._send(OK + b"Content-Length: 1000000000\r\n\r\n"),
             "endless": lambda _: self._repeat(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"2\r\n..\r\n" * 100),
@@ -65,8 +63,8 @@ class Site(BaseHTTPRequestHandler):
     def log_message(self, *_: object, **__: object) -> None:
         """Say nothing."""
 
-    def _picture(self, _: str) -> None:
-        self._answer(200, PICTURE)
+    def _image(self, _: str) -> None:
+        self._answer(200, IMAGE)
 
     def _answer(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
@@ -115,14 +113,14 @@ def site(port: int) -> str:
 @contextmanager
 def a_fetcher(seconds: float = 5, allowed: Callable[[Address], bool] = lambda a: a.is_loopback) -> Iterator[Fetcher]:
     """One as the service's, which may go to other addresses."""
-    fetcher = Fetcher(Limits(LIMIT, seconds, seconds, seconds, attempts=2, redirects=3), Rules(allowed))
+    fetcher = Fetcher(Limits(LIMIT, seconds, seconds, seconds, attempts=2, redirects=3), AddressPolicy(allowed))
     yield fetcher
     fetcher.close()
 
 
 def fetch(fetcher: Fetcher, url: str) -> bytes:
     """Fetch as a request does."""
-    return Fetches(fetcher, most=1, max_bytes=LIMIT).fetch(url)
+    return RequestFetcher(fetcher, most=1, max_bytes=LIMIT).fetch(url)
 
 
 @pytest.fixture(autouse=True)
@@ -188,14 +186,14 @@ def test_what_is_public(address: str, public: bool) -> None:
     assert is_public(ipaddress.ip_address(address)) is public
 
 
-@pytest.mark.parametrize("path", ["picture", "to//picture", "to/..%2Fpicture", "hops/3", "picture/ä b%20c?d=é&e=%2F#f"])
-def test_a_picture_is_fetched(fetcher: Fetcher, site: str, path: str) -> None:
-    assert fetch(fetcher, f" {site}/{path}\n") == PICTURE
+@pytest.mark.parametrize("path", ["image", "to//image", "to/..%2Fimage", "hops/3", "image/ä b%20c?d=é&e=%2F#f"])
+def test_an_image_is_fetched(fetcher: Fetcher, site: str, path: str) -> None:
+    assert fetch(fetcher, f" {site}/{path}\n") == IMAGE
 
 
 def test_several_threads_fetch_at_once(fetcher: Fetcher, site: str) -> None:
     with ThreadPoolExecutor(8) as threads:
-        assert set(threads.map(partial(fetch, fetcher), [f"{site}/picture"] * 40)) == {PICTURE}
+        assert set(threads.map(partial(fetch, fetcher), [f"{site}/image"] * 40)) == {IMAGE}
 
 
 def test_a_host_keeps_its_name(fetcher: Fetcher, port: int) -> None:
@@ -218,7 +216,7 @@ def test_an_ipv6_host_keeps_its_brackets(fetcher: Fetcher) -> None:
 def test_proxies_of_the_environment_are_not_used(fetcher: Fetcher, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert fetch(fetcher, f"{site}/picture") == PICTURE
+    assert fetch(fetcher, f"{site}/image") == IMAGE
 
 
 @pytest.mark.parametrize(
@@ -226,7 +224,7 @@ def test_proxies_of_the_environment_are_not_used(fetcher: Fetcher, site: str, mo
 )
 def test_this_machine_is_refused(careful: Fetcher, port: int, host: str) -> None:
     with pytest.raises(BadQuery, match="does not lead to a public address; send the image itself instead"):
-        fetch(careful, f"http://{host}:{port}/picture")
+        fetch(careful, f"http://{host}:{port}/image")
 
 
 @pytest.mark.parametrize("host", ["localhost", "no-such-host.invalid", "‥.example"])
@@ -246,7 +244,7 @@ def test_what_is_checked_is_what_is_dialled(
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with pytest.raises(BadQuery, match=r"the connection failed|does not lead to a public address"):
-        fetch(careful, "http://shop.example/picture")
+        fetch(careful, "http://shop.example/image")
     assert dialled == ["93.184.215.14"], "the name is not resolved again for the connection"
 
 
@@ -257,7 +255,7 @@ def test_one_private_address_among_public_ones_is_enough(
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, 80)) for a in ("93.184.215.14", inside)]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     with pytest.raises(BadQuery, match="does not lead to a public address"):
-        fetch(careful, "http://shop.example/picture")
+        fetch(careful, "http://shop.example/image")
     assert not dialled
 
 
@@ -267,7 +265,7 @@ def test_a_redirect_to_a_refused_address_is_refused(site: str, port: int) -> Non
         a_fetcher(allowed=lambda address: address == only) as fetcher,
         pytest.raises(BadQuery, match=r"the host '127\.0\.0\.2' does not lead to a public address"),
     ):
-        fetch(fetcher, f"{site}/to/http://127.0.0.2:{port}/picture")
+        fetch(fetcher, f"{site}/to/http://127.0.0.2:{port}/image")
 
 
 @pytest.mark.parametrize(
@@ -296,11 +294,11 @@ def test_a_bad_answer_is_refused(fetcher: Fetcher, site: str, path: str, why: st
     ("url", "why"),
     [
         ("", "only http:// and https://"),
-        ("picture.jpg", "only http:// and https://"),
+        ("image.jpg", "only http:// and https://"),
         ("file:///etc/passwd", "only http:// and https://"),
-        ("ftp://127.0.0.1/picture", "only http:// and https://"),
+        ("ftp://127.0.0.1/image", "only http:// and https://"),
         ("data:image/png;base64,AAAA", "only http:// and https://"),
-        ("http:///picture", "host is not a name or address"),
+        ("http:///image", "host is not a name or address"),
         ("http://a b/", "host is not a name or address"),
         ("http://a\0b/", "host is not a name or address"),
         ("http://[fe80::1%25lo]/", "host is not a name or address"),
@@ -326,7 +324,7 @@ def test_a_bad_url_is_refused(fetcher: Fetcher, url: str, why: str) -> None:
 @pytest.mark.parametrize("who", ["user:hidden", "hidden", "user:hidden\\", ":hidden"])
 def test_credentials_are_refused_and_not_repeated(fetcher: Fetcher, port: int, who: str) -> None:
     with pytest.raises(BadQuery, match="a URL with a user or password is not fetched") as refused:
-        fetch(fetcher, f"http://{who}@127.0.0.1:{port}/picture")
+        fetch(fetcher, f"http://{who}@127.0.0.1:{port}/image")
     assert "hidden" not in str(refused.value)
 
 
@@ -381,22 +379,22 @@ def test_a_certificate_is_held_against_the_name(
     tls.load_cert_chain(certified)
     monkeypatch.setenv("SSL_CERT_FILE", str(certified))
     with serving(tls) as port:
-        assert fetch(fetcher, f"https://localhost:{port}/picture") == PICTURE
+        assert fetch(fetcher, f"https://localhost:{port}/image") == IMAGE
         with pytest.raises(BadQuery, match=r"its certificate does not hold \(.*mismatch.*\); send"):
-            fetch(fetcher, f"https://127.0.0.1:{port}/picture")
+            fetch(fetcher, f"https://127.0.0.1:{port}/image")
 
 
 def test_a_request_fetches_within_bounds(fetcher: Fetcher, site: str) -> None:
-    picture = fetch(fetcher, f"{site}/picture")
-    allowed = Fetches(fetcher, most=3, max_bytes=len(picture) + 1)
-    assert allowed.fetch(f"{site}/picture") == picture
+    image = fetch(fetcher, f"{site}/image")
+    allowed = RequestFetcher(fetcher, most=3, max_bytes=len(image) + 1)
+    assert allowed.fetch(f"{site}/image") == image
     with pytest.raises(BadQuery, match="more than 1 bytes"):
-        allowed.fetch(f"{site}/picture")
+        allowed.fetch(f"{site}/image")
     deadline = Deadline(60)
     deadline.abandon()
-    with within(deadline), pytest.raises(TooLate):
-        allowed.fetch(f"{site}/picture")
+    with deadline_scope(deadline), pytest.raises(DeadlineExceeded):
+        allowed.fetch(f"{site}/image")
     with suppress(BadQuery):
         allowed.fetch(f"{site}/nothing")
     with pytest.raises(BadQuery, match="may name 3 images"):
-        allowed.fetch(f"{site}/picture")
+        allowed.fetch(f"{site}/image")

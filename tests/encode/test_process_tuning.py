@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lookalike.encode.process_tuning import quota
+from lookalike.encode.process_tuning import cpu_quota
 
 
 @pytest.mark.parametrize(
@@ -12,5 +12,5 @@ from lookalike.encode.process_tuning import quota
 )
 def test_a_container_has_as_many_cores_as_its_share_makes(tmp_path: Path, told: str, expected: int | None) -> None:
     (tmp_path / "cpu.max").write_text(told)
-    assert quota(tmp_path / "cpu.max") == expected
-    assert quota(tmp_path / "nothing") is None
+    assert cpu_quota(tmp_path / "cpu.max") == expected
+    assert cpu_quota(tmp_path / "nothing") is None

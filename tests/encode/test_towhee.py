@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from catalogue import draw
 from command import fails, lookalike_process
 from PIL import Image
-from test_update import draw
 
 from lookalike.encode.decode import decode
 from lookalike.encode.registry import load_encoder
@@ -20,7 +20,7 @@ HAS_TOWHEE = importlib.util.find_spec("towhee") is not None
 with_towhee = pytest.mark.skipif(not HAS_TOWHEE, reason="Towhee is not installed: make test-towhee")
 
 TINY_CLIP = str(Path(__file__).parents[1] / "tiny_clip")
-PICTURES = 1_100
+IMAGES = 1_100
 
 # As somebody may have written it: sure of its input, and careless of its output.
 OPERATOR = """\
@@ -33,7 +33,7 @@ class ColourMeans:
     def __call__(self, image):
         assert image.mode == "RGB"
         if image.shape[:2] == (31, 31):
-            raise RuntimeError("no square pictures of 31")
+            raise RuntimeError("no square images of 31")
         means = np.asarray(image).reshape(-1, 3).mean(0) ** self.power + 1
         return {(30, 31): np.stack([means, means]), (31, 30): means[:2]}.get(image.shape[:2], means)
 
@@ -44,11 +44,11 @@ def colour_means(**arguments):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """More pictures than a pipe takes in one call, a broken one in the middle, some that the operator fails on."""
+    """More images than a pipe takes in one call, a broken one in the middle, some that the operator fails on."""
     folder = tmp_path_factory.mktemp("towhee") / "photos"
-    for n in range(PICTURES):
+    for n in range(IMAGES):
         draw(folder / f"p{n:04}" / "1.png", n)
-    (folder / "p0500" / "1.png").write_bytes(b"no picture")
+    (folder / "p0500" / "1.png").write_bytes(b"no image")
     for n, size in ((600, (31, 31)), (601, (31, 30)), (602, (30, 31))):
         Image.new("RGB", size, "red").save(folder / f"p{n:04}" / "1.png")
     return folder
@@ -72,22 +72,22 @@ def test_our_encoders_work_in_a_pipe_without_a_hub(photos: Path) -> None:
     import lookalike.encode.towhee.operators  # noqa: F401
 
     encoder = load_encoder("pixels")
-    one, picture = photos / "p0001" / "1.png", decode((photos / "p0001" / "1.png").read_bytes())
-    expected = encoder.encode_images(encoder.prepare(picture)[None])[0]
-    embed = pipe.input("picture").map("picture", "vector", ops.lookalike.image_embedding("pixels")).output("vector")
-    bgr = TowheeImage(np.asarray(picture)[..., ::-1], "BGR")
-    for told in (str(one), one.read_bytes(), np.asarray(picture), bgr):
+    one, image = photos / "p0001" / "1.png", decode((photos / "p0001" / "1.png").read_bytes())
+    expected = encoder.encode_images(encoder.prepare(image)[None])[0]
+    embed = pipe.input("image").map("image", "vector", ops.lookalike.image_embedding("pixels")).output("vector")
+    bgr = TowheeImage(np.asarray(image)[..., ::-1], "BGR")
+    for told in (str(one), one.read_bytes(), np.asarray(image), bgr):
         assert np.array_equal(embed(told).get()[0], expected)
 
     words = pipe.input("text").map("text", "vector", ops.lookalike.text_embedding(TINY_CLIP)).output("vector")
     clip: Any = load_encoder(TINY_CLIP)
     assert np.allclose(words("a red circle").get()[0], clip.encode_texts(["a red circle"])[0], atol=1e-6)
-    with pytest.raises(RuntimeError, match="knows pictures but no words"):
+    with pytest.raises(RuntimeError, match="knows images but no words"):
         ops.lookalike.text_embedding("pixels").get_op()
 
 
 @with_towhee
-def test_a_broken_picture_in_a_pipe_takes_no_other_along(photos: Path) -> None:
+def test_a_broken_image_in_a_pipe_takes_no_other_along(photos: Path) -> None:
     from towhee import ops, pipe
 
     import lookalike.encode.towhee.operators  # noqa: F401
@@ -99,7 +99,7 @@ def test_a_broken_picture_in_a_pipe_takes_no_other_along(photos: Path) -> None:
     )
     files = sorted(photos.rglob("*.png"))
     items = [[file.parent.name, str(file)] for file in files]
-    calls = [items[start : start + 1_000] for start in range(0, PICTURES, 1_000)]
+    calls = [items[start : start + 1_000] for start in range(0, IMAGES, 1_000)]
     answers = [answer.get() for call in calls for answer in embed.batch(call)]
 
     assert [name for name, _ in answers] == [name for name, _ in items]
@@ -117,15 +117,15 @@ def test_an_operator_is_an_encoder(photos: Path, home: Path, tmp_path: Path) -> 
     done = lookalike_process("ingest", photos, *name, "--report", report, cwd=tmp_path, TOWHEE_HOME=home)
 
     assert done.returncode == 0, done.stderr
-    assert f"stored {PICTURES - 4}, rejected 4".encode() in done.stdout
-    assert b"fails on a picture" in done.stderr
+    assert f"stored {IMAGES - 4}, rejected 4".encode() in done.stdout
+    assert b"fails on an image" in done.stderr
     lines = [json.loads(line) for line in report.read_text().splitlines()]
     rejected = {Path(line["image"]).parent.name: line["reason"] for line in lines if line["event"] == "rejected"}
     assert sorted(rejected) == ["p0500", "p0600", "p0601", "p0602"]
     assert "no finite vector" in rejected["p0601"]
     with Store.open(str(tmp_path / "lookalike.db")) as store:
         rows = list(store.rows(fields=["product_id", "image", "embedding"]))
-    assert len(rows) == PICTURES - 4
+    assert len(rows) == IMAGES - 4
     for row in rows:
         means = np.asarray(decode(Path(row["image"]).read_bytes()), dtype=np.float32).reshape(-1, 3).mean(0) ** 0.5 + 1
         assert np.allclose(row["embedding"], means / np.linalg.norm(means), atol=1e-5), row["product_id"]

@@ -9,15 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
+from catalogue import draw
 from command import ROOT, fails, lookalike, process_command, process_environment
-from test_update import draw
 
 PIXELS = ("--encoder", "pixels")
 
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """Ten products of two pictures in ./photos, in the collection."""
+    """Ten products of two images in ./photos, in the collection."""
     for n in range(20):
         draw(tmp_path / "photos" / f"p{n // 2}" / f"{n}.png", n)
     done = lookalike("ingest", "photos", *PIXELS, cwd=tmp_path)
@@ -60,17 +60,17 @@ def test_prune_past_its_limit_ends_with_status_3(shop: Path) -> None:
 def test_an_empty_folder_empties_nothing_unless_it_is_meant(shop: Path) -> None:
     for photo in shop.rglob("*.png"):
         photo.unlink()
-    assert "holds no pictures" in fails(2, "ingest", "photos", "--prune", cwd=shop)
+    assert "holds no images" in fails(2, "ingest", "photos", "--prune", cwd=shop)
     assert told("ingest", "photos", "--prune", "--max-removals", "100%", cwd=shop)["removed"] == 20
 
 
 def test_too_many_rejections_end_with_status_3_and_prune_nothing(shop: Path) -> None:
     (shop / "photos" / "p0" / "0.png").unlink()
     for n in range(5):
-        (shop / "photos" / f"bad{n}.jpg").write_text("no picture")
+        (shop / "photos" / f"bad{n}.jpg").write_text("no image")
     done = lookalike("ingest", "photos", "--prune", "--max-rejected", "4", "--report", "r.jsonl", cwd=shop)
     assert done.returncode == 3
-    assert b"5 of 24 pictures were rejected, more than --max-rejected 4" in done.stderr
+    assert b"5 of 24 images were rejected, more than --max-rejected 4" in done.stderr
     events = [json.loads(line)["event"] for line in (shop / "r.jsonl").read_text().splitlines()]
     assert events == 5 * ["rejected"]
     done = lookalike("ingest", "photos", "--prune", "--max-rejected", "50%", cwd=shop)
@@ -140,7 +140,7 @@ def test_duplicates_export_and_import(shop: Path) -> None:
     told("ingest", "photos", cwd=shop)
     found = told("duplicates", "--threshold", "1", "--sheet", "d.png", cwd=shop)
     assert isinstance(found["groups"], list)
-    assert [[hit["product_id"] for hit in group["pictures"]] for group in found["groups"]] == [["p0", "p9"]]
+    assert [[hit["product_id"] for hit in group["images"]] for group in found["groups"]] == [["p0", "p9"]]
     assert (shop / "d.png").exists()
     assert told("export", "x.parquet", cwd=shop)["exported"] == 21
     assert told("import", "x.parquet", "--collection", "copy", cwd=shop)["imported"] == 21

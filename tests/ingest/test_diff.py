@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.ingest.pipeline.diff import Change, Known, Plan, Stamp
+from lookalike.ingest.pipeline.diff import Change, Diff, ExistingImage, FileStamp
 from lookalike.schema.product import FileState, ProductImage, metadata_hash
 
 SOURCE = "shop"
@@ -13,7 +13,7 @@ SOURCE = "shop"
 
 @dataclass(frozen=True)
 class Photo:
-    """A picture of the source, its bytes as a number."""
+    """An image of the source, its bytes as a number."""
 
     product_id: str
     name: str
@@ -22,7 +22,7 @@ class Photo:
     price: int
 
     @property
-    def picture(self) -> ProductImage:
+    def image(self) -> ProductImage:
         return ProductImage.named(SOURCE, self.product_id, self.name, f"/{self.name}", {"price": self.price})
 
     @property
@@ -43,32 +43,32 @@ photos = st.lists(
     max_size=6,
 )
 
-Rows = dict[str, Known]
+Rows = dict[str, ExistingImage]
 
 
-def as_known(photo: Photo) -> Known:
-    file, picture = photo.file, photo.picture
-    stamp = Stamp(file.size, file.mtime)
-    return Known(file.hash, metadata_hash(picture.metadata), stamp, picture.image, picture.product_id)
+def as_known(photo: Photo) -> ExistingImage:
+    file, image = photo.file, photo.image
+    stamp = FileStamp(file.size, file.mtime)
+    return ExistingImage(file.hash, metadata_hash(image.metadata), stamp, image.image, image.product_id)
 
 
 def apply(source: list[Photo], rows: Rows) -> tuple[Rows, list[Change]]:
     """Do what the plan says, on a dictionary for a collection; also give back what was to be done."""
-    plan, after, changes = Plan(rows), dict(rows), []
+    plan, after, changes = Diff(rows), dict(rows), []
     for photo in source:
-        assert plan.meet(photo.picture.image_id)
-        change = plan.at_a_glance(photo.picture, Stamp(photo.file.size, photo.file.mtime))
-        change = change or plan.after_reading(photo.picture, photo.file)
+        assert plan.meet(photo.image.image_id)
+        change = plan.at_a_glance(photo.image, FileStamp(photo.file.size, photo.file.mtime))
+        change = change or plan.after_reading(photo.image, photo.file)
         changes.append(change)
         if change is not Change.UNCHANGED:
-            after[photo.picture.image_id] = as_known(photo)
+            after[photo.image.image_id] = as_known(photo)
     for image_id in plan.removed():
         del after[image_id]
     return after, changes
 
 
 def collection(source: list[Photo]) -> Rows:
-    return {photo.picture.image_id: as_known(photo) for photo in source}
+    return {photo.image.image_id: as_known(photo) for photo in source}
 
 
 @given(before=photos, after=photos)
@@ -97,31 +97,31 @@ def test_only_other_bytes_are_embedded(before: list[Photo], after: list[Photo]) 
     rows = collection(before)
     _, changes = apply(after, rows)
     for photo, change in zip(after, changes, strict=True):
-        known = rows.get(photo.picture.image_id)
+        known = rows.get(photo.image.image_id)
         needs = known is None or known.image_hash != photo.file.hash
-        assert (change in (Change.NEW, Change.PICTURE)) == needs
+        assert (change in (Change.NEW, Change.IMAGE)) == needs
 
 
 @given(before=photos, after=photos)
 def test_the_rejected_keep_their_rows(before: list[Photo], after: list[Photo]) -> None:
     rows = collection(before)
-    plan = Plan(rows)
-    kept = [p.picture.image_id for p in after if plan.reject(p.picture.image_id, unreadable=p.price == 0)]
-    assert set(kept) == set(rows) & {photo.picture.image_id for photo in after}
-    assert set(plan.unreadable()) == set(rows) & {p.picture.image_id for p in after if p.price == 0}
+    plan = Diff(rows)
+    kept = [p.image.image_id for p in after if plan.reject(p.image.image_id, unreadable=p.price == 0)]
+    assert set(kept) == set(rows) & {photo.image.image_id for photo in after}
+    assert set(plan.unreadable()) == set(rows) & {p.image.image_id for p in after if p.price == 0}
     assert set(plan.removed()) == set(rows) - set(kept)
 
 
 def test_another_place_is_another_file_whatever_its_size_and_time() -> None:
     photo = Photo("a", "x", content=1, mtime=1, price=1)
-    plan, moved = Plan(collection([photo])), replace(photo.picture, image="/elsewhere/x")
-    assert plan.at_a_glance(moved, Stamp(photo.file.size, 1)) is None
+    plan, moved = Diff(collection([photo])), replace(photo.image, image="/elsewhere/x")
+    assert plan.at_a_glance(moved, FileStamp(photo.file.size, 1)) is None
     assert plan.after_reading(moved, photo.file) is Change.METADATA
-    assert plan.after_reading(moved, replace(photo.file, hash="other")) is Change.PICTURE
+    assert plan.after_reading(moved, replace(photo.file, hash="other")) is Change.IMAGE
 
 
 def test_a_time_that_nobody_knows_is_no_reason_to_believe() -> None:
     photo = Photo("a", "x", content=1, mtime=0, price=1)
-    plan = Plan(collection([photo]))
-    assert plan.at_a_glance(photo.picture, Stamp(photo.file.size, 0)) is None
-    assert plan.after_reading(photo.picture, photo.file) is Change.TOUCHED
+    plan = Diff(collection([photo]))
+    assert plan.at_a_glance(photo.image, FileStamp(photo.file.size, 0)) is None
+    assert plan.after_reading(photo.image, photo.file) is Change.TOUCHED

@@ -25,30 +25,30 @@ from loopback import loopback_only
 from pyarrow import parquet
 from serving import client, listening, service_for, until
 
-from lookalike.encode.engine import Engine, Model
-from lookalike.encode.fetch.address import is_any
-from lookalike.encode.fetch.errors import FetchFailed, Incomplete, MayPass, amount
+from lookalike.encode.engine import Engine, LazyEngine
+from lookalike.encode.fetch.address import allow_any
+from lookalike.encode.fetch.errors import FetchFailed, IncompleteBody, TransientFailure, describe_progress
 from lookalike.encode.fetch.fetcher import Fetcher
 from lookalike.encode.fetch.limits import Limits
-from lookalike.encode.fetch.network import Rules
+from lookalike.encode.fetch.network import AddressPolicy
 from lookalike.encode.models.pixels import PixelEncoder
 from lookalike.encode.registry import load_encoder
 from lookalike.ingest.admin.parquet import check_file, export_rows, import_rows
 from lookalike.ingest.admin.reindex import reindex
-from lookalike.ingest.pipeline.stages import Pace
+from lookalike.ingest.pipeline.stages import PipelineLimits
 from lookalike.ingest.reports.report import Report, Summary
 from lookalike.ingest.sources.files import ImageReader, image_reader
-from lookalike.ingest.threshold import Share
+from lookalike.ingest.threshold import Threshold
 from lookalike.schema.collection import COLUMNS, FINGERPRINT_PROPERTY, LAYOUT_PROPERTY, MAX_BYTES
 from lookalike.schema.errors import BadImage
 from lookalike.schema.milvus.driver import DataType, MilvusClient
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.milvus.versions import Versions
 from lookalike.schema.product import FileState, ImageRow, ProductImage
-from lookalike.serve.runtime.image_fetch import Fetches
+from lookalike.serve.runtime.image_fetch import RequestFetcher
 
 PIXELS = load_encoder("pixels")
-HERE = Rules(lambda address: address.is_loopback)
+HERE = AddressPolicy(lambda address: address.is_loopback)
 MANY = 64 * 2**20
 
 SIZES = (10_000, 500_000, 3_500_000, 30_000_000)
@@ -180,7 +180,7 @@ def fetcher() -> Iterator[Fetcher]:
 @pytest.mark.parametrize("options", CASES)
 def test_a_request_gets_every_image_whole(server: ImageServer, fetcher: Fetcher, options: Options) -> None:
     before = len(server.requests)
-    found = Fetches(fetcher, most=1, max_bytes=MANY).fetch(server.url(**options))
+    found = RequestFetcher(fetcher, most=1, max_bytes=MANY).fetch(server.url(**options))
     assert found == jpeg(int(str(options["size"])))
     methods = [method for method, _, _ in server.requests[before:]]
     assert methods == ["GET"] * (2 if "redirect" in options else 1)
@@ -226,7 +226,7 @@ def test_what_passes_is_waited_for(store: Store, reader: ImageReader, site: Imag
 def test_a_whole_image_that_is_broken_is_called_broken(store: Store, reader: ImageReader, tmp_path: Path) -> None:
     with image_server() as server:
         server.contents["cut.jpg"] = jpeg(500_000)[:300_000]
-        assert rejected(store, reader, server.url("cut.jpg")).startswith("the picture is broken")
+        assert rejected(store, reader, server.url("cut.jpg")).startswith("the image is broken")
         assert len(server.requests) == 1, "to try it again would not help"
 
 
@@ -336,7 +336,7 @@ def test_a_date_of_this_moment_says_nothing(store: Store, reader: ImageReader, s
 # Within bounds
 
 
-def small(rules: Rules = HERE, /, **limits: Any) -> Fetcher:
+def small(rules: AddressPolicy = HERE, /, **limits: Any) -> Fetcher:
     return Fetcher(Limits(**{"max_bytes": 100_000, "attempts": 1, **limits}), rules)
 
 
@@ -372,10 +372,10 @@ def test_seconds_bound_each_step_and_the_whole(site: ImageServer) -> None:
 
 def test_retries_end_with_the_time(site: ImageServer) -> None:
     fetcher, started = small(attempts=100, whole=1.0), time.monotonic()
-    with pytest.raises(MayPass, match="answered 503"):
+    with pytest.raises(TransientFailure, match="answered 503"):
         fetcher.fetch(site.url(status=503))
     assert time.monotonic() - started < 1.2
-    with pytest.raises(MayPass, match="answered 503"):
+    with pytest.raises(TransientFailure, match="answered 503"):
         fetcher.fetch(site.url("later.jpg", status=503, after=3600))
     assert len([path for _, path, _ in site.requests if "later" in path]) == 1, "an hour is not waited for"
     fetcher.close()
@@ -401,8 +401,8 @@ def test_a_connection_that_the_server_has_closed_costs_no_try(site: ImageServer)
     ],
 )
 def test_amounts(arrived: int, promised: int | None, text: str) -> None:
-    assert amount(arrived, promised) == text
-    assert str(Incomplete.of(arrived, promised)) == f"incomplete: {text} arrived"
+    assert describe_progress(arrived, promised) == text
+    assert str(IncompleteBody.of(arrived, promised)) == f"incomplete: {text} arrived"
 
 
 # Only where it may go
@@ -427,7 +427,7 @@ def test_fsspec_is_no_way_around(store: Store, uri: str) -> None:
 
 def test_a_redirect_is_checked_like_any_url(site: ImageServer, dialled: list[str]) -> None:
     for inside in ("http://127.0.0.2/x.jpg", "http://169.254.169.254/latest", "http://[::1]/"):
-        fetcher = small(Rules(lambda address: str(address) == "127.0.0.1", trusted=True))
+        fetcher = small(AddressPolicy(lambda address: str(address) == "127.0.0.1", trusted=True))
         with pytest.raises(FetchFailed, match="which is not a public address"):
             fetcher.fetch(site.url(to=inside))
         fetcher.close()
@@ -435,7 +435,7 @@ def test_a_redirect_is_checked_like_any_url(site: ImageServer, dialled: list[str
 
 
 def test_a_user_and_password_of_a_manifest_are_sent_to_their_host_only(site: ImageServer) -> None:
-    fetcher = small(Rules(is_any, trusted=True))
+    fetcher = small(AddressPolicy(allow_any, trusted=True))
     url = site.url("image.jpg", transfer="length").replace("//", "//shop:se%40cret@")
     assert fetcher.fetch(url).content == jpeg(10_000)
     assert site.authorizations == ["Basic c2hvcDpzZUBjcmV0"]
@@ -574,8 +574,8 @@ def test_reindex_keeps_the_versions(store: Store, reader: ImageReader, site: Ima
     url = site.url(validator="etag")
     run(store, reader, url)
     with Versions(store.uri, collection=store.name) as versions:
-        model = Model(lambda: Engine(Other(), 4), read=reader.read_changed)
-        reindex(versions, model, Report(), Pace(workers=2), Share("0"))
+        model = LazyEngine(lambda: Engine(Other(), 4), read=reader.read_changed)
+        reindex(versions, model, Report(), PipelineLimits(workers=2), Threshold("0"))
     with Store.open(store.uri, collection=store.name) as after:
         assert after.fingerprint == Other.fingerprint
         assert next(after.rows(fields=["image_etag"]))["image_etag"] == '"10000-1"'

@@ -14,14 +14,14 @@ import pytest
 from conftest import NewStore, bring
 from PIL import Image
 
-from lookalike.encode.engine import Engine, Model
+from lookalike.encode.engine import Engine, LazyEngine
 from lookalike.encode.models.pixels import PixelEncoder
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.encode.preprocess import Pixels
 from lookalike.encode.registry import load_encoder
 from lookalike.ingest.pipeline.concurrency import in_background, in_parallel
-from lookalike.ingest.pipeline.existing_rows import Owned
-from lookalike.ingest.pipeline.stages import Pace, Target, ingest
+from lookalike.ingest.pipeline.existing_rows import RowScope
+from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
 from lookalike.ingest.reports.report import Rejection, Report
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.layout import FolderRule, Layout
@@ -33,7 +33,7 @@ PIXELS = load_encoder("pixels")
 LAYOUT = Layout("{category}/{product_id}/{image}")
 
 
-def picture(path: Path, colour: tuple[int, int, int] = (200, 30, 40)) -> Path:
+def image(path: Path, colour: tuple[int, int, int] = (200, 30, 40)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (40, 30), colour).save(path)
     return path
@@ -61,7 +61,7 @@ def test_ingesting_twice_is_ingesting_once(new_store: NewStore, catalogue: Path)
     assert len(once) == 192
 
 
-def test_the_order_of_the_pictures_does_not_matter(new_store: NewStore, catalogue: Path) -> None:
+def test_the_order_of_the_images_does_not_matter(new_store: NewStore, catalogue: Path) -> None:
     source = FolderSource(catalogue / "photos", LAYOUT)
     shuffled = list(source.images())
     Random(0).shuffle(shuffled)
@@ -73,8 +73,8 @@ def test_the_order_of_the_pictures_does_not_matter(new_store: NewStore, catalogu
     assert rows(one) == rows(other)
 
 
-def test_a_row_says_all_that_is_known_of_a_picture(new_store: NewStore, tmp_path: Path) -> None:
-    path = picture(tmp_path / "mug" / "m1" / "front.png")
+def test_a_row_says_all_that_is_known_of_an_image(new_store: NewStore, tmp_path: Path) -> None:
+    path = image(tmp_path / "mug" / "m1" / "front.png")
     os.utime(path, ns=(1, 1_700_000_000_123_456_789))
     store = new_store(PIXELS.fingerprint)
     run(FolderSource(tmp_path, LAYOUT, "shop"), store)
@@ -90,27 +90,27 @@ def test_a_row_says_all_that_is_known_of_a_picture(new_store: NewStore, tmp_path
 
 @pytest.fixture
 def messy(tmp_path: Path) -> Path:
-    """A folder as folders are; the good pictures are named good."""
-    picture(tmp_path / "a" / "good.jpg")
-    picture(tmp_path / "a" / "good UPPER.JPG")
-    picture(tmp_path / "a" / "good 'quoted\" \\ name\n.png")
+    """A folder as folders are; the good images are named good."""
+    image(tmp_path / "a" / "good.jpg")
+    image(tmp_path / "a" / "good UPPER.JPG")
+    image(tmp_path / "a" / "good 'quoted\" \\ name\n.png")
     for junk in (".hidden.jpg", "Thumbs.db", ".DS_Store", "notes.txt"):
         (tmp_path / "a" / junk).write_bytes(b"junk")
-    picture(tmp_path / ".git" / "hidden.jpg")
-    picture(tmp_path / "__MACOSX" / "junk.jpg")
+    image(tmp_path / ".git" / "hidden.jpg")
+    image(tmp_path / "__MACOSX" / "junk.jpg")
     (tmp_path / "a" / "empty.jpg").touch()
-    (tmp_path / "a" / "text.jpg").write_text("no picture")
+    (tmp_path / "a" / "text.jpg").write_text("no image")
     (tmp_path / "a" / "truncated.jpg").write_bytes((tmp_path / "a" / "good.jpg").read_bytes()[:200])
     (tmp_path / "a" / "phone.heic").write_bytes(b"ftypheic")
     (tmp_path / "a" / "nowhere.jpg").symlink_to("missing.jpg")
     (tmp_path / "a" / "loop.jpg").symlink_to("loop.jpg")
     (tmp_path / "a" / "back").symlink_to(tmp_path, target_is_directory=True)
     os.mkfifo(tmp_path / "a" / "pipe.jpg")
-    picture(tmp_path / os.fsdecode(b"b\xff") / "not utf8.jpg")
+    image(tmp_path / os.fsdecode(b"b\xff") / "not utf8.jpg")
     return tmp_path
 
 
-def test_each_bad_picture_is_one_line_and_the_run_goes_on(new_store: NewStore, messy: Path, tmp_path: Path) -> None:
+def test_each_bad_image_is_one_line_and_the_run_goes_on(new_store: NewStore, messy: Path, tmp_path: Path) -> None:
     store, lines = new_store(PIXELS.fingerprint), tmp_path / "report.jsonl"
     source = FolderSource(messy, FolderRule())
 
@@ -124,7 +124,7 @@ def test_each_bad_picture_is_one_line_and_the_run_goes_on(new_store: NewStore, m
     assert report.rejected == len(rejected) == source.count() - 3 == 9
     expected = {
         "empty.jpg": "empty",
-        "text.jpg": "not a picture",
+        "text.jpg": "not an image",
         "truncated.jpg": "",
         "phone.heic": "save it as JPEG or PNG",
         "nowhere.jpg": "No such file",
@@ -139,7 +139,7 @@ def test_each_bad_picture_is_one_line_and_the_run_goes_on(new_store: NewStore, m
 
 
 def test_links_to_folders_elsewhere_are_followed(tmp_path: Path) -> None:
-    picture(tmp_path / "elsewhere" / "x.jpg")
+    image(tmp_path / "elsewhere" / "x.jpg")
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
 
@@ -151,7 +151,7 @@ def test_links_to_folders_elsewhere_are_followed(tmp_path: Path) -> None:
 
 
 def test_a_link_beside_a_folder_does_not_take_its_place(tmp_path: Path) -> None:
-    picture(tmp_path / "mug" / "x.jpg")
+    image(tmp_path / "mug" / "x.jpg")
     (tmp_path / "aa").symlink_to("mug")
     (tmp_path / "zz").symlink_to("mug")
     found = [item for item in FolderSource(tmp_path, FolderRule()).images() if isinstance(item, ProductImage)]
@@ -160,7 +160,7 @@ def test_a_link_beside_a_folder_does_not_take_its_place(tmp_path: Path) -> None:
 
 def test_a_folder_that_vanishes_during_the_walk_is_one_line(tmp_path: Path) -> None:
     for name in "abc":
-        picture(tmp_path / name / "x.jpg")
+        image(tmp_path / name / "x.jpg")
     walk = FolderSource(tmp_path, FolderRule()).images()
     next(walk)
     shutil.rmtree(tmp_path / "b")
@@ -175,7 +175,7 @@ def test_a_tangle_of_links_ends(tmp_path: Path) -> None:
         (tmp_path / str(n)).mkdir()
         for name in ("one", "two"):
             (tmp_path / str(n) / name).symlink_to(tmp_path / str(n + 1), target_is_directory=True)
-    picture(tmp_path / "30" / "x.jpg")
+    image(tmp_path / "30" / "x.jpg")
 
     found = list(FolderSource(tmp_path / "0", FolderRule()).images())
 
@@ -188,12 +188,12 @@ def test_folders_may_be_deep(tmp_path: Path) -> None:
     for _ in range(600):  # deep enough for two calls a level, not for shutil, which tidies up with one
         deep += "/d"
         os.mkdir(deep)  # noqa: PTH102  pathlib is recursive too
-    picture(tmp_path / "x.jpg").rename(f"{deep}/x.jpg")
+    image(tmp_path / "x.jpg").rename(f"{deep}/x.jpg")
 
     assert FolderSource(tmp_path, FolderRule()).count() == 1
 
 
-def test_large_pictures_wait_for_each_other() -> None:
+def test_large_images_wait_for_each_other() -> None:
     budget, together = PixelBudget(100), []
 
     def decode(pixels: int) -> None:
@@ -271,7 +271,7 @@ def test_without_a_layout_the_folder_is_the_product(path: str, product_id: str, 
 
 
 class Poisoned(PixelEncoder):
-    """Gives NaN for every third picture, as half precision does when it overflows."""
+    """Gives NaN for every third image, as half precision does when it overflows."""
 
     def encode_images(self, batch: Pixels) -> Vectors:
         vectors = super().encode_images(batch)
@@ -279,24 +279,24 @@ class Poisoned(PixelEncoder):
         return vectors
 
 
-def test_a_vector_that_is_not_finite_rejects_its_picture_only(new_store: NewStore, catalogue: Path) -> None:
+def test_a_vector_that_is_not_finite_rejects_its_image_only(new_store: NewStore, catalogue: Path) -> None:
     store, report = new_store(PIXELS.fingerprint), Report()
-    pictures = list(FolderSource(catalogue / "photos", LAYOUT).images())[:30]
+    images = list(FolderSource(catalogue / "photos", LAYOUT).images())[:30]
 
-    bring(pictures, Poisoned(), store, report, batch_size=30)
+    bring(images, Poisoned(), store, report, batch_size=30)
 
     assert (report.stored, report.rejected, store.count()) == (20, 10, 20)
     assert "--dtype float32" in report.first_rejections[0].reason
 
 
 class Slow(PixelEncoder):
-    """Notes how far the pictures that were asked for are ahead of those that are encoded."""
+    """Notes how far the images that were asked for are ahead of those that are encoded."""
 
     def __init__(self) -> None:
         self.asked = self.encoded = self.most = 0
 
-    def watch(self, pictures: list[ProductImage | Rejection]) -> Iterator[ProductImage | Rejection]:
-        for item in pictures:
+    def watch(self, images: list[ProductImage | Rejection]) -> Iterator[ProductImage | Rejection]:
+        for item in images:
             self.asked += 1
             self.most = max(self.most, self.asked - self.encoded)
             yield item
@@ -308,11 +308,11 @@ class Slow(PixelEncoder):
 
 
 def test_what_is_in_memory_does_not_grow_with_the_catalogue(new_store: NewStore, catalogue: Path) -> None:
-    slow, pictures = Slow(), list(FolderSource(catalogue / "photos", LAYOUT).images())
+    slow, images = Slow(), list(FolderSource(catalogue / "photos", LAYOUT).images())
 
-    model = Model(lambda: Engine(slow, batch_size=4))
-    target = Target(new_store(PIXELS.fingerprint), Report())
-    ingest(slow.watch(pictures), Owned("test"), model, target, Pace(workers=2))
+    model = LazyEngine(lambda: Engine(slow, batch_size=4))
+    target = WriteTarget(new_store(PIXELS.fingerprint), Report())
+    ingest(slow.watch(images), RowScope("test"), model, target, PipelineLimits(workers=2))
 
     assert slow.asked == slow.encoded == 192
     assert slow.most <= 20 + 20 * 4
@@ -325,14 +325,20 @@ class Stops(Exception):
 def test_an_error_anywhere_stops_the_run_and_its_threads(new_store: NewStore, catalogue: Path) -> None:
     store, report, before = new_store(PIXELS.fingerprint), Report(), threading.active_count()
 
-    def pictures() -> Iterator[ProductImage | Rejection]:
+    def images() -> Iterator[ProductImage | Rejection]:
         for n, item in enumerate(FolderSource(catalogue / "photos", LAYOUT).images()):
             if n == 150:
                 raise Stops
             yield item
 
     with pytest.raises(Stops):
-        ingest(pictures(), Owned("test"), Model(lambda: Engine(PIXELS, 8)), Target(store, report), Pace(workers=2))
+        ingest(
+            images(),
+            RowScope("test"),
+            LazyEngine(lambda: Engine(PIXELS, 8)),
+            WriteTarget(store, report),
+            PipelineLimits(workers=2),
+        )
 
     assert 0 < report.stored == store.count() < 192
     assert threading.active_count() <= before

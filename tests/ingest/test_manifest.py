@@ -26,7 +26,7 @@ from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.layout import FolderRule
 from lookalike.ingest.sources.manifest import ManifestSource, is_manifest
 from lookalike.schema.errors import BadImage, BadSettings, BadSource
-from lookalike.schema.metadata import guess, parse_fields
+from lookalike.schema.metadata import guess_type, parse_column_types
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import ProductImage
 
@@ -38,7 +38,7 @@ def manifest(path: Path, text: str) -> ManifestSource:
     return ManifestSource(str(path), {})
 
 
-def pictures(source: ManifestSource) -> list[ProductImage]:
+def images(source: ManifestSource) -> list[ProductImage]:
     return [item for item in source.images() if isinstance(item, ProductImage)]
 
 
@@ -79,7 +79,7 @@ def test_every_kind_of_manifest_says_the_same(tmp_path: Path, write: Callable[[P
     path = next(tmp_path.iterdir())
     source = ManifestSource(str(path), {})
 
-    found = pictures(source)
+    found = images(source)
 
     assert [dict(item.metadata) for item in found] == [
         {name: value for name, value in row.items() if name not in ("product_id", "image")} for row in ROWS
@@ -95,7 +95,7 @@ def test_what_looks_like_a_number_but_is_an_id_stays_text(tmp_path: Path) -> Non
         tmp_path / "c.csv",
         "product_id,image,ean,code,zip,size\n007,1.jpg,12345678901234567890,1e5,01234,42\n8,2.jpg,,2e7,99999,M\n",
     )
-    first, second = pictures(source)
+    first, second = images(source)
     assert first.product_id == "007"
     assert first.metadata == {"ean": "12345678901234567890", "code": "1e5", "zip": "01234", "size": "42"}
     assert second.metadata == {"code": "2e7", "zip": "99999", "size": "M"}
@@ -103,43 +103,43 @@ def test_what_looks_like_a_number_but_is_an_id_stays_text(tmp_path: Path) -> Non
 
 @given(st.integers(-(10**17), 10**17) | st.floats(-1e9, 1e9).map(lambda x: round(x, 3)))
 def test_a_number_that_is_taken_for_one_comes_back_as_it_was(number: float) -> None:
-    kind = guess(str(number))
+    kind = guess_type(str(number))
     assert kind == "text" or {"int": int, "float": float}[kind](str(number)) == number
 
 
 def test_declared_types_win(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text('product_id,image,size,tags,parts\na,1.jpg,42,red|green,"[1, 2]"\nb,2.jpg,43,,\n')
-    fields = parse_fields(["size:text", "tags:list", "parts:list"])
-    first, second = pictures(ManifestSource(str(tmp_path / "c.csv"), fields))
+    fields = parse_column_types(["size:text", "tags:list", "parts:list"])
+    first, second = images(ManifestSource(str(tmp_path / "c.csv"), fields))
     assert first.metadata == {"size": "42", "tags": ["red", "green"], "parts": [1, 2]}
     assert second.metadata == {"size": "43"}
 
     (tmp_path / "c.jsonl").write_text('{"product_id": 7, "image": "1.jpg", "price": "9.50", "stock": 3}\n')
-    [item] = pictures(ManifestSource(str(tmp_path / "c.jsonl"), parse_fields(["price:float", "stock:float"])))
+    [item] = images(ManifestSource(str(tmp_path / "c.jsonl"), parse_column_types(["price:float", "stock:float"])))
     assert (item.product_id, item.metadata) == ("7", {"price": 9.5, "stock": 3.0})
 
 
 @pytest.mark.parametrize("text", ["price", "price:money", ":int", "image_id:text"])
 def test_declarations_that_cannot_work(text: str) -> None:
     with pytest.raises(BadSettings, match="--field"):
-        parse_fields([text])
+        parse_column_types([text])
 
 
-def test_several_pictures_and_lists_and_what_parquet_holds(tmp_path: Path) -> None:
+def test_several_images_and_lists_and_what_parquet_holds(tmp_path: Path) -> None:
     rows = [
         {"product_id": 5.0, "image": ["1.jpg", "2.jpg"], "tags": ["a", None], "since": date(2026, 1, 2)},
         {"product_id": 6.0, "image": ["http://x.org/3.jpg"], "tags": None, "since": None},
     ]
     table = pa.Table.from_pylist(rows).append_column("price", pa.array([Decimal("9.50"), None]))
     parquet.write_table(table, tmp_path / "c.parquet")
-    one, two, three = pictures(ManifestSource(str(tmp_path / "c.parquet"), {}))
+    one, two, three = images(ManifestSource(str(tmp_path / "c.parquet"), {}))
     assert (one.product_id, three.product_id, three.image) == ("5", "6", "http://x.org/3.jpg")
     assert one.image_id != two.image_id
     assert one.metadata == two.metadata == {"tags": ["a", None], "since": "2026-01-02", "price": 9.5}
     assert three.metadata == {}
 
     source = manifest(tmp_path / "c.csv", 'product_id,image\na,"[""1.jpg"", ""2.jpg""]"\n')
-    assert [Path(item.image).name for item in pictures(source)] == ["1.jpg", "2.jpg"]
+    assert [Path(item.image).name for item in images(source)] == ["1.jpg", "2.jpg"]
 
 
 def test_a_bad_row_is_one_line_with_its_number(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_bad_row_is_one_line_with_its_number(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text("\n".join(lines))
     source = ManifestSource(str(tmp_path / "c.jsonl"), {"price": "float"})
 
-    assert [item.product_id for item in pictures(source)] == ["a", "f"]
+    assert [item.product_id for item in images(source)] == ["a", "f"]
     told = rejected(source)
     assert [place for place, _ in told] == [
         "line 2",
@@ -197,7 +197,7 @@ def test_a_broken_line_of_csv_does_not_end_it(tmp_path: Path) -> None:
         "g,7.jpg,",
     ]
     source = manifest(tmp_path / "c.csv", "\n".join(lines))
-    assert [item.product_id for item in pictures(source)] == ["a", "e", "g"]
+    assert [item.product_id for item in images(source)] == ["a", "e", "g"]
     assert [place for place, _ in rejected(source)] == ["line 3", "line 4", "line 5"]
 
 
@@ -227,7 +227,7 @@ def test_a_folder_is_a_folder_whatever_it_is_called(tmp_path: Path) -> None:
     assert not is_manifest("photos")
 
 
-def test_json_beside_a_picture(tmp_path: Path) -> None:
+def test_json_beside_an_image(tmp_path: Path) -> None:
     for name in ("good", "bad", "list", "plain"):
         Image.new("RGB", (9, 9)).save(tmp_path / f"{name}.jpg")
     (tmp_path / "good.json").write_text('{"price": 9.5, "category": "mug"}')
@@ -250,12 +250,12 @@ def test_dates_that_python_does_not_know_break_their_own_row(tmp_path: Path) -> 
     table = pa.table({"product_id": ["a", "b"], "image": ["1.jpg", "2.jpg"], "since": days})
     parquet.write_table(table, tmp_path / "c.parquet")
     source = ManifestSource(str(tmp_path / "c.parquet"), {})
-    assert [item.product_id for item in pictures(source)] == ["a"]
+    assert [item.product_id for item in images(source)] == ["a"]
     assert [place for place, _ in rejected(source)] == ["row 2"]
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder; stumbles once over every picture that is called so, and never tells of the others."""
+    """Serves a folder; stumbles once over every image that is called so, and never tells of the others."""
 
     seen: list[str]
 
@@ -282,12 +282,12 @@ def web(tmp_path: Path) -> Iterator[tuple[str, Path, list[str]]]:
         server.shutdown()
 
 
-def test_pictures_from_the_web(web: tuple[str, Path, list[str]], tmp_path: Path) -> None:
+def test_images_from_the_web(web: tuple[str, Path, list[str]], tmp_path: Path) -> None:
     address, folder, seen = web
     for n, name in enumerate(("good", "stumble")):
         Image.new("RGB", (30, 30), (n * 90, 5, 5)).save(folder / f"{name}.png")
         os.utime(folder / f"{name}.png", (1_700_000_000, 1_700_000_000))
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     lines = [
         {"product_id": name, "image": f"{address}/{name}.png"} for name in ("good", "stumble", "broken", "missing")
     ]
@@ -307,7 +307,7 @@ def test_pictures_from_the_web(web: tuple[str, Path, list[str]], tmp_path: Path)
     assert seen.count("GET /good.png") == 2, "one request a run, of which the second brings no body"
 
 
-def test_pictures_from_anywhere_that_fsspec_opens() -> None:
+def test_images_from_anywhere_that_fsspec_opens() -> None:
     with fsspec.open("memory://shop/1.png", "wb") as file:
         Image.new("RGB", (5, 5)).save(file, "PNG")
     reader = image_reader()

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from command import ROOT, fails, lookalike_process
+from killed_shop import Shop
 from serving import until
-from test_kill import Shop
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 with_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: make test-ray")
@@ -32,14 +32,14 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    """A catalogue with twins, a broken picture, and the rows that it makes without Ray."""
+    """A catalogue with twins, a broken image, and the rows that it makes without Ray."""
     folder = tmp_path_factory.mktemp("ray")
     shop = Shop(folder, str(folder / "ray.db"))
     shop.draw(range(400), shade=0)
     photos = folder / "photos"
     for n in range(40):
         (photos / f"p{n}" / "twin.png").write_bytes((photos / "p0" / "0.png").read_bytes())
-    (photos / "p1" / "broken.png").write_bytes(b"no picture")
+    (photos / "p1" / "broken.png").write_bytes(b"no image")
     return shop
 
 
@@ -98,6 +98,6 @@ def test_what_a_worker_cannot_do_comes_out_in_words(shop: Shop, cluster: Any) ->
 @pytest.mark.skipif(HAS_RAY, reason="Ray is installed: make test")
 def test_without_ray_it_says_how_to_get_it(tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
-    (tmp_path / "p" / "1.jpg").write_bytes(b"a picture")
+    (tmp_path / "p" / "1.jpg").write_bytes(b"an image")
     assert "pip install 'lookalike[ray]'" in fails(2, "ingest", tmp_path, "--engine", "ray", cwd=tmp_path)
     assert "'ray' is not one of" in fails(2, "search", "1.jpg", "--engine", "ray", cwd=tmp_path)

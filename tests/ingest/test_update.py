@@ -5,31 +5,30 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from catalogue import LONG_AGO, draw
 from conftest import NewStore, bring
-from PIL import Image
 
-from lookalike.encode.engine import Engine, Model
+from lookalike.encode.engine import Engine, LazyEngine
 from lookalike.encode.models.pixels import PixelEncoder
 from lookalike.encode.preprocess import Pixels
-from lookalike.ingest.pipeline.diff import Plan
-from lookalike.ingest.pipeline.existing_rows import Owned
-from lookalike.ingest.pipeline.prune import Pruning, prune
-from lookalike.ingest.pipeline.stages import Pace, Target, ingest, survey
+from lookalike.ingest.pipeline.diff import Diff
+from lookalike.ingest.pipeline.existing_rows import RowScope
+from lookalike.ingest.pipeline.prune import PruneOptions, prune
+from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, count_changes, ingest
 from lookalike.ingest.reports.report import Rejection, Report, Summary
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.layout import FolderRule
-from lookalike.ingest.threshold import Share
+from lookalike.ingest.threshold import Threshold
 from lookalike.schema.collection import Fingerprint
-from lookalike.schema.errors import BadSettings, HeldBack
+from lookalike.schema.errors import BadSettings, LimitExceeded
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import ProductImage, Vectors
 
-LONG_AGO = 10**18
-ALL = Pruning(Share("100%"))
+ALL = PruneOptions(Threshold("100%"))
 
 
 class Counting(PixelEncoder):
-    """Counts the pictures that it is shown."""
+    """Counts the images that it is shown."""
 
     def __init__(self) -> None:
         self.shown = 0
@@ -41,32 +40,23 @@ class Counting(PixelEncoder):
         return super().encode_images(batch)
 
 
-def draw(path: Path, colour: int, *, at: int = LONG_AGO) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.new("RGB", (20, 20), (colour % 256, 90, 30))
-    picture.putpixel((3, 3), (colour // 256, 0, colour % 7))
-    picture.save(path, "PNG")
-    os.utime(path, ns=(at, at))
-    return path
-
-
 class Shop:
-    """A folder of pictures and the collection that has to follow it."""
+    """A folder of images and the collection that has to follow it."""
 
     def __init__(self, folder: Path, store: Store) -> None:
         self.folder, self.store = folder, store
         self.encoder = Counting()
 
-    def update(self, pictures: Iterable[ProductImage | Rejection] | None = None) -> tuple[Summary, Plan]:
+    def update(self, images: Iterable[ProductImage | Rejection] | None = None) -> tuple[Summary, Diff]:
         self.encoder.shown = 0
         source, report = FolderSource(self.folder, FolderRule(), "shop"), Report()
-        model = Model(lambda: Engine(self.encoder, 8, lanes=2))
-        target, items = Target(self.store, report), source.images() if pictures is None else iter(pictures)
-        plan = ingest(items, Owned(source.name), model, target, Pace(workers=2))
+        model = LazyEngine(lambda: Engine(self.encoder, 8, lanes=2))
+        target, items = WriteTarget(self.store, report), source.images() if images is None else iter(images)
+        plan = ingest(items, RowScope(source.name), model, target, PipelineLimits(workers=2))
         assert report.summary().embedded == self.encoder.shown
         return report.summary(), plan
 
-    def prune(self, pruning: Pruning = ALL) -> Summary:
+    def prune(self, pruning: PruneOptions = ALL) -> Summary:
         report = Report()
         prune(self.update()[1], self.store, report, pruning)
         return report.summary()
@@ -86,7 +76,7 @@ def _brought(folder: Path, store: Store) -> Store:
 
 
 def opened(folder: Path, store: Store) -> Shop:
-    """A hundred pictures of fifty products, in the collection."""
+    """A hundred images of fifty products, in the collection."""
     for n in range(100):
         draw(folder / f"p{n // 2}" / f"{n}.png", n)
     shop = Shop(folder, store)
@@ -125,7 +115,7 @@ def test_no_change_is_no_work(shop: Shop) -> None:
     assert shop.rows() == before
 
 
-def test_an_unchanged_picture_is_not_even_read(shop: Shop) -> None:
+def test_an_unchanged_image_is_not_even_read(shop: Shop) -> None:
     path = shop.folder / "p0" / "0.png"
     path.write_bytes(b"x" * path.stat().st_size)
     os.utime(path, ns=(LONG_AGO, LONG_AGO))
@@ -133,7 +123,7 @@ def test_an_unchanged_picture_is_not_even_read(shop: Shop) -> None:
     assert shop.update()[0].unchanged == 100
 
 
-def test_one_new_picture_is_one_forward_pass(shop: Shop, lite: NewStore) -> None:
+def test_one_new_image_is_one_forward_pass(shop: Shop, lite: NewStore) -> None:
     draw(shop.folder / "p7" / "new.png", 500)
 
     summary, _ = shop.update()
@@ -142,7 +132,7 @@ def test_one_new_picture_is_one_forward_pass(shop: Shop, lite: NewStore) -> None
     assert shop.rows() == shop.built_anew(lite)
 
 
-def test_a_changed_picture_replaces_its_row(shop: Shop, lite: NewStore) -> None:
+def test_a_changed_image_replaces_its_row(shop: Shop, lite: NewStore) -> None:
     draw(shop.folder / "p3" / "6.png", 600, at=LONG_AGO + 5)
 
     summary, _ = shop.update()
@@ -151,7 +141,7 @@ def test_a_changed_picture_replaces_its_row(shop: Shop, lite: NewStore) -> None:
     assert shop.rows() == shop.built_anew(lite)
 
 
-def test_a_touched_picture_is_read_once_and_not_embedded(shop: Shop, lite: NewStore) -> None:
+def test_a_touched_image_is_read_once_and_not_embedded(shop: Shop, lite: NewStore) -> None:
     os.utime(shop.folder / "p3" / "6.png", ns=(LONG_AGO, LONG_AGO + 7))
 
     summary, _ = shop.update()
@@ -209,7 +199,7 @@ def test_new_twins_are_embedded_once(shop: Shop, lite: NewStore) -> None:
     assert shop.rows() == shop.built_anew(lite)
 
 
-def test_pictures_that_change_places_get_the_right_vectors(shop: Shop, lite: NewStore) -> None:
+def test_images_that_change_places_get_the_right_vectors(shop: Shop, lite: NewStore) -> None:
     one, other = shop.folder / "p0" / "0.png", shop.folder / "p40" / "80.png"
     a, b = one.read_bytes(), other.read_bytes()
     for path, content in ((one, b), (other, a)):
@@ -238,13 +228,13 @@ def test_prune_holds_back_when_too_much_would_go(shop: Shop) -> None:
         (shop.folder / f"p{n}" / f"{2 * n}.png").unlink()
         (shop.folder / f"p{n}" / f"{2 * n + 1}.png").unlink()
 
-    with pytest.raises(HeldBack, match=r"remove 30 of the 100 rows .* --max-removals 20%. Nothing was removed"):
-        shop.prune(Pruning(Share("20%")))
+    with pytest.raises(LimitExceeded, match=r"remove 30 of the 100 rows .* --max-removals 20%. Nothing was removed"):
+        shop.prune(PruneOptions(Threshold("20%")))
     assert shop.store.count() == 100
-    assert shop.prune(Pruning(Share("30"))).removed == 30
+    assert shop.prune(PruneOptions(Threshold("30"))).removed == 30
 
 
-def test_a_picture_that_becomes_unreadable_keeps_its_row_unless_told_otherwise(shop: Shop) -> None:
+def test_an_image_that_becomes_unreadable_keeps_its_row_unless_told_otherwise(shop: Shop) -> None:
     path = shop.folder / "p0" / "0.png"
     path.write_bytes(b"broken")
 
@@ -252,23 +242,23 @@ def test_a_picture_that_becomes_unreadable_keeps_its_row_unless_told_otherwise(s
 
     assert (summary.rejected, summary.unchanged, plan.removed()) == (1, 99, [])
     assert shop.prune().removed == 0
-    assert shop.prune(Pruning(Share("100%"), unreadable=True)).removed == 1
+    assert shop.prune(PruneOptions(Threshold("100%"), unreadable=True)).removed == 1
     assert shop.store.count() == 99
 
 
-def test_a_row_that_does_not_fit_is_not_an_unreadable_picture(shop: Shop) -> None:
+def test_a_row_that_does_not_fit_is_not_an_unreadable_image(shop: Shop) -> None:
     (shop.folder / "p0" / "0.json").write_text("no json")
     assert shop.update()[0].rejected == 1
-    assert shop.prune(Pruning(Share("100%"), unreadable=True)).removed == 0
+    assert shop.prune(PruneOptions(Threshold("100%"), unreadable=True)).removed == 0
 
 
 def test_nothing_is_pruned_when_part_of_the_source_could_not_be_read(shop: Shop) -> None:
     (shop.folder / "p1" / "2.png").unlink()
-    pictures = list(FolderSource(shop.folder, FolderRule(), "shop").images())
+    images = list(FolderSource(shop.folder, FolderRule(), "shop").images())
 
-    _, plan = shop.update([*pictures, Rejection("/shop/p9", "the folder cannot be read", incomplete=True)])
+    _, plan = shop.update([*images, Rejection("/shop/p9", "the folder cannot be read", incomplete=True)])
 
-    with pytest.raises(HeldBack, match="could not be read"):
+    with pytest.raises(LimitExceeded, match="could not be read"):
         prune(plan, shop.store, Report(), ALL)
     assert shop.store.count() == 100
 
@@ -280,7 +270,7 @@ def test_a_dry_run_says_the_same_and_does_nothing(shop: Shop) -> None:
     (shop.folder / "p5" / "10.png").unlink()
     before, report = shop.rows(), Report()
 
-    plan = survey(FolderSource(shop.folder, FolderRule(), "shop").images(), "shop", shop.store, report)
+    plan = count_changes(FolderSource(shop.folder, FolderRule(), "shop").images(), "shop", shop.store, report)
 
     assert shop.rows() == before
     planned, (done, _) = report.summary(), shop.update()
@@ -291,7 +281,7 @@ def test_a_dry_run_says_the_same_and_does_nothing(shop: Shop) -> None:
     assert len(plan.removed()) == 1
 
 
-def test_many_pictures_that_change_places_are_embedded_in_batches(shop: Shop, lite: NewStore) -> None:
+def test_many_images_that_change_places_are_embedded_in_batches(shop: Shop, lite: NewStore) -> None:
     for n in range(40):
         draw(shop.folder / f"p{n // 2}" / f"{n}.png", 99 - n, at=LONG_AGO + 3)
         draw(shop.folder / f"p{(99 - n) // 2}" / f"{99 - n}.png", n, at=LONG_AGO + 3)
@@ -305,9 +295,9 @@ def test_many_pictures_that_change_places_are_embedded_in_batches(shop: Shop, li
     assert shop.rows() == shop.built_anew(lite)
 
 
-def test_a_picture_named_twice_counts_once(shop: Shop) -> None:
-    pictures = list(FolderSource(shop.folder, FolderRule(), "shop").images())
-    summary, _ = shop.update([*pictures, pictures[0]])
+def test_an_image_named_twice_counts_once(shop: Shop) -> None:
+    images = list(FolderSource(shop.folder, FolderRule(), "shop").images())
+    summary, _ = shop.update([*images, images[0]])
     assert (summary.unchanged, summary.rejected) == (100, 1)
 
 
@@ -319,29 +309,29 @@ def test_planning_sees_past_the_window_of_one_query(shop: Shop) -> None:
 
 @pytest.mark.parametrize(("text", "of_1000"), [("20%", 200), ("0", 0), ("7", 7), ("100%", 1000), ("0.5 %", 5)])
 def test_limits(text: str, of_1000: int) -> None:
-    assert Share(text).of(1_000) == of_1000
+    assert Threshold(text).of(1_000) == of_1000
 
 
 @pytest.mark.parametrize("text", ["", "many", "-1", "120%", "20 percent", "1.5"])
 def test_limits_that_are_none(text: str) -> None:
     with pytest.raises(BadSettings, match="is no limit"):
-        Share(text)
+        Threshold(text)
 
 
 @pytest.fixture
 def vanishing(shop: Shop) -> Callable[[], Iterator[ProductImage | Rejection]]:
-    """The pictures of the shop; each third is gone by the time that it is to be read."""
+    """The images of the shop; each third is gone by the time that it is to be read."""
 
-    def pictures() -> Iterator[ProductImage | Rejection]:
+    def images() -> Iterator[ProductImage | Rejection]:
         for n, item in enumerate(FolderSource(shop.folder, FolderRule(), "shop").images()):
             if n % 3 == 0 and isinstance(item, ProductImage):
                 Path(item.image).unlink()
             yield item
 
-    return pictures
+    return images
 
 
-def test_pictures_that_vanish_while_they_are_listed_keep_their_rows(
+def test_images_that_vanish_while_they_are_listed_keep_their_rows(
     shop: Shop, vanishing: Callable[[], Iterator[ProductImage | Rejection]]
 ) -> None:
     summary, plan = shop.update(vanishing())

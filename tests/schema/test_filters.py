@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from lookalike.schema.errors import BadFilter
 from lookalike.schema.filters.ast import AnyOf, Clause, Condition, Filter, Not, Scalar
 from lookalike.schema.filters.expression import compile_filter
-from lookalike.schema.filters.json import from_json
-from lookalike.schema.filters.parser import parse
+from lookalike.schema.filters.json import parse_json_filter
+from lookalike.schema.filters.parser import parse_filter
 from lookalike.schema.milvus.store import Store
 
 HOSTILE = [
@@ -136,8 +136,8 @@ def test_a_filter_keeps_what_python_would_keep(store: Store, where: Filter) -> N
 
 
 def test_true_and_false(store: Store) -> None:
-    assert matching(store, parse(["x.y = true"])) == {f"p{ROWS.index({'x.y': True, '[0]': 'set'})}"}
-    assert matching(store, parse(["x.y != true"])) == {f"p{ROWS.index({'x.y': False, '[0]': 'set'})}"}
+    assert matching(store, parse_filter(["x.y = true"])) == {f"p{ROWS.index({'x.y': True, '[0]': 'set'})}"}
+    assert matching(store, parse_filter(["x.y != true"])) == {f"p{ROWS.index({'x.y': False, '[0]': 'set'})}"}
 
 
 @pytest.mark.parametrize("word", ["p1", 'x" or image_id != "', "\\"])
@@ -172,22 +172,22 @@ def test_the_columns_of_the_collection_itself(store: Store, word: str) -> None:
     ],
 )
 def test_parse(text: str, column: str, operator: str, read: tuple[Scalar, ...]) -> None:
-    assert parse([text]) == (Condition(column, operator, read),)
+    assert parse_filter([text]) == (Condition(column, operator, read),)
 
 
 @pytest.mark.parametrize("text", ["", "foo", "= 3", "x in", "x in ,", 'x = "a"b"', "x = 1e999", "\udcff = 1"])
 def test_what_is_no_filter_is_refused(text: str) -> None:
     with pytest.raises(BadFilter):
-        compile_filter(parse([text]))
+        compile_filter(parse_filter([text]))
 
 
 def test_the_refusal_shows_what_to_write() -> None:
     with pytest.raises(BadFilter, match=r"filter 'price ~ 5' was not understood.*'price < 50'"):
-        parse(["price ~ 5"])
+        parse_filter(["price ~ 5"])
     with pytest.raises(BadFilter, match="true and false have no order"):
-        compile_filter(parse(["sold < true"]))
+        compile_filter(parse_filter(["sold < true"]))
     with pytest.raises(BadFilter, match="too many"):
-        parse(["x in " + ",".join(map(str, range(2_000)))])
+        parse_filter(["x in " + ",".join(map(str, range(2_000)))])
 
 
 def test_infinity_cannot_be_asked_for() -> None:
@@ -218,9 +218,9 @@ def test_infinity_cannot_be_asked_for() -> None:
     ],
 )
 def test_a_filter_in_json(told: dict[str, Any], read: Filter) -> None:
-    assert from_json(told) == read
+    assert parse_json_filter(told) == read
     if told:
-        assert parse([json.dumps(told)]) == read, "the same on the command line"
+        assert parse_filter([json.dumps(told)]) == read, "the same on the command line"
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_a_filter_in_json(told: dict[str, Any], read: Filter) -> None:
 )
 def test_what_is_no_filter_in_json_is_refused(told: Any, message: str) -> None:
     with pytest.raises(BadFilter, match=message):
-        compile_filter(from_json(told))
+        compile_filter(parse_json_filter(told))
 
 
 def test_a_filter_may_be_nested_eight_deep() -> None:
@@ -257,9 +257,9 @@ def test_a_filter_may_be_nested_eight_deep() -> None:
     for _ in range(2_000):
         told = {"not": told}
     with pytest.raises(BadFilter, match="nested 8 deep"):
-        from_json(told)
+        parse_json_filter(told)
 
 
 def test_a_thousand_values_are_answered(store: Store) -> None:
-    where = from_json({"number": {"in": list(range(1_000))}})
+    where = parse_json_filter({"number": {"in": list(range(1_000))}})
     assert matching(store, where) == {f"p{n}" for n, row in enumerate(ROWS) if row.get("number") in (0, 1, 5)}

@@ -10,9 +10,9 @@ from conftest import DIM, PLAIN, a_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lookalike.schema.filters.expression import any_of
-from lookalike.schema.milvus.lite.reader import LiteReads
-from lookalike.schema.milvus.reader import Reads
+from lookalike.schema.filters.expression import column_in
+from lookalike.schema.milvus.lite.reader import LiteReader
+from lookalike.schema.milvus.reader import ServerReader
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import ImageRow, Vector
 
@@ -58,9 +58,9 @@ def test_whatever_was_written_flushed_and_deleted(opened: Store, steps: list[tup
 
 
 def compare(store: Store) -> None:
-    ours, theirs = LiteReads(store._wire, store.version), Reads(store._wire, store.version)
+    ours, theirs = LiteReader(store._wire, store.version), ServerReader(store._wire, store.version)
     asked = [random_unit(1000), random_unit(1001)]
-    for where in ("", 'metadata["price"] < 50', any_of("product_id", ["p1", "p2"])):
+    for where in ("", 'metadata["price"] < 50', column_in("product_id", ["p1", "p2"])):
         assert ours.count(where, "Strong") == theirs.count(where, "Strong")
         for limit in (3, 99):
             near, expected = (reads.search(asked, limit, where, ["product_id"], None) for reads in (ours, theirs))
@@ -103,7 +103,7 @@ def test_searches_beside_a_writer_miss_nothing(tmp_path: Path) -> None:
             found = [hit["image_id"] for hit in store.search(random_unit(7), 500)]
             assert wanted <= set(found)
             assert len(found) == len(set(found))
-            assert store.count(any_of("image_id", wanted)) == 50
+            assert store.count(column_in("image_id", wanted)) == 50
         writer.join()
         assert store.count() == 70
 
@@ -131,7 +131,7 @@ def test_asking_for_ever_other_columns_keeps_few_of_them(opened: Store) -> None:
     opened.upsert([row("a", 1)])
     for n in range(100):
         assert opened.count(f'metadata["column {n}"] == 1') == 0
-    assert isinstance(opened._reads, LiteReads)
+    assert isinstance(opened._reads, LiteReader)
     view = opened._reads._view()
     assert view is not None
     assert all(len(part._columns) < 50 for part, _ in view.parts)

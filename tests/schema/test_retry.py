@@ -9,7 +9,7 @@ from conftest import PLAIN, a_row
 from proxy import Proxy
 
 from lookalike.schema.errors import StoreUnavailable
-from lookalike.schema.milvus.connection import Patience
+from lookalike.schema.milvus.connection import RetryPolicy
 from lookalike.schema.milvus.store import Store
 
 
@@ -35,7 +35,7 @@ def test_a_write_waits_for_a_server_that_is_away(proxy: Proxy) -> None:
 
 def test_a_server_that_stays_away_is_named(proxy: Proxy) -> None:
     Store.create(proxy.uri, PLAIN, collection="gone").close()
-    with Store.open(proxy.uri, collection="gone", patience=Patience(call=2, retry=2)) as store:
+    with Store.open(proxy.uri, collection="gone", patience=RetryPolicy(call=2, retry=2)) as store:
         proxy.cut()
         with pytest.raises(StoreUnavailable, match=f"{proxy.uri} does not answer.*Is it running"):
             store.upsert([a_row("lost.jpg")])

@@ -13,7 +13,7 @@ import pytest
 from conftest import DIM, PLAIN, NewStore, a_row, unit
 
 from lookalike.schema.errors import BadRow, BadSettings, EncoderMismatch, StoreUnavailable
-from lookalike.schema.filters.expression import any_of
+from lookalike.schema.filters.expression import column_in
 from lookalike.schema.milvus.driver import MilvusClient
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import ImageRow
@@ -86,8 +86,8 @@ def test_a_vector_that_milvus_would_spoil_is_refused_with_its_whole_batch(store:
 def test_ids_may_hold_anything(store: Store, name: str) -> None:
     store.upsert([a_row(f"{name}.jpg", name), a_row("other.jpg", "other")])
 
-    assert store.count(any_of("product_id", [name])) == 1
-    store.delete([row["image_id"] for row in store.rows(where=any_of("product_id", [name]), fields=["product_id"])])
+    assert store.count(column_in("product_id", [name])) == 1
+    store.delete([row["image_id"] for row in store.rows(where=column_in("product_id", [name]), fields=["product_id"])])
     assert [row["product_id"] for row in store.rows(fields=["product_id"])] == ["other"]
 
 
@@ -197,7 +197,7 @@ def test_a_server_that_is_not_there_is_named_at_once() -> None:
 
 
 def script(body: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    prelude = "import os, sys, threading\nfrom conftest import PLAIN, a_row, unit\nfrom schema.store import Store\n"
+    prelude = "import os, sys, threading\nfrom conftest import PLAIN, a_row, unit\nfrom lookalike.schema.milvus.store import Store\n"
     paths = f"import sys; sys.path[:0] = [{str(Path(__file__).parents[1])!r}, {str(Path(__file__).parents[2])!r}]\n"
     command = [sys.executable, "-c", paths + prelude + body, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -270,7 +270,7 @@ def test_a_full_disk_loses_nothing_acknowledged(
 def test_a_second_process_is_told_why_it_cannot_have_the_store(tmp_path: Path) -> None:
     with Store.create(str(tmp_path / "x.db"), PLAIN, collection="t"):
         second = script('Store.open(sys.argv[1], collection="t")', tmp_path / "x.db")
-    assert "StoreAway" in second.stderr
+    assert "StoreUnreachable" in second.stderr
     assert "another process has it open" in second.stderr
 
 

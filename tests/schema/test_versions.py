@@ -7,23 +7,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from catalogue import draw
 from conftest import bring
 from PIL import Image
 from pyarrow import parquet
-from test_update import draw
 
-from lookalike.encode.engine import Engine, Model
+from lookalike.encode.engine import Engine, LazyEngine
 from lookalike.encode.models.pixels import PixelEncoder
 from lookalike.encode.preprocess import Pixels
 from lookalike.ingest.admin.parquet import check_file, export_rows, import_rows
-from lookalike.ingest.admin.reindex import Moved, reindex
-from lookalike.ingest.pipeline.stages import Pace
+from lookalike.ingest.admin.reindex import ReindexResult, reindex
+from lookalike.ingest.pipeline.stages import PipelineLimits
 from lookalike.ingest.reports.report import Report
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.layout import FolderRule
-from lookalike.ingest.threshold import Share
+from lookalike.ingest.threshold import Threshold
 from lookalike.schema.collection import Fingerprint
-from lookalike.schema.errors import BadSettings, BadSource, EncoderMismatch, HeldBack, StoreUnavailable
+from lookalike.schema.errors import BadSettings, BadSource, EncoderMismatch, LimitExceeded, StoreUnavailable
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.milvus.versions import Versions
 from lookalike.schema.product import ProductImage, Vectors
@@ -50,7 +50,7 @@ class Stopped(Exception):
 
 
 class Shop:
-    """A folder of pictures and its collection, known by name."""
+    """A folder of images and its collection, known by name."""
 
     def __init__(self, folder: Path, uri: str, name: str) -> None:
         self.folder, self.uri, self.name = folder, uri, name
@@ -67,10 +67,14 @@ class Shop:
         missing: str = "0",
         report: Report | None = None,
         kind: type[Versions] = Versions,
-    ) -> Moved:
+    ) -> ReindexResult:
         with kind(self.uri, collection=self.name) as versions:
             return reindex(
-                versions, Model(lambda: Engine(encoder, 4)), report or Report(), Pace(workers=2), Share(missing)
+                versions,
+                LazyEngine(lambda: Engine(encoder, 4)),
+                report or Report(),
+                PipelineLimits(workers=2),
+                Threshold(missing),
             )
 
     def rows(self, *fields: str) -> dict[str, tuple[str, ...]]:
@@ -83,7 +87,7 @@ _names = (f"v{n}" for n in range(1_000))
 
 @pytest.fixture
 def shop(uri: str, tmp_path: Path) -> Iterator[Shop]:
-    """Thirty pictures in a collection of its own."""
+    """Thirty images in a collection of its own."""
     for n in range(30):
         draw(tmp_path / f"p{n // 2}" / f"{n}.png", n)
     shop = Shop(tmp_path, uri, next(_names))
@@ -192,9 +196,9 @@ def test_what_is_written_just_before_the_move_is_not_lost(shop: Shop) -> None:
     assert len(shop.rows()) == 31
 
 
-def test_pictures_that_are_gone_hold_the_move_back(shop: Shop) -> None:
+def test_images_that_are_gone_hold_the_move_back(shop: Shop) -> None:
     (shop.folder / "p0" / "0.png").unlink()
-    with pytest.raises(HeldBack, match=r"1 of 30 pictures cannot be read any more"):
+    with pytest.raises(LimitExceeded, match=r"1 of 30 images cannot be read any more"):
         shop.reindex(Backwards())
     with shop.store() as store:
         assert store.fingerprint == PixelEncoder.fingerprint

@@ -19,13 +19,13 @@ from lookalike.encode.registry import load_encoder
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.layout import Layout
 from lookalike.schema.errors import BadImage, BadQuery, EncoderMismatch, UnknownProduct
-from lookalike.schema.filters.parser import parse
+from lookalike.schema.filters.parser import parse_filter
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import ImageRow, Vector
-from lookalike.search.finder import Answer, Finder
+from lookalike.search.finder import Finder, SearchResult
 from lookalike.search.query import Part, Query
 from lookalike.search.ranking import combine, mean
-from lookalike.search.ttl_cache import Recent
+from lookalike.search.ttl_cache import TtlCache
 
 TINY_CLIP = Path(__file__).parents[1] / "tiny_clip"
 
@@ -84,10 +84,10 @@ def test_a_mix_lies_between_what_is_mixed(shop: Finder, catalogue: Path) -> None
 
 def test_filters_limit_and_min_score(shop: Finder, catalogue: Path) -> None:
     mug = (catalogue / "queries" / "red-plain-mug.jpg").read_bytes()
-    bags = shop.find(Query(image=mug, where=parse(["category = bag"]), limit=100)).hits
+    bags = shop.find(Query(image=mug, where=parse_filter(["category = bag"]), limit=100)).hits
     assert len(bags) == 8
     assert {hit.metadata["category"] for hit in bags} == {"bag"}
-    assert ids(shop, image=mug, where=parse(["category = bag", "category = hat"])) == []
+    assert ids(shop, image=mug, where=parse_filter(["category = bag", "category = hat"])) == []
     everything = shop.find(Query(image=mug, limit=64)).hits
     scores = [hit.score for hit in everything]
     assert len(everything) == 64
@@ -101,11 +101,11 @@ def test_filters_limit_and_min_score(shop: Finder, catalogue: Path) -> None:
     [
         ({}, BadQuery, "nothing is asked"),
         ({"text": "  "}, BadQuery, "the text is empty"),
-        ({"text": "a red mug"}, BadQuery, r"'efficientnet-lite0' knows pictures but no words.*'clip'.*--encoder clip"),
+        ({"text": "a red mug"}, BadQuery, r"'efficientnet-lite0' knows images but no words.*'clip'.*--encoder clip"),
         ({"product_id": "nothing"}, UnknownProduct, "no product 'nothing'"),
         ({"product_id": "x' or product_id != '"}, UnknownProduct, "no product"),
         ({"product_id": "\udcff"}, BadQuery, "UTF-8"),
-        ({"image": b"no picture"}, BadImage, "not a picture"),
+        ({"image": b"no image"}, BadImage, "not an image"),
         ({"product_id": "red-plain-mug", "limit": 0}, BadQuery, "limit 0 is not between 1 and 1000"),
         ({"product_id": "red-plain-mug", "min_score": float("nan")}, BadQuery, "min_score nan is not between"),
     ],
@@ -126,8 +126,8 @@ def test_another_encoder_is_refused(shop: Finder, catalogue: Path) -> None:
 # Laws, on rows that are made up.
 
 
-def scattered(products: int, pictures: Callable[[int], int]) -> list[ImageRow]:
-    """Products with so many pictures each, in directions drawn at random; `n` counts the products."""
+def scattered(products: int, images: Callable[[int], int]) -> list[ImageRow]:
+    """Products with so many images each, in directions drawn at random; `n` counts the products."""
     random = np.random.default_rng(5)
 
     def vector() -> Vector:
@@ -136,20 +136,20 @@ def scattered(products: int, pictures: Callable[[int], int]) -> list[ImageRow]:
     return [
         a_row(f"{p}/{n}", f"p{p}", vector(), {"n": p, "parity": "even" if p % 2 == 0 else "odd"})
         for p in range(products)
-        for n in range(pictures(p))
+        for n in range(images(p))
     ]
 
 
 @pytest.fixture(scope="module")
 def crowded(new_store: NewStore) -> tuple[Finder, list[ImageRow]]:
-    """Forty products; the first has more pictures than all the others together."""
+    """Forty products; the first has more images than all the others together."""
     store, rows = new_store(), scattered(40, lambda p: 600 if p == 0 else 1 + p % 5)
     store.upsert(rows)
     return Finder(store, lambda: pytest.fail("no encoder is needed")), rows
 
 
 def exact(rows: list[ImageRow], vector: Vector, limit: int, keep: Callable[[ImageRow], bool]) -> list[str]:
-    """The answer by plain numpy: products by their best picture."""
+    """The answer by plain numpy: products by their best image."""
     best: dict[str, float] = {}
     for row in filter(keep, rows):
         best[row.product_id] = max(best.get(row.product_id, -2), float(row.embedding @ vector))
@@ -165,7 +165,7 @@ def test_always_k_distinct_products_the_nearest_ones(
     own = sorted((row for row in rows if row.product_id == f"p{asked}"), key=lambda row: row.image_id)
     vector = mean(row.embedding for row in own)
 
-    found = ids(finder, product_id=f"p{asked}", limit=limit, where=parse([f"n < {below}"]))
+    found = ids(finder, product_id=f"p{asked}", limit=limit, where=parse_filter([f"n < {below}"]))
 
     expected = exact(rows, vector, limit, lambda row: row.product_id != f"p{asked}" and row.metadata["n"] < below)
     assert found == expected
@@ -177,7 +177,7 @@ def test_pages_neither_repeat_nor_skip(
     crowded: tuple[Finder, list[ImageRow]], asked: int, limit: int, below: int
 ) -> None:
     finder, _ = crowded
-    question = {"product_id": f"p{asked}", "where": parse([f"n < {below}"])}
+    question = {"product_id": f"p{asked}", "where": parse_filter([f"n < {below}"])}
     whole = ids(finder, **question, limit=40)
 
     pages, offset = [], 0
@@ -231,13 +231,13 @@ def test_a_cut_off_below_the_best(crowded: tuple[Finder, list[ImageRow]]) -> Non
     assert finder.find(Query(product_id="p7", within=0)).hits == everything[:1]
 
 
-def test_several_pictures_of_a_product(crowded: tuple[Finder, list[ImageRow]]) -> None:
+def test_several_images_of_a_product(crowded: tuple[Finder, list[ImageRow]]) -> None:
     finder, rows = crowded
-    for hit in finder.find(Query(vector=[1] * DIM, limit=40, per_product=3, where=parse(["n != 4"]))).hits:
+    for hit in finder.find(Query(vector=[1] * DIM, limit=40, per_product=3, where=parse_filter(["n != 4"]))).hits:
         vector = mean([np.ones(DIM, dtype=np.float32)])
         own = sorted((float(row.embedding @ vector) for row in rows if row.product_id == hit.product_id), reverse=True)
-        assert [picture.score for picture in hit.pictures] == pytest.approx(own[:3], abs=1e-5)
-        assert hit.pictures[0].image_id == hit.image_id
+        assert [image.score for image in hit.images] == pytest.approx(own[:3], abs=1e-5)
+        assert hit.images[0].image_id == hit.image_id
 
 
 def test_chosen_columns(crowded: tuple[Finder, list[ImageRow]]) -> None:
@@ -246,24 +246,24 @@ def test_chosen_columns(crowded: tuple[Finder, list[ImageRow]]) -> None:
     assert all(list(hit.metadata) == ["parity"] for hit in hits)
 
 
-def test_by_a_stored_picture(crowded: tuple[Finder, list[ImageRow]]) -> None:
+def test_by_a_stored_image(crowded: tuple[Finder, list[ImageRow]]) -> None:
     finder, rows = crowded
     row = rows[-1]
     expected = exact(rows, row.embedding, 10, lambda other: other.product_id != row.product_id)
     assert ids(finder, image_id=row.image_id) == expected
-    with pytest.raises(UnknownProduct, match="no picture 'nothing'"):
+    with pytest.raises(UnknownProduct, match="no image 'nothing'"):
         ids(finder, image_id="nothing")
 
 
 def test_many_questions_are_answered_as_each_alone(crowded: tuple[Finder, list[ImageRow]]) -> None:
     finder, _ = crowded
-    queries = [Query(product_id=f"p{n}", limit=1 + n % 3, where=parse(["n < 30"][: n % 2])) for n in range(12)]
+    queries = [Query(product_id=f"p{n}", limit=1 + n % 3, where=parse_filter(["n < 30"][: n % 2])) for n in range(12)]
     queries.insert(5, Query(product_id="nothing"))
     answers = finder.find_many(queries)
     assert isinstance(answers.pop(5), UnknownProduct)
     del queries[5]
     for query, answer in zip(queries, answers, strict=True):
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, SearchResult)
         assert [hit.product_id for hit in answer.hits] == [hit.product_id for hit in finder.find(query).hits]
 
 
@@ -337,7 +337,7 @@ def test_products_that_a_graph_does_not_reach_are_found(new_store: NewStore) -> 
 
 
 def test_what_was_looked_up_before_it_was_forgotten_is_not_remembered() -> None:
-    recent: Recent[int] = Recent(60, 10)
+    recent: TtlCache[int] = TtlCache(60, 10)
     recent.put("a", 1, recent.forgotten)
     assert recent.get("a") == 1
     looked_up = recent.forgotten
@@ -362,6 +362,6 @@ def test_words_find_products(new_store: NewStore, tmp_path: Path) -> None:
     first = [ids(finder, text=f"a photo of a {c} {s}", limit=1) == [f"{c}-{s}"] for c in COLOURS for s in SHAPES]
 
     assert sum(first) >= 15
-    picture = (tmp_path / "red-circle" / "1.png").read_bytes()
-    assert decode(picture).size == (64, 64)
-    assert ids(finder, image=picture, text="a red circle", limit=1) == ["red-circle"]
+    image = (tmp_path / "red-circle" / "1.png").read_bytes()
+    assert decode(image).size == (64, 64)
+    assert ids(finder, image=image, text="a red circle", limit=1) == ["red-circle"]

@@ -9,7 +9,7 @@ from command import fails, lookalike
 from conftest import DIM, PLAIN, a_row
 from PIL import Image
 
-from lookalike.schema.filters.expression import any_of
+from lookalike.schema.filters.expression import column_in
 from lookalike.schema.milvus.store import SERVER_EF, Store
 from lookalike.search.tuning.plot import draw_curve
 from lookalike.search.tuning.recall import Point, choose, measure
@@ -57,7 +57,7 @@ def test_what_is_kept_holds_for_searches_without_a_filter(filled: Store, monkeyp
 
         monkeypatch.setattr(again._wire, "call", spy)
         vector = np.eye(1, DIM, dtype=np.float32)[0]
-        for limit, where in ((10, ""), (100, ""), (10, any_of("source", ["test"]))):
+        for limit, where in ((10, ""), (100, ""), (10, column_in("source", ["test"]))):
             assert again.search(vector, limit, where=where)
         assert asked == [64, 100, SERVER_EF]
 

@@ -76,17 +76,17 @@ def photo(catalogue: Path) -> Path:
     return catalogue / "queries" / f"{MUG}.jpg"
 
 
-def test_a_picture_may_be_a_file_or_its_bytes(client: Client, photo: Path) -> None:
+def test_an_image_may_be_a_file_or_its_bytes(client: Client, photo: Path) -> None:
     found = client.search(image=photo, limit=3)
     assert isinstance(found, SearchOut)
     assert found.hits == client.search(image=photo.read_bytes(), limit=3).hits
     assert len(set(_ids(found))) == 3
 
 
-def test_the_same_picture_as_a_file_at_the_top_and_within_like(client: Client, photo: Path) -> None:
+def test_the_same_image_as_a_file_at_the_top_and_within_like(client: Client, photo: Path) -> None:
     top = client.search(image=photo, where={"category": "mug"}, per_product=2, fields=["category"])
     assert {hit.metadata["category"] for hit in top.hits} == {"mug"}
-    assert all(len(hit.pictures) == 2 for hit in top.hits)
+    assert all(len(hit.images) == 2 for hit in top.hits)
     like = client.search(like=[{"image": photo, "weight": 2.0}], where={"category": "mug"}, per_product=2)
     assert _ids(like) == _ids(top)
 
@@ -122,9 +122,9 @@ def test_products_are_put_read_and_removed(client: Client, photo: Path) -> None:
     assert client.put_product("new", [photo, photo.read_bytes()], {"price": 3}).new == 1
     assert client.put_product("new", None, {"price": 4}).metadata == 1
     product = client.get_product("new")
-    assert (product.metadata, len(product.pictures)) == ({"price": 4}, 1)
-    assert client.image(product.pictures[0].image_id) == photo.read_bytes()
-    assert client.image(product.pictures[0].image_id, 64) != photo.read_bytes()
+    assert (product.metadata, len(product.images)) == ({"price": 4}, 1)
+    assert client.image(product.images[0].image_id) == photo.read_bytes()
+    assert client.image(product.images[0].image_id, 64) != photo.read_bytes()
     client.delete_product("new")
     with pytest.raises(ServiceError, match=r"^404 Not Found: no product 'new'"):
         client.get_product("new")
@@ -138,7 +138,7 @@ def test_any_product_id_finds_its_way(client: Client, photo: Path, product_id: s
     client.delete_product(product_id)
 
 
-def test_no_pictures_is_not_those_that_it_has(client: Client) -> None:
+def test_no_images_is_not_those_that_it_has(client: Client) -> None:
     with pytest.raises(ServiceError, match="images: List should have at least 1 item"):
         client.put_product(MUG, [], {})
 
@@ -156,7 +156,7 @@ def test_an_error_says_status_detail_and_request(client: Client) -> None:
 
 
 def test_what_cannot_be_sent_is_said_before_it_is(client: Client, tmp_path: Path) -> None:
-    with pytest.raises(BadQuery, match=r"the picture '.*no\.jpg' cannot be read: No such file"):
+    with pytest.raises(BadQuery, match=r"the image '.*no\.jpg' cannot be read: No such file"):
         client.search(image=tmp_path / "no.jpg")
     with pytest.raises(BadQuery, match="cannot be sent: set is not known to JSON"):
         client.search(product_id=MUG, where={"category": {"mug"}})
@@ -229,9 +229,9 @@ def saying(*replies: Reply) -> Iterator[_Site]:
 def test_what_failed_for_a_moment_is_asked_again_after_the_time_named(connect: Callable[..., Client]) -> None:
     with saying(AWAY, READY) as site, connect(site.address) as client:
         started = monotonic()
-        assert client.search(image=b"picture").hits == []
+        assert client.search(image=b"image").hits == []
         assert monotonic() - started >= 1
-    assert [b"picture" in body for body in site.asked] == [True, True]
+    assert [b"image" in body for body in site.asked] == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_every_answer_is_documented(description: Any, mode: GenerationMode) -> N
         @settings(max_examples=30, suppress_health_check=list(HealthCheck))
         @given(case=route.as_strategy(generation_mode=mode))
         def ask(case: "Case[Any]") -> None:
-            # No schema says which bytes are a picture, or which words an encoder knows.
+            # No schema says which bytes are an image, or which words an encoder knows.
             case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
         ask()

@@ -27,8 +27,8 @@ from lookalike.schema.errors import BadImage
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import ProductImage
 from lookalike.serve.middleware import COOKIE
-from lookalike.serve.runtime.facet_cache import Counted
-from lookalike.serve.web.upload_cache import Uploaded
+from lookalike.serve.runtime.facet_cache import FacetCache
+from lookalike.serve.web.upload_cache import UploadCache
 
 CHROMIUM = shutil.which("chromium")
 KEY = "reader-0123456789"
@@ -60,16 +60,16 @@ class Shop(NamedTuple):
     folder: Path
 
 
-def told(picture: ProductImage) -> ProductImage:
-    """Give a picture of the sample catalogue what a shop knows of its products."""
-    chance = Random(picture.product_id)
+def told(image: ProductImage) -> ProductImage:
+    """Give an image of the sample catalogue what a shop knows of its products."""
+    chance = Random(image.product_id)
     price, sale = chance.randrange(10, 180) / 2, chance.random() < 0.3
-    more = {"title": picture.product_id.replace("-", " ").capitalize(), "price": price, "on sale": sale}
-    return replace(picture, metadata={**picture.metadata, **more})
+    more = {"title": image.product_id.replace("-", " ").capitalize(), "price": price, "on sale": sale}
+    return replace(image, metadata={**image.metadata, **more})
 
 
-def pictures(folder: Path) -> Iterator[ProductImage]:
-    yield from map(told, FolderSource(folder / "photos", Layout("{category}/{product_id}/{image}")).images())  # type: ignore[arg-type]  # no picture of it is rejected
+def images(folder: Path) -> Iterator[ProductImage]:
+    yield from map(told, FolderSource(folder / "photos", Layout("{category}/{product_id}/{image}")).images())  # type: ignore[arg-type]  # no image of it is rejected
     evil = {
         "category": "<b>evil</b>",
         "<img src=x onerror=alert(1)>": "\"'><script>document.title='evil'</script>",
@@ -85,7 +85,7 @@ def pictures(folder: Path) -> Iterator[ProductImage]:
 def shop(encoder: Encoder, catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("page")
     with Store.create(str(folder / "page.db"), encoder.fingerprint) as store:
-        assert bring(pictures(catalogue), encoder, store, batch_size=32).rejected == 0
+        assert bring(images(catalogue), encoder, store, batch_size=32).rejected == 0
         service = service_for(store, encoder, folder / "uploads", lanes=2)
         with listening(service) as address, client(address) as http:
             yield Shop(address, http, store, catalogue)
@@ -162,9 +162,9 @@ def answered(page: Page) -> Iterator[None]:
     page.wait_for_selector("#found:not([data-old])")
 
 
-def choose(page: Page, picture: Path) -> None:
+def choose(page: Page, image: Path) -> None:
     with answered(page):
-        page.set_input_files("#upload", picture)
+        page.set_input_files("#upload", image)
 
 
 def query(shop: Shop, name: str = "red-plain-mug") -> Path:
@@ -224,7 +224,7 @@ def test_nothing_of_a_product_becomes_html(shop: Shop) -> None:
 def test_a_form_without_javascript_leads_to_an_address_without_what_was_left_empty(shop: Shop) -> None:
     form = {
         "product": " red-plain-mug ",
-        "picture": "",
+        "image": "",
         "f.category": ["mug", "hat"],
         "min.price": "",
         "max.price": "50",
@@ -234,26 +234,26 @@ def test_a_form_without_javascript_leads_to_an_address_without_what_was_left_emp
     assert answer.headers["location"] == "/?product=red-plain-mug&f.category=mug&f.category=hat&max.price=50"
 
 
-def test_the_same_picture_has_the_same_address_which_cannot_be_guessed(shop: Shop) -> None:
+def test_the_same_image_has_the_same_address_which_cannot_be_guessed(shop: Shop) -> None:
     content = query(shop).read_bytes()
     first, second = (shop.http.post("/", files={"upload": ("a.jpg", content)}).headers["location"] for _ in range(2))
     assert first == second
-    assert re.fullmatch(r"/\?picture=[0-9a-f]{32}", first)
+    assert re.fullmatch(r"/\?image=[0-9a-f]{32}", first)
     small = shop.http.get("/uploaded/" + first.partition("=")[2])
     assert small.headers["content-type"] == "image/jpeg"
     assert "sandbox" in small.headers["content-security-policy"]
 
 
-def test_a_picture_that_is_gone_is_told_kindly(shop: Shop) -> None:
-    answer = shop.http.get("/?picture=0123&text=")
+def test_an_image_that_is_gone_is_told_kindly(shop: Shop) -> None:
+    answer = shop.http.get("/?image=0123&text=")
     assert answer.status_code == 410
     assert "is not here any more" in answer.text
     assert "Choose it again" in answer.text
     assert shop.http.get("/uploaded/0123").status_code == 404
 
 
-def test_pictures_that_were_asked_with_are_kept_within_bounds(shop: Shop) -> None:
-    uploaded = Uploaded(10**6, most_bytes=40_000)
+def test_images_that_were_asked_with_are_kept_within_bounds(shop: Shop) -> None:
+    uploaded = UploadCache(10**6, most_bytes=40_000)
     names = [uploaded.keep(photo.read_bytes()) for photo in sorted((shop.folder / "queries").iterdir())]
     kept = [content for content in map(uploaded.find, names) if content is not None]
     assert uploaded.find(names[0]) is None
@@ -261,11 +261,11 @@ def test_pictures_that_were_asked_with_are_kept_within_bounds(shop: Shop) -> Non
     assert 1 < len(kept) < len(names)
     assert sum(map(len, kept)) <= 40_000
     with pytest.raises(BadImage, match="more than 100 pixels"):
-        Uploaded(100).keep(query(shop).read_bytes())
+        UploadCache(100).keep(query(shop).read_bytes())
 
 
 def test_filters_are_counted_once_for_a_version(shop: Shop) -> None:
-    counted = Counted()
+    counted = FacetCache()
     assert counted.known(shop.store) == []
     first = counted.facets(shop.store)
     assert {facet.column for facet in first} >= {"category", "price", "on sale"}
@@ -278,7 +278,7 @@ def test_filters_are_counted_once_for_a_version(shop: Shop) -> None:
     ("address", "status", "detail"),
     [
         ("/?product=nothing", 404, "no product &#39;nothing&#39;"),
-        ("/?text=a+mug", 422, "knows pictures but no words"),
+        ("/?text=a+mug", 422, "knows images but no words"),
         ("/?min.price=cheap", 422, "min.price: &#39;cheap&#39; is not a number"),
         ("/?max.price=nan", 422, "Milvus has no place for such a value"),
         ("/?product=red-plain-mug&offset=9999", 422, "offset 9999"),
@@ -330,21 +330,21 @@ def test_the_first_look(shop: Shop, visit: Visit, screen: Callable[[Page, str], 
 
 
 @needs_browser
-def test_a_picture_is_chosen_and_its_address_shared(
+def test_an_image_is_chosen_and_its_address_shared(
     shop: Shop, visit: Visit, screen: Callable[[Page, str], None]
 ) -> None:
     page = visit()
     choose(page, query(shop))
     assert products(page)[0] == "red-plain-mug"
     expect(page.get_by_role("status")).to_have_text(re.compile(r"^The 24 nearest products in [\d.]+ ms$"))
-    screen(page, "picture")
+    screen(page, "image")
     other = visit(page.url.removeprefix(shop.address))
     assert products(other) == products(page)
     assert other.locator("#asked .parts img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
 
 
 @needs_browser
-def test_a_picture_is_dropped(shop: Shop, visit: Visit) -> None:
+def test_an_image_is_dropped(shop: Shop, visit: Visit) -> None:
     page = visit("/?product=blue-plain-bag")
     with answered(page):
         data = _data_transfer(page, query(shop))
@@ -353,11 +353,11 @@ def test_a_picture_is_dropped(shop: Shop, visit: Visit) -> None:
         page.dispatch_event("#grid", "drop", {"dataTransfer": data})
     assert products(page)[0] == "red-plain-mug"
     expect(page.locator("html")).not_to_have_class("dropping")
-    assert "product" not in page.url  # a new picture is a new question
+    assert "product" not in page.url  # a new image is a new question
 
 
 @needs_browser
-def test_a_picture_and_an_id_are_pasted(shop: Shop, visit: Visit) -> None:
+def test_an_image_and_an_id_are_pasted(shop: Shop, visit: Visit) -> None:
     page = visit()
     with answered(page):
         page.evaluate(
@@ -467,20 +467,20 @@ def test_an_id_is_copied(shop: Shop, visit: Visit) -> None:
 
 
 @needs_browser
-def test_a_broken_picture_and_what_is_no_picture(
+def test_a_broken_image_and_what_is_no_image(
     shop: Shop, visit: Visit, tmp_path: Path, screen: Callable[[Page, str], None]
 ) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(query(shop).read_bytes()[:2_000])
     page = visit("/?product=red-plain-mug", expected="status of 422")
     choose(page, broken)
-    expect(page.get_by_role("alert")).to_contain_text("the picture is broken")
+    expect(page.get_by_role("alert")).to_contain_text("the image is broken")
     assert page.url.endswith("/?product=red-plain-mug")
     screen(page, "error")
     choose(page, query(shop))
     assert products(page)[0] == "red-plain-mug"
     page.dispatch_event("body", "drop", {"dataTransfer": _data_transfer(page, query(shop), "text/plain")})
-    expect(page.get_by_role("alert")).to_contain_text("Drop or paste a picture")
+    expect(page.get_by_role("alert")).to_contain_text("Drop or paste an image")
 
 
 @needs_browser
@@ -533,7 +533,7 @@ def test_without_javascript(shop: Shop, visit: Visit) -> None:
     page.get_by_label("Product id").fill("")
     page.set_input_files("#upload", query(shop))
     page.get_by_role("button", name="Search").click()
-    page.wait_for_url(re.compile(r"picture=[0-9a-f]{32}&f\.category=hat"))
+    page.wait_for_url(re.compile(r"image=[0-9a-f]{32}&f\.category=hat"))
     page.get_by_role("link", name="Clear filters").click()
     page.get_by_role("link", name="Show more").click()
     page.wait_for_url("**offset=24")
@@ -559,7 +559,7 @@ def test_words(browser: Browser, visit: Visit, tmp_path: Path) -> None:
             expect(page.get_by_role("heading", level=1)).to_have_text("Like “a red circle”")
             choose(page, tmp_path / "p" / "blue-square" / "1.png")
             assert "text=a+red+circle" in page.url
-            assert "picture=" in page.url
+            assert "image=" in page.url
             page.close()
 
 
@@ -623,7 +623,7 @@ def _data_transfer(page: Page, file: Path, kind: str = "image/jpeg") -> Any:
         """([content, kind]) => {
             const data = new DataTransfer();
             const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
-            data.items.add(new File([bytes], 'picture', { type: kind }));
+            data.items.add(new File([bytes], 'image', { type: kind }));
             return data;
         }""",
         [base64.b64encode(file.read_bytes()).decode(), kind],

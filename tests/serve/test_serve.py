@@ -29,13 +29,13 @@ from lookalike.encode.preprocess import Pixels
 from lookalike.encode.registry import load_encoder
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.layout import Layout
-from lookalike.schema.errors import EncoderUnavailable, StoreAway, StoreUnavailable
+from lookalike.schema.errors import EncoderUnavailable, StoreUnavailable, StoreUnreachable
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.milvus.versions import Versions
 from lookalike.schema.product import Vectors
 from lookalike.search.finder import Finder
 from lookalike.search.query import Part, Query
-from lookalike.serve.runtime.micro_batcher import Together
+from lookalike.serve.runtime.micro_batcher import MicroBatcher
 from lookalike.serve.service import Service
 
 READER, WRITER = "reader-0123456789", "writer-0123456789"
@@ -111,13 +111,13 @@ def test_a_file_and_a_question_beside_it(shop: Shop, mug: bytes) -> None:
     question = {"where": {"category": {"in": ["mug", "bag"]}}, "limit": 3, "per_product": 2, "fields": ["category"]}
     answer = shop.http.post("/search", files={"image": mug}, data={"question": json.dumps(question)})
     assert ids(answer)[0] == "red-plain-mug"
-    assert [len(hit["pictures"]) for hit in answer.json()["hits"]] == [2, 2, 2]
+    assert [len(hit["images"]) for hit in answer.json()["hits"]] == [2, 2, 2]
     two = shop.http.post("/search", files=[("image", mug), ("image", drawn((40, 40)))])
     assert len(ids(two)) == 10
 
 
 def test_every_way_to_ask(shop: Shop, mug: bytes) -> None:
-    first = shop.http.get("/products/red-plain-mug").json()["pictures"][0]
+    first = shop.http.get("/products/red-plain-mug").json()["images"][0]
     vector = [1.0] + [0.0] * (shop.service.live.version.store.fingerprint.dim - 1)
     for asked in ({"image": coded(mug)}, {"product_id": "red-plain-mug"}, {"image_id": first["image_id"]}):
         assert ids(shop.http.post("/search", json={**asked, "where": {"category": "mug"}, "limit": 2}))
@@ -151,8 +151,8 @@ BOMB += chunk(b"IDAT", zlib.compress(bytes(99_999))) + chunk(b"IEND", b"")
     [
         ({}, 422, "nothing is asked"),
         ({"product_id": "nothing"}, 404, "no product 'nothing'"),
-        ({"image_id": "nothing"}, 404, "no picture 'nothing'"),
-        ({"text": "a red mug"}, 422, "knows pictures but no words"),
+        ({"image_id": "nothing"}, 404, "no image 'nothing'"),
+        ({"text": "a red mug"}, 422, "knows images but no words"),
         ({"product_id": "red-plain-mug", "limit": 0}, 422, "see `errors`"),
         ({"product_id": "red-plain-mug", "lmit": 3}, 422, "see `errors`"),
         ({"product_id": "red-plain-mug", "offset": 9_999, "limit": 10}, 422, "offset 9999 is not between"),
@@ -160,10 +160,10 @@ BOMB += chunk(b"IDAT", zlib.compress(bytes(99_999))) + chunk(b"IEND", b"")
         ({"product_id": "red-plain-mug", "where": {"a": {"in": list(range(2_000))}}}, 422, "too many"),
         ({"vector": [1.0, 2.0]}, 422, "the vector has 2 numbers"),
         ({"image": "no base64"}, 422, "see `errors`"),
-        ({"image": coded(b"no picture")}, 422, "not a picture that can be read"),
+        ({"image": coded(b"no image")}, 422, "not an image that can be read"),
         ({"image": coded(b"")}, 422, "the file is empty"),
         ({"image": coded(BOMB)}, 422, "pixels, the limit"),
-        ({"image": coded(drawn((64, 64))[:-100])}, 422, "the picture is broken"),
+        ({"image": coded(drawn((64, 64))[:-100])}, 422, "the image is broken"),
         ({"image_url": "http://127.0.0.1/x.jpg"}, 422, "not fetched by this service"),
         ({"product_id": "red-plain-mug", "where": {"image": {"lt": "/m"}}}, 422, "image has no order here"),
         ({"product_id": "red-plain-mug", "where": {"or": [{"a": 1}] * 200}}, 422, "up to 100 filters"),
@@ -207,11 +207,11 @@ def test_of_mistakes_the_first_are_told(shop: Shop) -> None:
     assert many == [{"at": "", "detail": "100000 mistakes"}]
 
 
-# Products and pictures.
+# Products and images.
 
 
-def test_pictures_as_they_are_and_small(shop: Shop) -> None:
-    first = shop.http.get("/products/red-plain-mug").json()["pictures"][0]
+def test_images_as_they_are_and_small(shop: Shop) -> None:
+    first = shop.http.get("/products/red-plain-mug").json()["images"][0]
     row = next(shop.service.live.version.store.get([first["image_id"]], ["image"]))
     original = shop.http.get(first["url"])
     assert original.content == Path(row["image"]).read_bytes()
@@ -237,9 +237,9 @@ def test_a_product_is_put_told_found_and_removed(shop: Shop, product_id: str) ->
     )
     assert (again.json()["unchanged"], again.json()["new"]) == (2, 0)
     told = shop.http.get(path).json()
-    assert (told["product_id"], told["metadata"], len(told["pictures"])) == (product_id, {"price": 5}, 2)
+    assert (told["product_id"], told["metadata"], len(told["images"])) == (product_id, {"price": 5}, 2)
     assert ids(shop.http.post("/search", files={"image": two}))[0] == product_id
-    assert shop.http.get(told["pictures"][0]["url"]).content in (one, two)
+    assert shop.http.get(told["images"][0]["url"]).content in (one, two)
     assert product_id not in ids(shop.http.get(f"{path}/similar"))
 
     priced = shop.http.put(path, json={"metadata": {"price": 6, "sale": True}})
@@ -262,8 +262,8 @@ def test_a_product_is_put_told_found_and_removed(shop: Shop, product_id: str) ->
         ({"metadata": {"price": 5}}, 404, "put it with its images first"),
         ({"images": []}, 422, "see `errors`"),
         ({"images": [{}]}, 422, "either `image`"),
-        ({"images": [{"image": coded(b"x")}]}, 422, "not a picture"),
-        ({"images": [{"image": coded(drawn((9, 9)))}, {"image": coded(b"x")}]}, 422, "not a picture"),
+        ({"images": [{"image": coded(b"x")}]}, 422, "not an image"),
+        ({"images": [{"image": coded(drawn((9, 9)))}, {"image": coded(b"x")}]}, 422, "not an image"),
         ({"images": [{"image": coded(drawn((9, 9)))}], "metadata": {"source": "x"}}, 422, "column of the collection"),
         ({"images": [{"image": coded(drawn((9, 9)))}], "metadata": {"long": "x" * 70_000}}, 422, "the metadata has"),
         ({"images": [{"image": coded(drawn((9, 9)))}], "metadata": {"n": 2**63}}, 422, "the metadata holds"),
@@ -284,9 +284,9 @@ def test_ids_that_could_not_be_asked_for(shop: Shop, product_id: str, detail: st
     assert detail in answer.json()["detail"]
 
 
-def test_where_pictures_are_is_not_told(shop: Shop) -> None:
+def test_where_images_are_is_not_told(shop: Shop) -> None:
     told = shop.http.get("/products/red-plain-mug")
-    assert told.json()["pictures"][0]["source"] == "photos"
+    assert told.json()["images"][0]["source"] == "photos"
     assert str(shop.folder) not in told.text
 
 
@@ -408,7 +408,7 @@ def slow(tmp_path: Path) -> Iterator[tuple[Service, Slow, str]]:
 
 
 def occupied(encoder: Slow, guests: Executor, http: httpx2.Client, asked: int) -> "list[Future[httpx2.Response]]":
-    """Ask for several pictures, the first of which is with the encoder before the others come."""
+    """Ask for several images, the first of which is with the encoder before the others come."""
 
     def ask(seed: int) -> "Future[httpx2.Response]":
         return guests.submit(http.post, "/search", files={"image": drawn((20, 20), seed=seed)})
@@ -546,14 +546,14 @@ def test_one_bad_question_fails_no_others(bad: str, expected: list[bool], sizes:
         begun.set()
         let.wait(10)
         if "away" in asked:
-            raise StoreAway("nobody is there")
+            raise StoreUnreachable("nobody is there")
         if "bad" in asked:
             raise StoreUnavailable("refused")
         return list(asked)
 
     calls: list[int] = []
     begun, let = threading.Event(), threading.Event()
-    together: Together[str, str] = Together(run, 8, 1)
+    together: MicroBatcher[str, str] = MicroBatcher(run, 8, 1)
     with ThreadPoolExecutor(4) as guests:
         first = guests.submit(together.do, ["first"])
         begun.wait(10)

@@ -278,8 +278,8 @@ def test_worker_and_service_run_as_the_compose_file_says(places: dict[str, str])
     with asking(places, "a-key-of-nobody") as nobody:
         assert nobody.get("/products/red-plain-mug").status_code == 401
     with asking(places, READER) as reader:
-        first = reader.get("/products/red-plain-mug").json()["pictures"][0]
-        # The service shows pictures from the volume that the worker has read.
+        first = reader.get("/products/red-plain-mug").json()["images"][0]
+        # The service shows images from the volume that the worker has read.
         assert reader.get(f"/images/{first['image_id']}").status_code == 200
 
 

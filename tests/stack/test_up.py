@@ -20,7 +20,7 @@ from serving import until
 
 from lookalike.schema.milvus.store import Store
 from lookalike.stack import system_checks as surroundings
-from lookalike.stack.doctor import findings
+from lookalike.stack.doctor import run_checks
 from lookalike.stack.finding import Finding
 
 SLOW = 120
@@ -119,7 +119,7 @@ def test_a_stack_serves_heals_and_ends(catalogue: Path, tmp_path: Path) -> None:
         status, found = stack.doctor()
         assert {finding["state"] for finding in found.values()} == {"ok"}, found
         assert status == 0
-        assert "192 pictures, by pixels" in found["collection"]["found"]
+        assert "192 images, by pixels" in found["collection"]["found"]
         assert found["group by"]["found"].startswith("does not work"), "2.3 ignores it"
         with Store.open(stack.uri) as store:
             assert not [name for name in store._wire.call("list_collections") if "doctor" in name]
@@ -138,7 +138,7 @@ def test_a_stack_serves_heals_and_ends(catalogue: Path, tmp_path: Path) -> None:
         stack.wait(lambda: stack.ready())
         assert "milvus   was ended by SIGKILL; it is started again in 1 s" in stack.said
         # A server that has just begun answers before it says that it has loaded everything.
-        stack.wait(lambda: "192 pictures" in stack.doctor()[1]["collection"]["found"])
+        stack.wait(lambda: "192 images" in stack.doctor()[1]["collection"]["found"])
         assert stack.doctor()[0] == 0
         assert asked() == ["red-plain-mug"]
 
@@ -181,7 +181,7 @@ def test_doctor_looks_at_a_milvus_lite_folder_without_touching_it(tmp_path: Path
             f"{asked['uri']} is open in another process",
         )
     found = {finding.check: finding for finding in surroundings.milvus(asked)}
-    assert found["collection"].found == f"products is {version}: 1 pictures, by test (weights none, 8 dimensions)"
+    assert found["collection"].found == f"products is {version}: 1 images, by test (weights none, 8 dimensions)"
     assert (found["encoder"].state, found["group by"].state) == ("warning", "ok")
     with Store.open(asked["uri"]) as store:
         assert store._wire.call("list_collections") == [version]
@@ -209,5 +209,5 @@ def test_whatever_a_check_raises_is_a_finding() -> None:
     def check(_asked: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("x", "ok", str(importlib.import_module("no_such_library")))
 
-    [finding] = findings("x", check, {})
+    [finding] = run_checks("x", check, {})
     assert (finding.state, finding.found) == ("problem", "ModuleNotFoundError: No module named 'no_such_library'")

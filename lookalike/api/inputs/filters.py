@@ -7,9 +7,9 @@ import numpy as np
 
 from lookalike.api.inputs.checks import describe_type
 from lookalike.schema.errors import BadFilter
-from lookalike.schema.filters.ast import Filter, check_size
-from lookalike.schema.filters.json import from_json
-from lookalike.schema.filters.parser import parse
+from lookalike.schema.filters.ast import Filter, check_filter_size
+from lookalike.schema.filters.json import parse_json_filter
+from lookalike.schema.filters.parser import parse_filter
 
 Where: TypeAlias = str | Mapping[str, Any]
 """A condition such as `price < 50`, or a filter such as `{"price": {"lt": 50}}`."""
@@ -22,14 +22,14 @@ def read_filter(where: Where | Sequence[Where] | None) -> Filter:
     several = [where] if isinstance(where, str | Mapping) else where
     if not isinstance(several, Sequence):
         raise BadFilter(f"where is {describe_type(where)}; it takes text, a dict, or a list of them")
-    return check_size(tuple(clause for one in several for clause in _read(one)))
+    return check_filter_size(tuple(clause for one in several for clause in _read(one)))
 
 
 def _read(where: object) -> Filter:
     if isinstance(where, str):
-        return parse([where])
+        return parse_filter([where])
     if isinstance(where, Mapping):
-        return from_json(_plain(where))
+        return parse_json_filter(_plain(where))
     raise BadFilter(f"a filter in the list where is {describe_type(where)}; it takes text or a dict")
 
 

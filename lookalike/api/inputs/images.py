@@ -14,12 +14,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from lookalike.api.inputs.checks import wrong_type
-from lookalike.encode.decode import MAX_BYTES, MAX_PIXELS, unpack
-from lookalike.encode.fetch.address import is_any
+from lookalike.encode.decode import MAX_BYTES, MAX_PIXELS, load_rgb
+from lookalike.encode.fetch.address import allow_any
 from lookalike.encode.fetch.errors import AddressRefused, FetchFailed
 from lookalike.encode.fetch.fetcher import Fetcher
 from lookalike.encode.fetch.limits import Limits
-from lookalike.encode.fetch.network import Rules
+from lookalike.encode.fetch.network import AddressPolicy
 from lookalike.encode.fetch.url import shown_url
 from lookalike.ingest.sources.files import image_reader
 from lookalike.schema.errors import BadImage
@@ -80,7 +80,7 @@ class ImageLoader:
 @cache
 def _fetcher(*, allow_private: bool) -> Fetcher:
     """The fetcher of this process: all collections share its connections."""
-    return Fetcher(_LIMITS, Rules(is_any, trusted=True) if allow_private else Rules())
+    return Fetcher(_LIMITS, AddressPolicy(allow_any, trusted=True) if allow_private else AddressPolicy())
 
 
 def _check_array(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
@@ -95,7 +95,7 @@ def _from_pil(image: Image.Image) -> bytes:
     if not 0 < image.width * image.height <= MAX_PIXELS:
         raise BadImage(f"the image is {image.width}×{image.height}; it needs 1 to {MAX_PIXELS} pixels")
     file = io.BytesIO()
-    unpack(image).save(file, "BMP")
+    load_rgb(image).save(file, "BMP")
     return file.getvalue()
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from html import escape
 from string import Template
 
-from lookalike.encode.decode import MAX_PIXELS, open_picture
+from lookalike.encode.decode import MAX_PIXELS, open_image
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.schema.errors import LookalikeError
 from lookalike.schema.product import Hit
@@ -61,7 +61,7 @@ def _lines(hit: Hit) -> Iterable[str]:
 def _draw_image(hit: Hit, load: Callable[[str], bytes], budget: PixelBudget) -> str:
     """Draw a hit's image inline; where it cannot be read, the reason."""
     try:
-        image = open_picture(load(hit.image), budget.most)
+        image = open_image(load(hit.image), budget.most)
         with budget.take(image.width * image.height):
             content = base64.b64encode(thumbnail(image, _EDGE)).decode()
     except LookalikeError as error:

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lookalike.schema.errors import UnknownProduct
-from lookalike.schema.filters.expression import any_of
+from lookalike.schema.filters.expression import column_in
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Metadata, ProductImage
-from lookalike.search.collection_stats import describe
+from lookalike.search.collection_stats import count_collection
 
 _FIELDS = ("source", "product_id", "image", "metadata")
 
@@ -38,7 +38,7 @@ class Info:
 
 def read_product(store: Store, product_id: str) -> Product:
     """Read a product. Raises UnknownProduct."""
-    rows = store.rows(where=any_of("product_id", [product_id]), fields=_FIELDS)
+    rows = store.rows(where=column_in("product_id", [product_id]), fields=_FIELDS)
     images = sorted(
         (ProductImage(row["image_id"], *(row[name] for name in _FIELDS)) for row in rows),
         key=lambda image: image.image_id,
@@ -50,7 +50,7 @@ def read_product(store: Store, product_id: str) -> Product:
 
 def read_info(store: Store) -> Info:
     """Count what a collection holds, reading every row but no embeddings."""
-    counts = describe(store)
+    counts = count_collection(store)
     return Info(
         collection=store.name,
         uri=store.uri,

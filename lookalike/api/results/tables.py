@@ -43,8 +43,8 @@ _IMAGES = pa.list_(_IMAGE)
 def _own_columns(hits: Sequence[Hit]) -> dict[str, list[Any]]:
     """The columns that each hit has; `images` only where more than the best image was asked for."""
     columns = {name: [getattr(hit, name) for hit in hits] for name in _COLUMNS}
-    if any(hit.pictures for hit in hits):
-        columns["images"] = [[_as_dict(image) for image in hit.pictures] for hit in hits]
+    if any(hit.images for hit in hits):
+        columns["images"] = [[_as_dict(image) for image in hit.images] for hit in hits]
     return columns
 
 

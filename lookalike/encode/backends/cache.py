@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from lookalike.encode.preprocess import Preprocessing
-from lookalike.encode.process_tuning import cores
+from lookalike.encode.process_tuning import count_cores
 from lookalike.schema.collection import Fingerprint
 
 _LAYOUT = "3"
@@ -26,12 +26,12 @@ _TOLD = "engine.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What was measured. `rates` are pictures a second by engine, `agreement` the least cosine between their vectors.
+class EngineRecord:
+    """What was measured. `rates` are images a second by engine, `agreement` the least cosine between their vectors.
 
-    `portion` is how many pictures at once ONNX Runtime is fastest with.
+    `portion` is how many images at once ONNX Runtime is fastest with.
     `why_not` says why there is no ONNX of it, empty where there is.
-    `preprocessing` is None where a model's own processor prepares pictures; that one comes with torch only.
+    `preprocessing` is None where a model's own processor prepares images; that one comes with torch only.
     """
 
     engine: str
@@ -48,7 +48,7 @@ class Kept:
         return json.dumps(dataclasses.asdict(self), indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> "Kept":
+    def from_json(cls, text: str) -> "EngineRecord":
         """Read what to_json wrote. Raises ValueError, KeyError, TypeError for anything else."""
         told: dict[str, Any] = json.loads(text)
         prepared = told.pop("preprocessing")
@@ -56,13 +56,21 @@ class Kept:
         return cls(**told, fingerprint=fingerprint, preprocessing=prepared and _preprocessing(prepared))
 
 
-class Shelf:
+class EngineCache:
     """Where that is kept for one network: its weights, this machine and the versions at work make up the name."""
 
     def __init__(self, weights: Iterable[Path]) -> None:
         """Look up its place. Raises OSError for weights that cannot be looked at, and without a home."""
         stamps = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(weights)]
-        known = [_LAYOUT, stamps, version("torch"), version("onnxruntime"), platform.machine(), _processor(), cores()]
+        known = [
+            _LAYOUT,
+            stamps,
+            version("torch"),
+            version("onnxruntime"),
+            platform.machine(),
+            _processor(),
+            count_cores(),
+        ]
         digest = hashlib.blake2b(json.dumps(known).encode(), digest_size=12).hexdigest()
         self.folder = cache_folder() / "engines" / digest
 
@@ -71,10 +79,10 @@ class Shelf:
         """The network as ONNX."""
         return self.folder / "network.onnx"
 
-    def read(self) -> Kept | None:
+    def read(self) -> EngineRecord | None:
         """Tell what is kept; None when nothing is, or nothing that this version can read."""
         try:
-            kept = Kept.from_json((self.folder / _TOLD).read_text())
+            kept = EngineRecord.from_json((self.folder / _TOLD).read_text())
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return kept if kept.why_not or self.network.exists() else None
@@ -83,7 +91,7 @@ class Shelf:
         """Keep it no longer."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def put(self, kept: Kept, made: Path) -> None:
+    def put(self, kept: EngineRecord, made: Path) -> None:
         """Keep what was measured, with the files in the folder `made`, which is moved. Raises OSError."""
         (made / _TOLD).write_text(kept.to_json())
         # Another process was faster: what it has found is as good, and may be in use.

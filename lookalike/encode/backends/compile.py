@@ -6,23 +6,23 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from lookalike.encode.backends.parity import SAME, SAME_IN_HALF, agreement, drawn
+from lookalike.encode.backends.parity import SAME, SAME_IN_HALF, lowest_cosine, random_images
 from lookalike.encode.backends.torch import TorchEncoder
 from lookalike.encode.backends.worker import Worker
 from lookalike.encode.preprocess import Pixels
 from lookalike.schema.errors import EncoderUnavailable
 
 _SIZES = (3, 2, 1)
-"""Torch compiles the first for just so many pictures, the second for any number of them, the third for one."""
+"""Torch compiles the first for just so many images, the second for any number of them, the third for one."""
 
 
-def compile_networks(encoder: TorchEncoder, workers: Sequence[Worker], tell: Callable[[str], object]) -> None:
+def compile_models(encoder: TorchEncoder, workers: Sequence[Worker], tell: Callable[[str], object]) -> None:
     """Compile the network of each worker, before any thread uses it; `tell` hears of what takes a while.
 
     Raises EncoderUnavailable where torch cannot, or where the vectors become others.
     """
     name, same = encoder.fingerprint.encoder, SAME if encoder.dtype == torch.float32 else SAME_IN_HALF
-    pixels = np.stack([encoder.prepare(picture) for picture in drawn(max(_SIZES))])
+    pixels = np.stack([encoder.prepare(image) for image in random_images(max(_SIZES))])
     # All workers share it; past it, torch goes on without compiling.
     limits = torch._dynamo.config
     limits.cache_size_limit = max(limits.cache_size_limit, 2 * len(_SIZES) * len(workers))
@@ -43,7 +43,7 @@ def _compiled(name: str, worker: Worker, pixels: Pixels) -> float:
     before = worker(pixels)
     worker.compile()
     try:
-        return float(np.min([agreement(before[:size], worker(pixels[:size])) for size in _SIZES]))
+        return float(np.min([lowest_cosine(before[:size], worker(pixels[:size])) for size in _SIZES]))
     # The compiler, and the compilers that it calls, fail in as many ways as there are machines.
     except Exception as error:
         cause = getattr(error, "inner_exception", error)

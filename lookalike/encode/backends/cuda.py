@@ -7,9 +7,9 @@ from torch import nn
 
 
 class Streams:
-    """A network on a CUDA device, to be called by two threads or more: one waits for its vectors, one brings pictures.
+    """A network on a CUDA device, to be called by two threads or more: one waits for its vectors, one brings images.
 
-    Pictures are copied on a stream of their own; whatever is computed shares the default stream, where the memory
+    Images are copied on a stream of their own; whatever is computed shares the default stream, where the memory
     that a batch leaves is the next one's at once.
     """
 
@@ -32,7 +32,7 @@ class Streams:
             computing.wait_event(arrived)
             pixels.record_stream(computing)
             vectors: torch.Tensor = self._network(pixels).to("cpu", non_blocking=True)
-            # A core that spins for the end of the batch decodes no pictures.
+            # A core that spins for the end of the batch decodes no images.
             done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             done.record(computing)
         done.synchronize()

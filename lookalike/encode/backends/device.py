@@ -5,22 +5,22 @@ from collections.abc import Mapping
 
 import torch
 
-from lookalike.encode.process_tuning import MOST_LANES, cores
+from lookalike.encode.process_tuning import MAX_PARALLEL_BATCHES, count_cores
 from lookalike.schema.errors import EncoderUnavailable
 
-GPU_LANES = 2
+GPU_PARALLEL_BATCHES = 2
 """Batches at the same time on a GPU: while one is computed, the next is copied there."""
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def placement(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
+def resolve_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     """Turn `auto`, `cpu`, `cuda:1`, `mps` and `auto`, `float16`, … into a device, the first of several, and a dtype.
 
     `auto` takes a GPU where there is one, and half precision only there. Raises EncoderUnavailable for a device
     that this machine, or this build of torch, does not have.
     """
-    chosen = devices(device)[0]
+    chosen = list_devices(device)[0]
     if dtype != "auto":
         return chosen, DTYPES[dtype]
     if chosen.type != "cuda":
@@ -28,7 +28,7 @@ def placement(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     return chosen, torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def devices(wanted: str) -> list[torch.device]:
+def list_devices(wanted: str) -> list[torch.device]:
     """Turn `auto` into the best device, `cuda` into all GPUs, and `cuda:0,cuda:1` into these; see `placement`."""
     if wanted == "auto":
         return [_best_device()]
@@ -46,16 +46,16 @@ def weights_hash(parameters: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def own_process(device: torch.device) -> int:
-    """Tune this process for encoding many pictures; return how many batches should be in the network at once.
+def parallel_batches_on(device: torch.device) -> int:
+    """Tune this process for encoding many images; return how many batches should be in the network at once.
 
     A command calls it, never a library: it changes the whole process. On a CPU several batches on one thread each
     leave no core waiting for another, also while decoding takes its share.
     """
     if device.type != "cpu":
-        return GPU_LANES if device.type == "cuda" else 1
-    lanes = min(cores(), MOST_LANES)
-    torch.set_num_threads(cores() // lanes)
+        return GPU_PARALLEL_BATCHES if device.type == "cuda" else 1
+    lanes = min(count_cores(), MAX_PARALLEL_BATCHES)
+    torch.set_num_threads(count_cores() // lanes)
     return lanes
 
 

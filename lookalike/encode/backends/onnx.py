@@ -29,7 +29,7 @@ _ERROR = 3
 
 
 class Slice(NamedTuple):
-    """What one batch gets of the processor: threads, and of its cache as much as so many pictures at once take."""
+    """What one batch gets of the processor: threads, and of its cache as much as so many images at once take."""
 
     threads: int
     portion: int
@@ -38,7 +38,7 @@ class Slice(NamedTuple):
 class OnnxEncoder(PreparingEncoder):
     """An encoder whose network ONNX Runtime runs on the CPU, a batch in portions.
 
-    What two layers hand on for 16 pictures is more than the caches of a processor hold: a small network is a third
+    What two layers hand on for 16 images is more than the caches of a processor hold: a small network is a third
     faster with 2 at once, and takes half the memory. Raises EncoderUnavailable for a file that is no network.
     """
 
@@ -56,7 +56,7 @@ class OnnxEncoder(PreparingEncoder):
             raise EncoderUnavailable(f"{network} cannot be used ({error}); remove it, and it is made again") from error
 
     def encode_images(self, batch: Pixels) -> Vectors:
-        """Encode prepared pictures, stacked: (n, …) to float32 (n, dim) of unit length."""
+        """Encode prepared images, stacked: (n, …) to float32 (n, dim) of unit length."""
         starts = range(0, len(batch), self.portion)
         return np.concatenate([self._forward(batch[start : start + self.portion]) for start in starts])
 
@@ -90,7 +90,7 @@ class OnnxTextEncoder(OnnxEncoder):
 
 
 def export(encoder: "TorchEncoder", file: Path) -> None:
-    """Write an encoder's network, from prepared pictures to unit vectors, as ONNX. Raises what torch raises."""
+    """Write an encoder's network, from prepared images to unit vectors, as ONNX. Raises what torch raises."""
     import torch
 
     blank = np.stack([np.asarray(encoder.prepare(Image.new("RGB", (64, 64), "grey")))] * 2)

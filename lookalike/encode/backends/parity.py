@@ -8,20 +8,20 @@ from PIL import Image, ImageFilter
 from lookalike.schema.product import Vectors
 
 SAME = 0.9999
-"""The least cosine between two vectors of one picture that counts as the same, in full precision."""
+"""The least cosine between two vectors of one image that counts as the same, in full precision."""
 
 SAME_IN_HALF = 0.999
 """The same in half precision, where another order of additions shows."""
 
 
-def drawn(count: int) -> Iterator[Image.Image]:
-    """Draw pictures between noise and a blur, so that vectors differ."""
+def random_images(count: int) -> Iterator[Image.Image]:
+    """Draw images between noise and a blur, so that vectors differ."""
     random = np.random.default_rng(0)
     for place in range(count):
         noise = Image.fromarray(random.integers(0, 256, (300, 260, 3), dtype=np.uint8))
         yield noise.filter(ImageFilter.GaussianBlur(place))
 
 
-def agreement(ones: Vectors, others: Vectors) -> float:
-    """The least cosine between two vectors of one picture."""
+def lowest_cosine(ones: Vectors, others: Vectors) -> float:
+    """The least cosine between two vectors of one image."""
     return float(np.einsum("nd,nd->n", ones, others).min())

@@ -12,7 +12,7 @@ from lookalike.encode.preprocess import Pixels
 from lookalike.schema.product import Vectors
 
 
-class Crew:
+class Replicas:
     """Workers on several devices, each with a copy of one network: a batch goes to one that is free.
 
     Each takes `lanes` batches at the same time; more callers than that wait.
@@ -24,7 +24,7 @@ class Crew:
             self._free.put(worker)
 
     def __call__(self, batch: Pixels) -> Vectors:
-        """Encode prepared pictures: (n, …) to float32 (n, dim)."""
+        """Encode prepared images: (n, …) to float32 (n, dim)."""
         worker = self._free.get()
         try:
             return worker(batch)
@@ -32,12 +32,12 @@ class Crew:
             self._free.put(worker)
 
 
-def spread(encoder: TorchEncoder, devices: Sequence[torch.device], lanes: int) -> list[Worker]:
+def replicate(encoder: TorchEncoder, devices: Sequence[torch.device], lanes: int) -> list[Worker]:
     """Have an encoder work on more devices than its own, which is the first of `devices`; words stay on that one.
 
     Returns a worker for each.
     """
     copies = [Worker(copy.deepcopy(encoder.network).to(device), device) for device in devices[1:]]
     workers = [encoder.worker, *copies]
-    encoder.work = Crew(workers, lanes)
+    encoder.work = Replicas(workers, lanes)
     return workers

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
-from lookalike.encode.backends.cache import Kept, Shelf
-from lookalike.encode.backends.parity import SAME, agreement, drawn
-from lookalike.encode.backends.throughput import rate
+from lookalike.encode.backends.cache import EngineCache, EngineRecord
+from lookalike.encode.backends.parity import SAME, lowest_cosine, random_images
+from lookalike.encode.backends.throughput import measure_throughput
 from lookalike.encode.encoder import Encoder, TextEncoder
 from lookalike.encode.preprocess import Pixels, Prepare, Preprocessing
-from lookalike.encode.process_tuning import cores
+from lookalike.encode.process_tuning import count_cores
 from lookalike.schema.errors import EncoderUnavailable
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class EngineOptions:
     """What is wanted of an encoder: where it runs, how precisely, by what, and how many batches at the same time."""
 
     device: str = "auto"
@@ -48,7 +48,7 @@ class Wish:
     """Is told what takes a while."""
 
 
-def with_engine(files: Callable[[], list[Path]], load: Callable[[], "TorchEncoder"], wish: Wish) -> Encoder:
+def select_engine(files: Callable[[], list[Path]], load: Callable[[], "TorchEncoder"], wish: EngineOptions) -> Encoder:
     """Load an encoder; what is kept of it without loading torch. `files` are its weights.
 
     Raises EncoderUnavailable, also where ONNX is demanded and cannot be had.
@@ -63,7 +63,7 @@ def with_engine(files: Callable[[], list[Path]], load: Callable[[], "TorchEncode
     if encoder.device.type != "cpu":
         return _only_torch(lambda: encoder, wish)
     try:
-        shelf = Shelf(files())
+        shelf = EngineCache(files())
         kept = shelf.read()
         if wish.engine == "onnx" or (wish.engine == "auto" and kept is None):
             kept = _with_network(shelf, kept, encoder, wish)
@@ -77,7 +77,7 @@ def with_engine(files: Callable[[], list[Path]], load: Callable[[], "TorchEncode
     return _onnx(shelf, kept, encoder.prepare_image, load, wish)
 
 
-def _only_torch(load: Callable[[], "TorchEncoder"], wish: Wish) -> Encoder:
+def _only_torch(load: Callable[[], "TorchEncoder"], wish: EngineOptions) -> Encoder:
     if wish.engine == "onnx":
         raise EncoderUnavailable("--engine onnx runs on the CPU in float32; leave out --dtype and take --device cpu")
     return load()
@@ -93,12 +93,12 @@ def _no_gpu() -> bool:
     return sys.platform == "linux" and not any(gpu.exists() for gpu in gpus)
 
 
-def _recalled(files: list[Path], load: Callable[[], "TorchEncoder"], wish: Wish) -> Encoder | None:
+def _recalled(files: list[Path], load: Callable[[], "TorchEncoder"], wish: EngineOptions) -> Encoder | None:
     """The encoder as it is kept, without torch; None when it is not, or only together with torch."""
     if not files:
         return None
     try:
-        shelf = Shelf(files)
+        shelf = EngineCache(files)
     except OSError:  # said where it is made
         return None
     kept = shelf.read()
@@ -111,11 +111,13 @@ def _recalled(files: list[Path], load: Callable[[], "TorchEncoder"], wish: Wish)
         return None
 
 
-def _wanted(kept: Kept, wish: Wish) -> bool:
+def _wanted(kept: EngineRecord, wish: EngineOptions) -> bool:
     return kept.engine == "onnx" or wish.engine == "onnx"
 
 
-def _onnx(shelf: Shelf, kept: Kept, prepare: Prepare, load: Callable[[], "TorchEncoder"], wish: Wish) -> Encoder:
+def _onnx(
+    shelf: EngineCache, kept: EngineRecord, prepare: Prepare, load: Callable[[], "TorchEncoder"], wish: EngineOptions
+) -> Encoder:
     from lookalike.encode.backends.onnx import OnnxEncoder, OnnxTextEncoder, Slice
 
     part = Slice(_threads_of(wish.lanes), kept.portion)
@@ -128,7 +130,9 @@ def _words(load: Callable[[], "TorchEncoder"]) -> TextEncoder:
     return cast("TextEncoder", load())  # what is kept of it says that it knows words
 
 
-def _with_network(shelf: Shelf, kept: Kept | None, encoder: "TorchEncoder", wish: Wish) -> Kept:
+def _with_network(
+    shelf: EngineCache, kept: EngineRecord | None, encoder: "TorchEncoder", wish: EngineOptions
+) -> EngineRecord:
     """Export and measure, unless that was done. Raises OSError, and EncoderUnavailable where ONNX is demanded."""
     name = encoder.fingerprint.encoder
     if kept is None:
@@ -141,24 +145,24 @@ def _with_network(shelf: Shelf, kept: Kept | None, encoder: "TorchEncoder", wish
     return kept
 
 
-def _measured(shelf: Shelf, encoder: "TorchEncoder", lanes: int) -> Kept:
+def _measured(shelf: EngineCache, encoder: "TorchEncoder", lanes: int) -> EngineRecord:
     from lookalike.encode.backends.onnx import OnnxEncoder, Slice, export
 
     with shelf.new() as made:
         network, why_not, cosine, portion = made / shelf.network.name, "", 0.0, _BATCH
-        pixels = np.stack([encoder.prepare(picture) for picture in drawn(_BATCH)])
+        pixels = np.stack([encoder.prepare(image) for image in random_images(_BATCH)])
         rates = {}
         try:
             export(encoder, network)
             part = Slice(_threads_of(lanes), _BATCH)
             onnx = OnnxEncoder(network, encoder.prepare_image, encoder.fingerprint, part)
-            cosine = agreement(encoder.encode_images(pixels), onnx.encode_images(pixels))
+            cosine = lowest_cosine(encoder.encode_images(pixels), onnx.encode_images(pixels))
             portion, rates["onnx"] = fewest(_by_portion(onnx, pixels, lanes))
         # Exporting fails in as many ways as there are networks.
         except Exception as error:  # noqa: BLE001
             why_not = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
         with _torch_threads(_threads_of(lanes)):
-            rates["torch"] = rate(encoder, pixels, lanes, _SECONDS)
+            rates["torch"] = measure_throughput(encoder, pixels, lanes, _SECONDS)
         # NaN is less than nothing.
         if not why_not and not cosine >= SAME:
             why_not = f"its vectors are not the same (cosine {cosine:.6f})"
@@ -168,17 +172,17 @@ def _measured(shelf: Shelf, encoder: "TorchEncoder", lanes: int) -> Kept:
         faster = "onnx" if not why_not and rates["onnx"] > rates["torch"] else "torch"
         ours = encoder.prepare_image if isinstance(encoder.prepare_image, Preprocessing) else None
         words = isinstance(encoder, TextEncoder)
-        kept = Kept(faster, rates, portion, cosine, why_not, encoder.fingerprint, ours, words)
+        kept = EngineRecord(faster, rates, portion, cosine, why_not, encoder.fingerprint, ours, words)
         shelf.put(kept, made)
     return kept
 
 
 def _by_portion(encoder: "OnnxEncoder", pixels: Pixels, lanes: int) -> dict[int, float]:
-    """How many pictures a second it encodes with so many at once."""
+    """How many images a second it encodes with so many at once."""
     rates = {}
     for portion in _PORTIONS:
         encoder.portion = portion
-        rates[portion] = rate(encoder, pixels, lanes, _SECONDS / 2)
+        rates[portion] = measure_throughput(encoder, pixels, lanes, _SECONDS / 2)
     return rates
 
 
@@ -190,7 +194,7 @@ def fewest(rates: dict[int, float]) -> tuple[int, float]:
 
 def _threads_of(lanes: int) -> int:
     """Threads for each of so many batches at the same time."""
-    return max(1, cores() // lanes)
+    return max(1, count_cores() // lanes)
 
 
 @contextmanager

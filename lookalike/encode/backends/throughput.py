@@ -8,8 +8,8 @@ from lookalike.encode.encoder import Encoder
 from lookalike.encode.preprocess import Pixels
 
 
-def rate(encoder: Encoder, pixels: Pixels, lanes: int, seconds: float) -> float:
-    """Pictures a second, with `lanes` such batches at the same time, measured for so long after a first one."""
+def measure_throughput(encoder: Encoder, pixels: Pixels, lanes: int, seconds: float) -> float:
+    """Images a second, with `lanes` such batches at the same time, measured for so long after a first one."""
     encoder.encode_images(pixels)
     with ThreadPoolExecutor(lanes) as pool:
         started = time.perf_counter()

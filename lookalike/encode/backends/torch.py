@@ -16,8 +16,8 @@ TextForward = Callable[[Sequence[str]], torch.Tensor]
 """Texts to features, (n, dim)."""
 
 
-class Network(nn.Module):
-    """From prepared pictures to unit vectors; `features` goes from normalised pictures, (n, 3, …), to (n, dim)."""
+class TorchModel(nn.Module):
+    """From prepared images to unit vectors; `features` goes from normalised images, (n, 3, …), to (n, dim)."""
 
     factor: torch.Tensor
     offset: torch.Tensor
@@ -44,7 +44,7 @@ class TorchEncoder(PreparingEncoder):
 
     def __init__(
         self,
-        network: Network,
+        network: TorchModel,
         prepare: Prepare,
         fingerprint: Fingerprint,
         placement: tuple[torch.device, torch.dtype],
@@ -56,7 +56,7 @@ class TorchEncoder(PreparingEncoder):
         self.work: Callable[[Pixels], Vectors] = self.worker
 
     def encode_images(self, batch: Pixels) -> Vectors:
-        """Encode prepared pictures, stacked: (n, …) to float32 (n, dim) of unit length."""
+        """Encode prepared images, stacked: (n, …) to float32 (n, dim) of unit length."""
         return self.work(batch)
 
 

@@ -15,7 +15,7 @@ from lookalike.schema.product import Vectors
 class Worker:
     """Runs a network over batches; where the memory of its device ends, half a batch goes on, and from then on.
 
-    `most` is how many pictures fit, as far as that is known.
+    `most` is how many images fit, as far as that is known.
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
@@ -29,7 +29,7 @@ class Worker:
         self._whole.compile()
 
     def __call__(self, batch: Pixels) -> Vectors:
-        """Encode prepared pictures: (n, …) to float32 (n, dim). Raises EncoderUnavailable where not even one fits."""
+        """Encode prepared images: (n, …) to float32 (n, dim). Raises EncoderUnavailable where not even one fits."""
         vectors = self._attempt(batch) if len(batch) <= self.most else None
         if vectors is not None:
             return vectors
@@ -46,7 +46,7 @@ class Worker:
             if len(batch) == 1:
                 reason = str(error).splitlines()[0]
                 raise EncoderUnavailable(
-                    f"the memory of device {str(self.device)!r} does not hold the network and one picture ({reason}); "
+                    f"the memory of device {str(self.device)!r} does not hold the network and one image ({reason}); "
                     "end what else uses it, or take --dtype bfloat16, a smaller --encoder, or --device cpu"
                 ) from error
         # Another thread may have found less meanwhile.

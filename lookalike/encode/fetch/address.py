@@ -22,7 +22,7 @@ def is_public(address: Address) -> bool:
     return address in _UNICAST and address.is_global
 
 
-def is_any(_: Address) -> bool:
+def allow_any(_: Address) -> bool:
     """Allow every address."""
     return True
 

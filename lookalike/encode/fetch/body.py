@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import httpcore2
 
-from lookalike.encode.fetch.errors import FetchFailed, Incomplete, amount
-from lookalike.encode.fetch.limits import OutOfTime
+from lookalike.encode.fetch.errors import FetchFailed, IncompleteBody, describe_progress
+from lookalike.encode.fetch.limits import FetchTimeout
 
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 _COMPRESSED = ("gzip", "x-gzip", "deflate")
@@ -15,7 +15,7 @@ _PLAIN = ("", "identity")
 
 
 def read_body(response: httpcore2.Response, max_bytes: int) -> bytes:
-    """Read a body to its end. Raises Incomplete, OutOfTime, FetchFailed where it has more than `max_bytes`."""
+    """Read a body to its end. Raises Incomplete, FetchTimeout, FetchFailed where it has more than `max_bytes`."""
     promised = content_length(response)
     _check_size(promised or 0, max_bytes)
     decode, is_whole = _decoder(response, max_bytes)
@@ -26,7 +26,7 @@ def read_body(response: httpcore2.Response, max_bytes: int) -> bytes:
             body += decode(part)
             _check_size(max(arrived, len(body)), max_bytes)
     if not is_whole():
-        raise Incomplete.of(arrived, promised)
+        raise IncompleteBody.of(arrived, promised)
     return bytes(body)
 
 
@@ -45,12 +45,14 @@ def content_length(response: httpcore2.Response) -> int | None:
 def _cut_short(arrived: Callable[[], int], promised: int | None) -> Iterator[None]:
     try:
         yield
-    except OutOfTime as error:
-        raise OutOfTime(f"{amount(arrived(), promised)} arrived") from error
+    except FetchTimeout as error:
+        raise FetchTimeout(f"{describe_progress(arrived(), promised)} arrived") from error
     except httpcore2.TimeoutException as error:
-        raise Incomplete(f"incomplete: {amount(arrived(), promised)} arrived, then nothing more") from error
+        raise IncompleteBody(
+            f"incomplete: {describe_progress(arrived(), promised)} arrived, then nothing more"
+        ) from error
     except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
-        raise Incomplete.of(arrived(), promised) from error
+        raise IncompleteBody.of(arrived(), promised) from error
 
 
 def _decoder(response: httpcore2.Response, max_bytes: int) -> tuple[Callable[[bytes], bytes], Callable[[], bool]]:

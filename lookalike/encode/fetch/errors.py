@@ -2,7 +2,7 @@
 
 FetchFailed
 ├── AddressRefused    the host leads to an address that may not be reached
-└── MayPass           another try can help: retried within the limits
+└── TransientFailure           another try can help: retried within the limits
     └── Incomplete    fewer bytes arrived than were promised
 
 A message is a clause: what the server or the network did.
@@ -26,7 +26,7 @@ class AddressRefused(FetchFailed):
     """The host leads to an address that may not be reached."""
 
 
-class MayPass(FetchFailed):
+class TransientFailure(FetchFailed):
     """A failure that another try can overcome; not before `after` seconds, where the server says so."""
 
     def __init__(self, message: str, after: float = 0.0) -> None:
@@ -34,16 +34,16 @@ class MayPass(FetchFailed):
         self.after = after
 
 
-class Incomplete(MayPass):
+class IncompleteBody(TransientFailure):
     """The body ended before it was whole."""
 
     @classmethod
-    def of(cls, arrived: int, promised: int | None) -> "Incomplete":
+    def of(cls, arrived: int, promised: int | None) -> "IncompleteBody":
         """Say how much arrived, and of how much where the server has said that."""
-        return cls(f"incomplete: {amount(arrived, promised)} arrived")
+        return cls(f"incomplete: {describe_progress(arrived, promised)} arrived")
 
 
-def amount(arrived: int, promised: int | None) -> str:
+def describe_progress(arrived: int, promised: int | None) -> str:
     """Write numbers of bytes as `1.2 of 3.5 MB`."""
     largest = arrived if promised is None else promised
     unit, name = next((unit, name) for least, unit, name in _UNITS if largest >= least)
@@ -52,17 +52,17 @@ def amount(arrived: int, promised: int | None) -> str:
     return f"{text} {name}"
 
 
-def explained(error: Exception) -> FetchFailed:
+def explain(error: Exception) -> FetchFailed:
     """Make an error of the HTTP client one of ours."""
     # httpcore's pool drops the cause; the error has it as its argument.
     cause = error.args[0] if error.args else None
     if isinstance(cause, ssl.SSLCertVerificationError):
         return FetchFailed(f"its certificate does not hold ({cause.verify_message.rstrip('.')})")
     if isinstance(error, httpcore2.ConnectTimeout):
-        return MayPass("no connection in time")
+        return TransientFailure("no connection in time")
     if isinstance(error, httpcore2.TimeoutException):
-        return MayPass("the server sent nothing for too long")
+        return TransientFailure("the server sent nothing for too long")
     if isinstance(error, httpcore2.NetworkError):
         reason = cause.strerror if isinstance(cause, OSError) else None
-        return MayPass(f"the connection failed ({reason})" if reason else "the connection failed")
-    return MayPass("the server broke off, or did not answer in HTTP")
+        return TransientFailure(f"the connection failed ({reason})" if reason else "the connection failed")
+    return TransientFailure("the server broke off, or did not answer in HTTP")

@@ -12,10 +12,10 @@ from tenacity.nap import sleep_using_event
 from tenacity.wait import wait_random_exponential
 
 from lookalike.encode.fetch.body import content_length, header, read_body
-from lookalike.encode.fetch.errors import FetchFailed, MayPass, explained
+from lookalike.encode.fetch.errors import FetchFailed, TransientFailure, explain
 from lookalike.encode.fetch.host_slots import HostSlots
-from lookalike.encode.fetch.limits import Limits, OutOfTime, until
-from lookalike.encode.fetch.network import GuardedNetwork, Rules
+from lookalike.encode.fetch.limits import FetchTimeout, Limits, until
+from lookalike.encode.fetch.network import AddressPolicy, GuardedNetwork
 from lookalike.encode.fetch.url import Target, join_url, parse_url
 from lookalike.encode.fetch.validators import KnownImage, Validators
 
@@ -58,10 +58,12 @@ class Fetcher:
     Once `cancelled` is set, fetches that are under way raise Cancelled within a second or so, and so do later ones.
     """
 
-    def __init__(self, limits: Limits, rules: Rules | None = None, cancelled: threading.Event | None = None) -> None:
+    def __init__(
+        self, limits: Limits, rules: AddressPolicy | None = None, cancelled: threading.Event | None = None
+    ) -> None:
         self._limits = limits
         self._cancelled = cancelled or threading.Event()
-        self._rules = rules or Rules()
+        self._rules = rules or AddressPolicy()
         self._network = GuardedNetwork(self._rules, limits)
         self._hosts = HostSlots(limits.per_host)
         # Each connection makes its own TLS context: httpcore writes to it, which threads must not do to a shared one.
@@ -99,12 +101,12 @@ class Fetcher:
                 started = time.monotonic() if seconds is None else asked
                 with until(started + whole, self._cancelled):
                     return self._persist(wanted, started + whole - time.monotonic())
-        except OutOfTime as error:
-            raise MayPass(": ".join(filter(None, (f"timed out after {whole:.3g} s", str(error))))) from error
+        except FetchTimeout as error:
+            raise TransientFailure(": ".join(filter(None, (f"timed out after {whole:.3g} s", str(error))))) from error
 
     def _persist(self, wanted: _Wanted, seconds: float) -> Fetched | None:
         attempts = Retrying(
-            retry=retry_if_exception_type(MayPass),
+            retry=retry_if_exception_type(TransientFailure),
             wait=_pause,
             stop=stop_after_attempt(self._limits.attempts) | stop_before_delay(seconds),
             sleep=sleep_using_event(self._cancelled),
@@ -133,7 +135,7 @@ class Fetcher:
             with closing(response):
                 yield response
         except (httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError) as error:
-            raise explained(error) from error
+            raise explain(error) from error
 
     def _sent(self, request: httpcore2.Request) -> httpcore2.Response:
         """Send a request. A server may close a kept connection at any moment: then the next one is taken at once."""
@@ -166,7 +168,7 @@ def _read(response: httpcore2.Response, wanted: _Wanted) -> Fetched | None:
     _drain(response)
     answer = f"the server answered {response.status}"
     if response.status in _MAY_PASS:
-        raise MayPass(answer, after=_seconds(header(response, b"retry-after")))
+        raise TransientFailure(answer, after=_seconds(header(response, b"retry-after")))
     raise FetchFailed(answer)
 
 
@@ -185,4 +187,4 @@ def _seconds(told: str | None) -> float:
 
 def _pause(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    return max(_BACKOFF(state), error.after if isinstance(error, MayPass) else 0.0)
+    return max(_BACKOFF(state), error.after if isinstance(error, TransientFailure) else 0.0)

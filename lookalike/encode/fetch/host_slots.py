@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lookalike.encode.fetch.limits import OutOfTime
+from lookalike.encode.fetch.limits import FetchTimeout
 
 
 class HostSlots:
@@ -18,10 +18,10 @@ class HostSlots:
 
     @contextmanager
     def take(self, host: bytes, seconds: float | None) -> Iterator[None]:
-        """Hold a slot of a host, after waiting for at most so many seconds. Raises OutOfTime."""
+        """Hold a slot of a host, after waiting for at most so many seconds. Raises FetchTimeout."""
         with self._returned:
             if not self._returned.wait_for(lambda: self._taken[host] < self._per_host, seconds):
-                raise OutOfTime
+                raise FetchTimeout
             self._taken[host] += 1
         try:
             yield

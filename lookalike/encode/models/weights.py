@@ -7,7 +7,7 @@ from lookalike.schema.errors import EncoderUnavailable
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".json")
 
 
-def local(checkpoint: str) -> str:
+def resolve_checkpoint(checkpoint: str) -> str:
     """The full path of a directory; anything else may be the name of a model on the hub. Raises EncoderUnavailable."""
     try:
         path = Path(checkpoint).expanduser()
@@ -17,9 +17,9 @@ def local(checkpoint: str) -> str:
         raise EncoderUnavailable(f"encoder {checkpoint!r} is no name, hub id or directory ({error})") from error
 
 
-def files_of(checkpoint: str) -> list[Path]:
+def weight_files(checkpoint: str) -> list[Path]:
     """The files of a checkpoint, as far as they are on this machine; none when they are not."""
-    folder = Path(local(checkpoint))
+    folder = Path(resolve_checkpoint(checkpoint))
     if not folder.is_dir():
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError

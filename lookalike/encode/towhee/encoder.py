@@ -1,6 +1,6 @@
-"""Any Towhee operator that makes a vector of a picture, as an encoder: `towhee:<namespace>/<operator>?name=value`.
+"""Any Towhee operator that makes a vector of an image, as an encoder: `towhee:<namespace>/<operator>?name=value`.
 
-The operator is called itself, picture by picture, and not in a pipe: there one bad picture loses a whole call, and
+The operator is called itself, image by image, and not in a pipe: there one bad image loses a whole call, and
 columns are paired by place alone.
 """
 
@@ -29,7 +29,7 @@ from lookalike.schema.product import Vector, Vectors
 _NAME = re.compile(r"towhee:([\w-]+)/([\w-]+)(?:\?(.+))?", re.ASCII)
 _MOST = 512 * 512
 _HEAD = 8
-"""Bytes before the pixels that say how high and how wide the picture is."""
+"""Bytes before the pixels that say how high and how wide the image is."""
 
 
 class _Wanted(NamedTuple):
@@ -56,10 +56,10 @@ class _Wanted(NamedTuple):
 
 
 class TowheeEncoder(PreparingEncoder):
-    """An encoder that calls an operator with RGB pictures of at most 512×512 pixels, whatever their shape.
+    """An encoder that calls an operator with RGB images of at most 512×512 pixels, whatever their shape.
 
-    A picture that the operator fails on, or that it gives anything but one vector for, gets a vector of NaN, which is
-    rejected for that picture alone; `tell` is told of the first one. Raises EncoderUnavailable when a drawn picture
+    An image that the operator fails on, or that it gives anything but one vector for, gets a vector of NaN, which is
+    rejected for that image alone; `tell` is told of the first one. Raises EncoderUnavailable when a drawn image
     does not become a vector.
     """
 
@@ -72,20 +72,20 @@ class TowheeEncoder(PreparingEncoder):
             dim = len(_one_vector(operator(_as_towhee(_drawn()))))
         # An operator raises what it likes.
         except Exception as error:
-            raise EncoderUnavailable(f"{name}: a drawn picture does not become a vector: {_line(error)}") from error
+            raise EncoderUnavailable(f"{name}: a drawn image does not become a vector: {_line(error)}") from error
         super().__init__(_packed, Fingerprint(name, code, dim, "Towhee operator", f"at most {_MOST} pixels, RGB"))
 
     def encode_images(self, batch: Pixels) -> Vectors:
-        """Encode packed pictures, (n, 786440) to float32 (n, dim) of unit length, NaN where the operator fails."""
+        """Encode packed images, (n, 786440) to float32 (n, dim) of unit length, NaN where the operator fails."""
         return np.stack([self._vector(_unpacked(packed)) for packed in batch])
 
-    def _vector(self, picture: Pixels) -> Vector:
+    def _vector(self, image: Pixels) -> Vector:
         try:
             with self._calling:
-                vector = _one_vector(self._operator(_as_towhee(picture)))
+                vector = _one_vector(self._operator(_as_towhee(image)))
             if len(vector) != self.dim:
                 raise ValueError(f"a vector of {len(vector)} numbers, and before of {self.dim}")
-        # An operator raises what it likes, and one picture is no reason to stop.
+        # An operator raises what it likes, and one image is no reason to stop.
         except Exception as error:  # noqa: BLE001
             self._warn(error)
             return np.full(self.dim, np.nan, dtype=np.float32)
@@ -97,7 +97,7 @@ class TowheeEncoder(PreparingEncoder):
     def _warn(self, error: Exception) -> None:
         if not self._told:
             self._told = True
-            self._tell(f"{self._name} fails on a picture, which is rejected, and maybe on more: {_line(error)}")
+            self._tell(f"{self._name} fails on an image, which is rejected, and maybe on more: {_line(error)}")
 
 
 def load_towhee(name: str, tell: Callable[[str], object]) -> TowheeEncoder:
@@ -172,14 +172,14 @@ def _one_vector(output: Any) -> Vector:
     return vector
 
 
-def _as_towhee(picture: Pixels) -> Any:
+def _as_towhee(image: Pixels) -> Any:
     from towhee.types import Image as TowheeImage
 
-    return TowheeImage(picture, "RGB")
+    return TowheeImage(image, "RGB")
 
 
 def _packed(image: Image.Image) -> Pixels:
-    """Shrink one RGB picture and pack it with its size, so that pictures of all shapes stack: uint8 (786440,)."""
+    """Shrink one RGB image and pack it with its size, so that images of all shapes stack: uint8 (786440,)."""
     factor = (_MOST / (image.width * image.height)) ** 0.5
     if factor < 1:
         across = min(_MOST, max(1, int(image.width * factor)))

@@ -14,26 +14,26 @@ from towhee import register
 from lookalike.encode.decode import decode
 from lookalike.encode.encoder import TextEncoder
 from lookalike.encode.preprocess import Pixels
-from lookalike.encode.registry import DEFAULT, WITH_WORDS, load_encoder
+from lookalike.encode.registry import DEFAULT_ENCODER, TEXT_ENCODER, load_encoder
 from lookalike.schema.errors import BadImage, EncoderUnavailable
 from lookalike.schema.product import Vector
 
-Picture = str | Path | bytes | np.ndarray[Any, Any]
+ImageInput = str | Path | bytes | np.ndarray[Any, Any]
 """A path, the bytes of a file, or uint8 pixels, RGB unless they are a Towhee image that says BGR."""
 
 
 @register(name="lookalike/image_embedding")
 class ImageEmbedding:
-    """A picture becomes a unit vector, (dim,); a list of pictures, encoded together, a list of vectors.
+    """An image becomes a unit vector, (dim,); a list of images, encoded together, a list of vectors.
 
-    `bad` says whether a picture that cannot be read or decoded raises BadImage, which ends the whole call of a pipe, or
+    `bad` says whether an image that cannot be read or decoded raises BadImage, which ends the whole call of a pipe, or
     the BadImage is returned in the place of its vector (a pipe drops what is None, and the id beside it). Raises
     EncoderUnavailable when it is made.
     """
 
     def __init__(
         self,
-        encoder: str = DEFAULT,
+        encoder: str = DEFAULT_ENCODER,
         device: str = "auto",
         dtype: str = "auto",
         bad: Literal["raise", "return"] = "raise",
@@ -41,22 +41,22 @@ class ImageEmbedding:
         self._encoder = load_encoder(encoder, device=device, dtype=dtype)
         self._bad = bad
 
-    def __call__(self, picture: Picture | list[Picture]) -> Vector | BadImage | list[Vector | BadImage]:
-        """Encode one picture, or a list of them."""
-        if isinstance(picture, list):
-            return self._vectors(picture)
-        [vector] = self._vectors([picture])
+    def __call__(self, image: ImageInput | list[ImageInput]) -> Vector | BadImage | list[Vector | BadImage]:
+        """Encode one image, or a list of them."""
+        if isinstance(image, list):
+            return self._vectors(image)
+        [vector] = self._vectors([image])
         return vector
 
-    def _vectors(self, pictures: Sequence[Picture]) -> list[Vector | BadImage]:
-        prepared = [self._prepared(picture) for picture in pictures]
+    def _vectors(self, images: Sequence[ImageInput]) -> list[Vector | BadImage]:
+        prepared = [self._prepared(image) for image in images]
         good = [pixels for pixels in prepared if not isinstance(pixels, BadImage)]
         vectors = iter(self._encoder.encode_images(np.stack(good)) if good else ())
         return [pixels if isinstance(pixels, BadImage) else next(vectors) for pixels in prepared]
 
-    def _prepared(self, picture: Picture) -> Pixels | BadImage:
+    def _prepared(self, image: ImageInput) -> Pixels | BadImage:
         try:
-            return self._encoder.prepare(_image(picture))
+            return self._encoder.prepare(_image(image))
         except BadImage as error:
             if self._bad == "raise":
                 raise
@@ -65,15 +65,15 @@ class ImageEmbedding:
 
 @register(name="lookalike/text_embedding")
 class TextEmbedding:
-    """Words become a unit vector, (dim,), where pictures of them are; a list of texts a list of vectors.
+    """Words become a unit vector, (dim,), where images of them are; a list of texts a list of vectors.
 
     Raises EncoderUnavailable when it is made, also for an encoder without words.
     """
 
-    def __init__(self, encoder: str = WITH_WORDS, device: str = "auto", dtype: str = "auto") -> None:
+    def __init__(self, encoder: str = TEXT_ENCODER, device: str = "auto", dtype: str = "auto") -> None:
         loaded = load_encoder(encoder, device=device, dtype=dtype)
         if not isinstance(loaded, TextEncoder):
-            raise EncoderUnavailable(f"{encoder!r} knows pictures but no words; {WITH_WORDS!r} does")
+            raise EncoderUnavailable(f"{encoder!r} knows images but no words; {TEXT_ENCODER!r} does")
         self._encoder = loaded
 
     def __call__(self, text: str | list[str]) -> Vector | list[Vector]:
@@ -84,16 +84,16 @@ class TextEmbedding:
         return list(self._encoder.encode_texts(text)) if text else []
 
 
-def _image(picture: Picture) -> Image.Image:
-    if isinstance(picture, bytes):
-        return decode(picture)
-    if isinstance(picture, str | Path):
+def _image(image: ImageInput) -> Image.Image:
+    if isinstance(image, bytes):
+        return decode(image)
+    if isinstance(image, str | Path):
         try:
-            return decode(Path(picture).read_bytes())
+            return decode(Path(image).read_bytes())
         except OSError as error:
-            raise BadImage(f"{picture}: the file cannot be read: {error.strerror or error}") from error
-    pixels = np.asarray(picture)
+            raise BadImage(f"{image}: the file cannot be read: {error.strerror or error}") from error
+    pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise BadImage(f"pixels are {pixels.dtype} of shape {pixels.shape}, not uint8 (height, width, 3)")
-    reverse = getattr(picture, "mode", "RGB") == "BGR"
+    reverse = getattr(image, "mode", "RGB") == "BGR"
     return Image.fromarray(np.ascontiguousarray(pixels[..., ::-1] if reverse else pixels))

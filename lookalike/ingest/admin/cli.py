@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lookalike.encode.decode import MAX_PIXELS
-from lookalike.encode.process_tuning import cores
+from lookalike.encode.process_tuning import count_cores
 from lookalike.ingest.options import engine_options, load_engine, reader_of, report_options, url_options
-from lookalike.ingest.threshold import Share
-from lookalike.schema.filters.parser import parse
+from lookalike.ingest.threshold import Threshold
+from lookalike.schema.filters.parser import parse_filter
 from lookalike.schema.output import format_option, print_table
 from lookalike.schema.settings import setting, store_options
 
@@ -35,16 +35,16 @@ def delete(products: tuple[str, ...], where: tuple[str, ...], output: str, **opt
     """
     from lookalike.ingest.admin.deletion import choose_images, delete_images, find_images
 
-    chosen = choose_images(products, parse(where))
+    chosen = choose_images(products, parse_filter(where))
     with _store(options) as store:
         rows = find_images(store, chosen)
         if where and not options["yes"] and not options["dry_run"] and sys.stdin.isatty():
-            click.confirm(f"Remove {len(rows)} pictures of {len(set(rows.values()))} products?", abort=True, err=True)
+            click.confirm(f"Remove {len(rows)} images of {len(set(rows.values()))} products?", abort=True, err=True)
         if not options["dry_run"]:
             delete_images(store, list(rows))
     counts = {"removed": len(rows), "products": len(set(rows.values())), "dry_run": options["dry_run"]}
     done = "would remove" if options["dry_run"] else "removed"
-    _tell(counts, output, f"{done} {len(rows)} pictures of {counts['products']} products")
+    _tell(counts, output, f"{done} {len(rows)} images of {counts['products']} products")
 
 
 @click.command()
@@ -55,28 +55,30 @@ def delete(products: tuple[str, ...], where: tuple[str, ...], output: str, **opt
 @url_options
 @report_options
 def reindex(encoder: str, output: str, **options: Any) -> None:
-    """Move a collection to another encoder, from the pictures that it knows.
+    """Move a collection to another encoder, from the images that it knows.
 
     Searches go on all the while, and the version before is kept for `lookalike rollback`. Killed, it is continued by
     running it again.
     """
-    from lookalike.encode.engine import Model
+    from lookalike.encode.engine import LazyEngine
     from lookalike.ingest.admin.reindex import reindex as move
-    from lookalike.ingest.pipeline.stages import Pace
+    from lookalike.ingest.pipeline.stages import PipelineLimits
     from lookalike.ingest.reports.report import Report
     from lookalike.ingest.reports.terminal import progress_bar
-    from lookalike.ingest.run_lock import Stop, only_run
+    from lookalike.ingest.run_lock import Shutdown, run_lock
 
-    pace = Pace(options["num_workers"] or cores(), options["max_pixels"] or MAX_PIXELS, fetches=options["max_per_host"])
-    most_missing = Share(options["max_rejected"])
-    alone = only_run(options["uri"], options["collection"], "reindex")
-    with _store(options) as live, _versions(options) as versions, Stop() as stop, alone:
+    pace = PipelineLimits(
+        options["num_workers"] or count_cores(), options["max_pixels"] or MAX_PIXELS, fetches=options["max_per_host"]
+    )
+    most_missing = Threshold(options["max_rejected"])
+    alone = run_lock(options["uri"], options["collection"], "reindex")
+    with _store(options) as live, _versions(options) as versions, Shutdown() as stop, alone:
         engine = load_engine(encoder, options)
         with (
             progress_bar(live.count, shown=not options["no_progress"]) as show,
             Report(options["report"], stop.checked(show)) as report,
         ):
-            model = Model(lambda: engine, read=reader_of(options, stop).read_changed)
+            model = LazyEngine(lambda: engine, read=reader_of(options, stop).read_changed)
             moved = move(versions, model, report, pace, most_missing)
     summary = report.summary()
     counts = {**asdict(moved), "stored": summary.stored, "rejected": summary.rejected, "seconds": summary.seconds}
@@ -84,7 +86,7 @@ def reindex(encoder: str, output: str, **options: Any) -> None:
     if moved.before == moved.after:
         _tell(counts, output, f"{name} is filled by {engine.encoder.fingerprint.encoder} already; nothing to do")
         return
-    line = f"{name} is {moved.after} now: {summary.stored} pictures in {summary.seconds:.1f} s"
+    line = f"{name} is {moved.after} now: {summary.stored} images in {summary.seconds:.1f} s"
     _tell(counts, output, f"{line}; back with: lookalike rollback")
 
 

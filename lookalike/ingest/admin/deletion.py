@@ -10,7 +10,7 @@ from lookalike.schema.milvus.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Deleted:
+class DeleteResult:
     """How many images of how many products were deleted, or would be."""
 
     images: int

@@ -20,11 +20,11 @@ from lookalike.schema.collection import (
     LAYOUTS,
     MAX_BYTES,
     Fingerprint,
-    misfit,
+    describe_misfit,
     missing_columns,
 )
 from lookalike.schema.errors import BadSettings, BadSource
-from lookalike.schema.milvus.reader import Fields
+from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import ImageRow
 
@@ -96,7 +96,7 @@ def _is_whole(row: ImageRow) -> bool:
         raise ValueError(f"image_id {row.image_id!r}")
     if not isinstance(row.metadata, dict):
         raise ValueError(f"{row.image}: the metadata is no object")
-    problem = misfit({name: getattr(row, name) for name in MAX_BYTES}, row.metadata)
+    problem = describe_misfit({name: getattr(row, name) for name in MAX_BYTES}, row.metadata)
     if problem or not abs(float(np.linalg.norm(row.embedding)) - 1) < _UNIT:
         raise ValueError(problem or f"{row.image}: the vector is not of unit length")
     return True
@@ -110,7 +110,7 @@ def _schema(fingerprint: Fingerprint, layout: int = LAYOUT) -> pa.Schema:
     return pa.schema([*fields, embedding], metadata=kept)
 
 
-def _table(rows: list[Fields], fingerprint: Fingerprint) -> pa.Table:
+def _table(rows: list[Row], fingerprint: Fingerprint) -> pa.Table:
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in (*_TEXTS, *_NUMBERS)}
     columns["metadata"] = [json.dumps(metadata, ensure_ascii=False) for metadata in columns["metadata"]]
     vectors = np.asarray([row["embedding"] for row in rows], dtype=np.float32)

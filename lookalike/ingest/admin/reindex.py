@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lookalike.encode.engine import Model
-from lookalike.ingest.pipeline.diff import Known
-from lookalike.ingest.pipeline.existing_rows import Inventory, Owned
-from lookalike.ingest.pipeline.stages import Pace, Target, ingest
+from lookalike.encode.engine import LazyEngine
+from lookalike.ingest.pipeline.diff import ExistingImage
+from lookalike.ingest.pipeline.existing_rows import ExistingRows, RowScope
+from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
 from lookalike.ingest.reports.report import Report
-from lookalike.ingest.threshold import Share
+from lookalike.ingest.threshold import Threshold
 from lookalike.schema.collection import Fingerprint
-from lookalike.schema.errors import HeldBack
-from lookalike.schema.milvus.reader import Fields
+from lookalike.schema.errors import LimitExceeded
+from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.milvus.versions import Version, Versions
 from lookalike.schema.product import ProductImage
@@ -25,38 +25,40 @@ from lookalike.schema.product import ProductImage
 _SAMPLE = 32
 _SELF_MATCH = 0.999
 _PASSES = 20
-_ALL = Owned(None)
+_ALL = RowScope(None)
 _FIELDS = ("source", "product_id", "image", "metadata")
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class ReindexResult:
     """From which version to which a collection was moved; the same when nothing was to be done."""
 
     before: str
     after: str
 
 
-def reindex(versions: Versions, model: Model, report: Report, pace: Pace, most_missing: Share) -> Moved:
-    """Fill the next version from the pictures of the live one, and make it the live one.
+def reindex(
+    versions: Versions, model: LazyEngine, report: Report, pace: PipelineLimits, most_missing: Threshold
+) -> ReindexResult:
+    """Fill the next version from the images of the live one, and make it the live one.
 
-    Pictures that cannot be read any more would be missing: past `most_missing` it raises HeldBack, and what was built
+    Images that cannot be read any more would be missing: past `most_missing` it raises LimitExceeded, and what was built
     is kept for the next try.
     """
     current, fingerprint = versions.live, model.engine.fingerprint
     if not current.fingerprint.differences(fingerprint):
-        return Moved(current.name, current.name)
+        return ReindexResult(current.name, current.name)
     with versions.open(current.name) as live, _target(versions, current, fingerprint) as target:
         follow = report
         for _ in range(_PASSES):
-            before = Inventory(live, _ALL).known
+            before = ExistingRows(live, _ALL).known
             if not _follow(live, target, model, follow, pace):
                 break
             follow = Report(on_progress=report.on_progress)
         _verify(live, target, most_missing)
         versions.go_live(target.version)
         _bring_late(live, target, model, pace, before)
-        return Moved(live.version, target.version)
+        return ReindexResult(live.version, target.version)
 
 
 def _target(versions: Versions, live: Version, fingerprint: Fingerprint) -> Store:
@@ -66,45 +68,47 @@ def _target(versions: Versions, live: Version, fingerprint: Fingerprint) -> Stor
     return versions.open(begun[-1] if begun else versions.make(fingerprint))
 
 
-def _follow(live: Store, target: Store, model: Model, report: Report, pace: Pace) -> bool:
+def _follow(live: Store, target: Store, model: LazyEngine, report: Report, pace: PipelineLimits) -> bool:
     """Bring what differs into the target; tell whether anything did."""
-    plan = ingest(_pictures(live.rows(fields=_FIELDS)), _ALL, model, Target(target, report), pace)
+    plan = ingest(_images(live.rows(fields=_FIELDS)), _ALL, model, WriteTarget(target, report), pace)
     gone = plan.removed()
     target.delete(gone)
     summary = report.summary()
     return bool(summary.new + summary.changed + summary.metadata + len(gone))
 
 
-def _pictures(rows: Iterable[Fields]) -> Iterator[ProductImage]:
+def _images(rows: Iterable[Row]) -> Iterator[ProductImage]:
     for row in rows:
         yield ProductImage(row["image_id"], row["source"], row["product_id"], row["image"], row["metadata"])
 
 
-def _verify(live: Store, target: Store, most: Share) -> None:
-    """Raise HeldBack unless the target has a row for each live one, and finds its own pictures."""
+def _verify(live: Store, target: Store, most: Threshold) -> None:
+    """Raise LimitExceeded unless the target has a row for each live one, and finds its own images."""
     there, here = live.count(), target.count()
     if there - here > most.of(there):
-        raise HeldBack(
-            f"{there - here} of {there} pictures cannot be read any more and would be missing, more than "
+        raise LimitExceeded(
+            f"{there - here} of {there} images cannot be read any more and would be missing, more than "
             f"--max-rejected {most.text}. Searches go on as before, and what was built is kept ({target.version}): "
-            "bring the pictures back, or ingest with --prune --prune-unreadable, or raise the limit; then run it again"
+            "bring the images back, or ingest with --prune --prune-unreadable, or raise the limit; then run it again"
         )
     sample = target.fetch(where='image_id != ""', fields=["embedding"], limit=_SAMPLE, consistency="Strong")
     vectors = [np.asarray(row["embedding"], dtype=np.float32) for row in sample]
     answers = target.search_many(vectors, 1) if vectors else []
     lost = [row for row, hits in zip(sample, answers, strict=True) if not hits or hits[0]["score"] < _SELF_MATCH]
     if lost:
-        raise HeldBack(
-            f"{len(lost)} of {len(sample)} pictures of {target.version} do not find themselves; searches go on as "
+        raise LimitExceeded(
+            f"{len(lost)} of {len(sample)} images of {target.version} do not find themselves; searches go on as "
             "before. Run it again; if it stays so, drop that version (lookalike versions --drop) and begin anew"
         )
 
 
-def _bring_late(live: Store, target: Store, model: Model, pace: Pace, before: dict[str, Known]) -> None:
+def _bring_late(
+    live: Store, target: Store, model: LazyEngine, pace: PipelineLimits, before: dict[str, ExistingImage]
+) -> None:
     """Bring what was written to the version that was live between the last look at it and the move."""
-    after = Inventory(live, _ALL).known
+    after = ExistingRows(live, _ALL).known
     written = [image_id for image_id, known in after.items() if before.get(image_id) != known]
     if written:
         rows = live.get(written, _FIELDS, consistency="Strong")
-        ingest(_pictures(rows), _ALL, model, Target(target, Report()), pace)
+        ingest(_images(rows), _ALL, model, WriteTarget(target, Report()), pace)
     target.delete([image_id for image_id in before if image_id not in after])

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lookalike.ingest.pipeline.diff import Change, Known, Stamp
-from lookalike.ingest.reports.report import Ready
+from lookalike.ingest.pipeline.diff import Change, ExistingImage, FileStamp
+from lookalike.ingest.reports.report import ReadyRow
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import FileState, ImageRow, ProductImage
 
@@ -16,38 +16,38 @@ _FIELDS = ("source", "product_id", "image", "image_hash", "metadata_hash", "imag
 
 @dataclass(frozen=True, slots=True)
 class StoredVector:
-    """A picture whose vector need not be computed: the row `key` was made from the same bytes."""
+    """An image whose vector need not be computed: the row `key` was made from the same bytes."""
 
-    picture: ProductImage
+    image: ProductImage
     file: FileState
     change: Change
     key: str
 
 
-class Owned(NamedTuple):
+class RowScope(NamedTuple):
     """Which rows a source answers for: all of that name, or of any (None); `where` leaves others out of sight."""
 
     source: str | None
     where: str = ""
 
 
-class Inventory:
+class ExistingRows:
     """The rows of a collection without their vectors.
 
-    `known` has those that are owned, by key; all others only count as places where the vector of a picture can be found
+    `known` has those that are owned, by key; all others only count as places where the vector of an image can be found
     by the hash of its bytes. Memory grows with the number of rows, by some hundred bytes each.
     """
 
-    def __init__(self, store: Store, owned: Owned) -> None:
-        self.known: dict[str, Known] = {}
+    def __init__(self, store: Store, owned: RowScope) -> None:
+        self.known: dict[str, ExistingImage] = {}
         self._by_hash: dict[str, str] = {}
         self._store = store
         self._keeps_etags = store.keeps("image_etag")
         for row in store.rows(where=owned.where, fields=_FIELDS):
             self._by_hash[row["image_hash"]] = row["image_id"]
             if owned.source is None or row["source"] == owned.source:
-                stamp = Stamp(row["image_size"], row["image_mtime"])
-                self.known[row["image_id"]] = Known(
+                stamp = FileStamp(row["image_size"], row["image_mtime"])
+                self.known[row["image_id"]] = ExistingImage(
                     row["image_hash"], row["metadata_hash"], stamp, row["image"], row["product_id"], row["image_etag"]
                 )
 
@@ -63,8 +63,8 @@ class Inventory:
         """Say who has the vector of these bytes, or will have: the first who asks."""
         return self._by_hash.setdefault(image_hash, image_id)
 
-    def ready(self, wanted: Sequence[StoredVector]) -> tuple[list[Ready], list[StoredVector]]:
-        """Make rows of pictures and the vectors that are stored; the second list is those whose vector is gone.
+    def ready(self, wanted: Sequence[StoredVector]) -> tuple[list[ReadyRow], list[StoredVector]]:
+        """Make rows of images and the vectors that are stored; the second list is those whose vector is gone.
 
         A row may have changed since it was listed, even by this very run: the hash beside the vector tells.
         """
@@ -77,7 +77,7 @@ class Inventory:
         for item in wanted:
             image_hash, vector = vectors.get(item.key, ("", None))
             if vector is not None and image_hash == item.file.hash:
-                rows.append(Ready(item.change, ImageRow.of(item.picture, item.file, vector)))
+                rows.append(ReadyRow(item.change, ImageRow.of(item.image, item.file, vector)))
             else:
                 gone.append(item)
         return rows, gone

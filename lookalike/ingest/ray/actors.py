@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from lookalike.encode.engine import Content, Engine, Model, Preparation, Prepared
+from lookalike.encode.engine import Content, Engine, LazyEngine, Preparation, Prepared
 from lookalike.encode.pixel_budget import PixelBudget
-from lookalike.encode.process_tuning import MOST_LANES
+from lookalike.encode.process_tuning import MAX_PARALLEL_BATCHES
 from lookalike.encode.profile import Profile
 from lookalike.ingest.ray import cluster
 from lookalike.ingest.ray.cluster import TRIES, Cluster, failed
@@ -23,7 +23,7 @@ from lookalike.schema.product import Vectors
 _FOR_EVER = -1
 
 
-class About(NamedTuple):
+class ActorInfo(NamedTuple):
     """What an actor tells of its network."""
 
     fingerprint: Fingerprint
@@ -32,7 +32,7 @@ class About(NamedTuple):
     preparation: Preparation
 
 
-class Encoding:
+class EncodingActor:
     """The actor: a network in a process of its own, which Ray starts again, here or elsewhere, when it dies."""
 
     def __init__(self, load: Callable[[], Engine]) -> None:
@@ -41,18 +41,18 @@ class Encoding:
             self._loaded: Engine | LookalikeError = load()
         except LookalikeError as error:
             self._loaded = error
-        self._model = Model(self._engine)
+        self._model = LazyEngine(self._engine)
 
-    def about(self) -> About:
+    def about(self) -> ActorInfo:
         """Describe the network. Raises EncoderUnavailable."""
         engine = self._engine()
         # A bound method would bring the network along.
         prepare = getattr(engine.encoder, "prepare_image", engine.encoder.prepare)
-        return About(engine.fingerprint, engine.batch_size, engine.lanes, Preparation(engine.encoder.edge, prepare))
+        return ActorInfo(engine.fingerprint, engine.batch_size, engine.lanes, Preparation(engine.encoder.edge, prepare))
 
-    def encode(self, *pictures: Prepared) -> Vectors:
-        """Encode prepared pictures, which Ray has brought here."""
-        return self._model.encode(pictures)
+    def encode(self, *images: Prepared) -> Vectors:
+        """Encode prepared images, which Ray has brought here."""
+        return self._model.encode(images)
 
     def _engine(self) -> Engine:
         if isinstance(self._loaded, LookalikeError):
@@ -80,12 +80,12 @@ class RayEngine:
         self._tell = tell
         self._lock = threading.Lock()
         self._first: Fingerprint | None = None
-        kind = ray.remote(Encoding).options(
-            # CPUs are for the tasks: actors that held them all would wait for pictures for ever.
+        kind = ray.remote(EncodingActor).options(
+            # CPUs are for the tasks: actors that held them all would wait for images for ever.
             num_cpus=0,
             num_gpus=int(there.on_gpu),
             scheduling_strategy="SPREAD",
-            max_concurrency=MOST_LANES + 2,
+            max_concurrency=MAX_PARALLEL_BATCHES + 2,
             max_restarts=-1,
         )
         asked = [self._ask(kind.remote(load), TRIES - 1) for _ in range(there.networks)]
@@ -96,15 +96,15 @@ class RayEngine:
         self._preparation = ray.put(about.preparation)
 
     def prepare(self, content: Content, budget: PixelBudget, profile: Profile | None) -> Prepared:
-        """Have one picture decoded and prepared; each task has the whole budget. Raises BadImage."""
+        """Have one image decoded and prepared; each task has the whole budget. Raises BadImage."""
         return cluster.prepare(content, self._preparation, budget.most)
 
-    def encode(self, pictures: Sequence[Prepared]) -> Vectors:
-        """Have prepared pictures encoded."""
+    def encode(self, images: Sequence[Prepared]) -> Vectors:
+        """Have prepared images encoded."""
         for _ in range(TRIES):
             worker = self._take()
             try:
-                vectors: Vectors = ray.get(worker.actor.encode.remote(*pictures))
+                vectors: Vectors = ray.get(worker.actor.encode.remote(*images))
             except RayActorError:
                 self._lose(worker)
             except RayError as error:
@@ -112,7 +112,7 @@ class RayEngine:
             else:
                 self._free.put(worker)
                 return vectors
-        raise EncoderUnavailable(f"{TRIES} Ray actors died of {len(pictures)} pictures; try a smaller --batch-size")
+        raise EncoderUnavailable(f"{TRIES} Ray actors died of {len(images)} images; try a smaller --batch-size")
 
     def _take(self) -> _Worker:
         while True:
@@ -133,13 +133,13 @@ class RayEngine:
             # However long it takes: it may be minutes until a machine is known to be gone.
             self._ask(worker.actor, _FOR_EVER)
 
-    def _ask(self, actor: Any, retries: int) -> Future[About]:
+    def _ask(self, actor: Any, retries: int) -> Future[ActorInfo]:
         """Ask an actor, without waiting, what its network is; when it answers, it gets work."""
-        asked: Future[About] = actor.about.options(max_task_retries=retries).remote().future()
+        asked: Future[ActorInfo] = actor.about.options(max_task_retries=retries).remote().future()
         asked.add_done_callback(partial(self._answered, _Worker(actor)))
         return asked
 
-    def _answered(self, worker: _Worker, asked: Future[About]) -> None:
+    def _answered(self, worker: _Worker, asked: Future[ActorInfo]) -> None:
         try:
             about = _answer(asked)
             self._require_same(about.fingerprint)
@@ -160,7 +160,7 @@ class RayEngine:
             )
 
 
-def _answer(asked: Future[About]) -> About:
+def _answer(asked: Future[ActorInfo]) -> ActorInfo:
     """What an actor has told. Raises EncoderUnavailable."""
     try:
         return asked.result()

@@ -1,7 +1,7 @@
-"""A Ray cluster: join it, or start Ray here; its tasks read and decode pictures wherever there is a CPU.
+"""A Ray cluster: join it, or start Ray here; its tasks read and decode images wherever there is a CPU.
 
 Bytes and pixels stay with the workers: this process only gets references to them. These are tasks of Ray's core: Ray
-Data has no place for what is decided, picture by picture, between reading and decoding.
+Data has no place for what is decided, image by image, between reading and decoding.
 """
 
 import os
@@ -42,7 +42,7 @@ def connect(device: str) -> Cluster:
     there = ray.cluster_resources()
     cpus, gpus = int(there.get("CPU", 0)), int(there.get("GPU", 0))
     if not cpus:
-        raise EncoderUnavailable("the Ray cluster has no CPU to read and decode pictures on; start it with --num-cpus")
+        raise EncoderUnavailable("the Ray cluster has no CPU to read and decode images on; start it with --num-cpus")
     if gpus and device != "cpu":
         return Cluster(cpus, gpus, on_gpu=True)
     return Cluster(cpus, sum(node["Alive"] for node in ray.nodes()), on_gpu=False)
@@ -59,7 +59,7 @@ def read(image: str, known: FileState | None, *, allow_private: bool) -> tuple[C
 
 
 def prepare(content: Content, preparation: Any, max_pixels: int) -> Prepared:
-    """Have a picture prepared, near its bytes if there is room; `preparation` is a reference too. Raises BadImage."""
+    """Have an image prepared, near its bytes if there is room; `preparation` is a reference too. Raises BadImage."""
     told, pixels = _prepare.remote(content, preparation, max_pixels)
     _told(told)
     return pixels
@@ -96,7 +96,7 @@ def _knock(address: str) -> None:
 
 
 def _told(reference: Any) -> Any:
-    """What a task has told; a picture that it found bad is raised."""
+    """What a task has told; an image that it found bad is raised."""
     try:
         told = ray.get(reference)
     except WorkerCrashedError as error:
@@ -108,7 +108,7 @@ def _told(reference: Any) -> Any:
     return told
 
 
-# A bad picture is a value: of two references an error would be in both, and nobody looks at the second.
+# A bad image is a value: of two references an error would be in both, and nobody looks at the second.
 
 
 def _read_here(image: str, known: FileState | None, allow_private: bool) -> tuple[FileState | BadImage | None, bytes]:

@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
-from lookalike.encode.models.weights import local
-from lookalike.encode.process_tuning import MOST_LANES
+from lookalike.encode.models.weights import resolve_checkpoint
+from lookalike.encode.process_tuning import MAX_PARALLEL_BATCHES
 from lookalike.ingest.job import Job
 from lookalike.ingest.options import load_engine
-from lookalike.ingest.pipeline.stages import Pace
+from lookalike.ingest.pipeline.stages import PipelineLimits
 from lookalike.schema.errors import BadSettings
 
 
-def on_ray(job: Job, options: dict[str, Any]) -> Job:
+def run_on_ray(job: Job, options: dict[str, Any]) -> Job:
     """Have a cluster do the work of a job, as much at once as it can take.
 
     Raises BadSettings where Ray cannot be used, EncoderUnavailable where it is not reached.
@@ -35,10 +35,12 @@ def on_ray(job: Job, options: dict[str, Any]) -> Job:
             raise
         raise BadSettings("--engine ray needs Ray: pip install 'lookalike[ray]', here and on its machines") from error
     there = connect(options["device"])
-    # Twice the CPUs: the next picture waits for each.
-    pace = Pace(options["num_workers"] or 2 * there.cpus, job.pace.max_pixels, there.networks * (MOST_LANES + 1))
+    # Twice the CPUs: the next image waits for each.
+    pace = PipelineLimits(
+        options["num_workers"] or 2 * there.cpus, job.pace.max_pixels, there.networks * (MAX_PARALLEL_BATCHES + 1)
+    )
     # The other options, a token among them, are no business of the workers.
     theirs = {key: options[key] for key in ("device", "dtype", "engine", "batch_size")}
     tell = partial(click.echo, err=True)
-    load = cache(lambda name: RayEngine(partial(load_engine, local(name), theirs), there, tell))
+    load = cache(lambda name: RayEngine(partial(load_engine, resolve_checkpoint(name), theirs), there, tell))
     return replace(job, load=load, pace=pace, read=partial(read, allow_private=options["allow_private_urls"]))

@@ -1,4 +1,4 @@
-"""What became of every picture: counts that add up, and a line for each that was written, removed or rejected."""
+"""What became of every image: counts that add up, and a line for each that was written, removed or rejected."""
 
 import json
 import threading
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TextIO
 
-from lookalike.ingest.pipeline.diff import Change, Known
+from lookalike.ingest.pipeline.diff import Change, ExistingImage
 from lookalike.ingest.sources.files import is_remote
 from lookalike.schema.errors import BadImage, BadSettings
 from lookalike.schema.product import ImageRow, ProductImage
@@ -22,10 +22,10 @@ SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A picture, or a row of a manifest, that cannot be used, and why.
+    """An image, or a row of a manifest, that cannot be used, and why.
 
     `image_id` is its key, where it has one: its row, if there is one already, is kept. `incomplete` says that nobody
-    knows which pictures were meant: a folder or a line that could not be read; `unreadable` that the picture itself is
+    knows which images were meant: a folder or a line that could not be read; `unreadable` that the image itself is
     missing or broken.
     """
 
@@ -36,12 +36,12 @@ class Rejection:
     unreadable: bool = False
 
     @classmethod
-    def of(cls, picture: ProductImage, error: BadImage) -> "Rejection":
-        """Reject a picture that cannot be read or decoded; one from the web may only be out of reach."""
-        return cls(picture.image, str(error), picture.image_id, unreadable=not is_remote(picture.image))
+    def of(cls, image: ProductImage, error: BadImage) -> "Rejection":
+        """Reject an image that cannot be read or decoded; one from the web may only be out of reach."""
+        return cls(image.image, str(error), image.image_id, unreadable=not is_remote(image.image))
 
 
-class Ready(NamedTuple):
+class ReadyRow(NamedTuple):
     """A row that is ready to be written, and why it is."""
 
     change: Change
@@ -50,11 +50,11 @@ class Ready(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did, in pictures.
+    """What a run did, in images.
 
-    Every picture of the source is one of new, changed, metadata, unchanged or rejected; `stored` are the rows that
+    Every image of the source is one of new, changed, metadata, unchanged or rejected; `stored` are the rows that
     were written: new, changed, metadata, and those unchanged ones whose file was written again. `embedded` counts
-    forward passes. `removed` rows were of pictures that the source has no more.
+    forward passes. `removed` rows were of images that the source has no more.
     """
 
     stored: int
@@ -70,9 +70,9 @@ class Summary:
 
 
 class Report:
-    """Counts pictures from several threads and writes what happened to them to a JSONL file as it happens.
+    """Counts images from several threads and writes what happened to them to a JSONL file as it happens.
 
-    `on_progress` is told how many pictures of the source are through.
+    `on_progress` is told how many images of the source are through.
     """
 
     def __init__(
@@ -94,16 +94,16 @@ class Report:
     @property
     def stored(self) -> int:
         """Rows that Milvus has acknowledged."""
-        return sum(self._counts[change] for change in (Change.NEW, Change.PICTURE, Change.METADATA, Change.TOUCHED))
+        return sum(self._counts[change] for change in (Change.NEW, Change.IMAGE, Change.METADATA, Change.TOUCHED))
 
     @property
     def rejected(self) -> int:
-        """Pictures that cannot be used."""
+        """Images that cannot be used."""
         return self._counts["rejected"]
 
     @property
     def seen(self) -> int:
-        """Pictures of the source that are through."""
+        """Images of the source that are through."""
         return self.stored + self.rejected + self._counts[Change.UNCHANGED]
 
     def start(self) -> None:
@@ -114,7 +114,7 @@ class Report:
                 self._file.truncate(0)
 
     def reject(self, rejection: Rejection, *, kept: bool = False) -> None:
-        """Note a picture that cannot be used; `kept` says that the collection still has what it was before."""
+        """Note an image that cannot be used; `kept` says that the collection still has what it was before."""
         with self._lock:
             self._counts["rejected"] += 1
             if len(self.first_rejections) < SHOWN:
@@ -122,21 +122,21 @@ class Report:
             self._write("rejected", image=rejection.image, reason=rejection.reason, kept=kept)
             self.on_progress(self.seen)
 
-    def store(self, rows: Iterable[Ready]) -> None:
+    def store(self, rows: Iterable[ReadyRow]) -> None:
         """Note rows that Milvus has acknowledged."""
         with self._lock:
             for change, row in rows:
                 self.count(change, row)
             self.on_progress(self.seen)
 
-    def count(self, change: Change, picture: ProductImage | ImageRow) -> None:
-        """Note what became of one picture, or would."""
+    def count(self, change: Change, image: ProductImage | ImageRow) -> None:
+        """Note what became of one image, or would."""
         self._counts[change] += 1
         if change in _EVENTS:
-            self._write(_EVENTS[change], product_id=picture.product_id, image=picture.image)
+            self._write(_EVENTS[change], product_id=image.product_id, image=image.image)
 
     def keep(self) -> None:
-        """Note a picture whose row is as it should be."""
+        """Note an image whose row is as it should be."""
         with self._lock:
             self._counts[Change.UNCHANGED] += 1
             if self._counts[Change.UNCHANGED] % 100 == 0:
@@ -152,7 +152,7 @@ class Report:
         with self._lock:
             self._counts["embedded"] += count
 
-    def remove(self, rows: Iterable[Known]) -> None:
+    def remove(self, rows: Iterable[ExistingImage]) -> None:
         """Note rows that are no more in the collection, or would not be."""
         with self._lock:
             for row in rows:
@@ -167,7 +167,7 @@ class Report:
             stored=self.stored,
             rejected=self.rejected,
             new=counts[Change.NEW],
-            changed=counts[Change.PICTURE],
+            changed=counts[Change.IMAGE],
             metadata=counts[Change.METADATA],
             unchanged=counts[Change.UNCHANGED] + counts[Change.TOUCHED],
             removed=counts["removed"],
@@ -192,7 +192,7 @@ class Report:
                 self._file.write(json.dumps({"event": event, **details}) + "\n")
 
 
-_EVENTS = {Change.NEW: "new", Change.PICTURE: "changed", Change.METADATA: "metadata"}
+_EVENTS = {Change.NEW: "new", Change.IMAGE: "changed", Change.METADATA: "metadata"}
 
 
 def _open(path: Path) -> TextIO:

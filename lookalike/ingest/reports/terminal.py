@@ -15,7 +15,7 @@ from lookalike.schema.output import printable
 
 @contextmanager
 def progress_bar(total: Callable[[], int | None], *, shown: bool) -> Iterator[Callable[[int], object]]:
-    """Show a bar on a terminal: pictures done, images/s, time left."""
+    """Show a bar on a terminal: images done, images/s, time left."""
     if not (shown and sys.stderr.isatty()):
         yield lambda done: None
         return
@@ -47,18 +47,18 @@ def print_summary(report: Report, where: dict[str, str | None], output: str, *, 
 
 
 def print_profile(profile: Profile) -> None:
-    """Print what each stage took: of a thread for a picture, and how much of the time it was under way at all."""
+    """Print what each stage took: of a thread for an image, and how much of the time it was under way at all."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for title in ("stage", "pictures", "ms a picture", "seconds", "under way"):
+    for title in ("stage", "images", "ms an image", "seconds", "under way"):
         table.add_column(title, justify="left" if title == "stage" else "right")
     for name, stage in profile.stages.items():
-        if stage.pictures:
-            each = f"{1_000 * stage.seconds / stage.pictures:.2f}"
+        if stage.images:
+            each = f"{1_000 * stage.seconds / stage.images:.2f}"
             under_way = f"{stage.busy / profile.seconds:.0%}"
-            table.add_row(name, str(stage.pictures), each, f"{stage.seconds:.1f}", under_way)
+            table.add_row(name, str(stage.images), each, f"{stage.seconds:.1f}", under_way)
     console = Console(stderr=True)
     console.print(table)
     busy = profile.stages["forward"].busy / profile.seconds

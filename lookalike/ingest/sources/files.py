@@ -10,8 +10,8 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from lookalike.encode.decode import MAX_BYTES
-from lookalike.encode.fetch.limits import PER_HOST
-from lookalike.ingest.pipeline.diff import Stamp
+from lookalike.encode.fetch.limits import MAX_PER_HOST
+from lookalike.ingest.pipeline.diff import FileStamp
 from lookalike.schema.errors import BadImage
 from lookalike.schema.product import FileState
 
@@ -27,11 +27,11 @@ def is_remote(image: str) -> bool:
     return "://" in image
 
 
-def glance(path: str) -> Stamp:
+def stat_file(path: str) -> FileStamp:
     """Look at a file's size and time without reading it. Raises BadImage."""
     with _unreadable_is_bad():
         status = os.stat(path)  # noqa: PTH116  a Path for each of a million images takes its time
-        return Stamp(status.st_size, status.st_mtime_ns)
+        return FileStamp(status.st_size, status.st_mtime_ns)
 
 
 class ImageReader:
@@ -42,7 +42,7 @@ class ImageReader:
     """
 
     def __init__(
-        self, *, allow_private: bool = False, per_host: int = PER_HOST, cancelled: threading.Event | None = None
+        self, *, allow_private: bool = False, per_host: int = MAX_PER_HOST, cancelled: threading.Event | None = None
     ) -> None:
         self._allow_private = allow_private
         self._cancelled = cancelled
@@ -75,13 +75,13 @@ class ImageReader:
 
 @cache
 def image_reader(
-    *, allow_private: bool = False, per_host: int = PER_HOST, cancelled: threading.Event | None = None
+    *, allow_private: bool = False, per_host: int = MAX_PER_HOST, cancelled: threading.Event | None = None
 ) -> ImageReader:
     """The reader of this process: whoever reads shares its connections."""
     return ImageReader(allow_private=allow_private, per_host=per_host, cancelled=cancelled)
 
 
-def read_file(path: str) -> tuple[bytes, Stamp]:
+def read_file(path: str) -> tuple[bytes, FileStamp]:
     """Read a file and its stamp; never waits on a pipe or device. Raises OSError, and BadImage for what is no file."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(handle, "rb") as file:
@@ -90,7 +90,7 @@ def read_file(path: str) -> tuple[bytes, Stamp]:
             raise BadImage("not a regular file")
         check_size(status.st_size)
         settled = status.st_mtime_ns < time.time_ns() - _SETTLED
-        return file.read(), Stamp(status.st_size, status.st_mtime_ns if settled else 0)
+        return file.read(), FileStamp(status.st_size, status.st_mtime_ns if settled else 0)
 
 
 def check_size(size: int) -> None:

@@ -1,4 +1,4 @@
-"""Where pictures come from: a folder, searched recursively."""
+"""Where images come from: a folder, searched recursively."""
 
 import errno
 import json
@@ -12,15 +12,15 @@ from typing import Protocol
 from lookalike.encode.decode import SUFFIXES
 from lookalike.ingest.reports.report import Rejection
 from lookalike.ingest.sources.files import read_file
-from lookalike.ingest.sources.layout import Place
-from lookalike.ingest.sources.metadata import Row, metadata_of
-from lookalike.schema.collection import misfit
+from lookalike.ingest.sources.layout import PathFields
+from lookalike.ingest.sources.metadata import ManifestRow, read_metadata
+from lookalike.schema.collection import describe_misfit
 from lookalike.schema.errors import BadImage, BadSettings, BadSource
-from lookalike.schema.metadata import Fields
+from lookalike.schema.metadata import ColumnTypes
 from lookalike.schema.product import ProductImage
 
 _JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir"})
-_OTHER_PICTURES = frozenset({".heic", ".heif", ".svg", ".psd", ".raw", ".jxl", ".jp2"})
+_OTHER_IMAGES = frozenset({".heic", ".heif", ".svg", ".psd", ".raw", ".jxl", ".jp2"})
 
 Inode = tuple[int, int]
 
@@ -30,24 +30,24 @@ class Rule(Protocol):
 
     description: str
 
-    def place(self, path: str) -> Place:
+    def place(self, path: str) -> PathFields:
         """Read a path relative to the source; raises ValueError with the reason when it says nothing."""
 
 
 class FolderSource:
-    """The pictures under a folder, in the order of their names.
+    """The images under a folder, in the order of their names.
 
-    A JSON file of the same name beside a picture adds metadata to what the rule reads from its path; `fields` declares
+    A JSON file of the same name beside an image adds metadata to what the rule reads from its path; `fields` declares
     types of its columns. `name` says whose rows they are; by default the folder's own path, so that the same folder
     always is the same source, from wherever it is read.
     """
 
-    def __init__(self, root: Path, rule: Rule, name: str | None = None, fields: Fields | None = None) -> None:
+    def __init__(self, root: Path, rule: Rule, name: str | None = None, fields: ColumnTypes | None = None) -> None:
         _look_at(root)
         # Not resolved: behind a link such as `current` there may be another folder tomorrow.
         self.root = root.absolute()
         self.name = str(root.resolve()) if name is None else name
-        problem = misfit({"source": self.name}, {})
+        problem = describe_misfit({"source": self.name}, {})
         if problem:
             raise BadSettings(f"--source-name: {problem}")
         self.description = rule.description
@@ -55,22 +55,22 @@ class FolderSource:
         self._fields = fields or {}
 
     def images(self) -> Iterator[ProductImage | Rejection]:
-        """Name every picture, or say why it is none; nothing is opened."""
-        for path in self._pictures():
+        """Name every image, or say why it is none; nothing is opened."""
+        for path in self._images():
             yield path if isinstance(path, Rejection) else self._image(path)
 
     def count(self) -> int:
         """Count what `images` would give."""
-        return sum(1 for _ in self._pictures())
+        return sum(1 for _ in self._images())
 
-    def example(self) -> tuple[str, Place] | None:
-        """The first picture that the rule can read, relative to the folder, and what is said of it."""
+    def example(self) -> tuple[str, PathFields] | None:
+        """The first image that the rule can read, relative to the folder, and what is said of it."""
         for item in self.images():
             if isinstance(item, ProductImage):
-                return self._relative(item.image), Place(item.product_id, dict(item.metadata))
+                return self._relative(item.image), PathFields(item.product_id, dict(item.metadata))
         return None
 
-    def _pictures(self) -> Iterator[str | Rejection]:
+    def _images(self) -> Iterator[str | Rejection]:
         # It may have gone since: a run of `--watch` looks again and again.
         return _walk(str(self.root), _look_at(self.root))
 
@@ -80,20 +80,20 @@ class FolderSource:
             place = self._rule.place(relative)
         except ValueError as error:
             return Rejection(path, str(error))
-        picture = ProductImage.named(self.name, place.product_id, relative, path, place.metadata)
+        image = ProductImage.named(self.name, place.product_id, relative, path, place.metadata)
         try:
             beside = _beside(path)
-            said = metadata_of(beside, self._fields) if beside else {}
+            said = read_metadata(beside, self._fields) if beside else {}
         except ValueError as error:
-            return Rejection(path, f"the JSON file beside it: {error}", picture.image_id)
-        return replace(picture, metadata={**place.metadata, **said}) if said else picture
+            return Rejection(path, f"the JSON file beside it: {error}", image.image_id)
+        return replace(image, metadata={**place.metadata, **said}) if said else image
 
     def _relative(self, path: str) -> str:
-        """Name a picture inside its folder; plain text, since there may be a million of them."""
+        """Name an image inside its folder; plain text, since there may be a million of them."""
         return path[len(str(self.root)) :].replace(os.sep, "/").lstrip("/")
 
 
-def _beside(path: str) -> Row | None:
+def _beside(path: str) -> ManifestRow | None:
     """Read `front.json` beside `front.jpg`; None when there is none. Raises ValueError for a broken one."""
     beside = os.path.splitext(path)[0] + ".json"  # noqa: PTH122  as above
     try:
@@ -118,12 +118,12 @@ def _look_at(root: Path) -> Inode:
     except OSError as error:
         raise BadSource(f"SOURCE {str(root)!r} cannot be read: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode):
-        raise BadSource(f"SOURCE {str(root)!r} is a file; give the folder that the pictures are in, or a manifest")
+        raise BadSource(f"SOURCE {str(root)!r} is a file; give the folder that the images are in, or a manifest")
     return _inode(status)
 
 
 def _walk(root: str, inode: Inode) -> Iterator[str | Rejection]:
-    """Every picture below a folder, in the order of names.
+    """Every image below a folder, in the order of names.
 
     Links to folders are followed once: one that leads back to a folder above it, or to where another link has led
     already, is rejected, so that no tangle of links is endless.
@@ -137,7 +137,7 @@ def _walk(root: str, inode: Inode) -> Iterator[str | Rejection]:
         elif isinstance(entry, Rejection):
             yield entry
         elif not _is_folder(entry):
-            yield from _picture(entry)
+            yield from _image(entry)
         elif entry.name not in _JUNK_FOLDERS:
             try:
                 inode, link = _inode(entry.stat()), entry.is_symlink()
@@ -175,19 +175,19 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _picture(entry: os.DirEntry[str]) -> Iterator[str | Rejection]:
+def _image(entry: os.DirEntry[str]) -> Iterator[str | Rejection]:
     suffix = PurePath(entry.name).suffix.lower()
     try:
         entry.stat()
     except OSError as error:
-        # A picture that cannot be read is told when it is tried; any other link may have been to a folder of them.
+        # An image that cannot be read is told when it is tried; any other link may have been to a folder of them.
         if suffix not in SUFFIXES and entry.is_symlink():
             yield Rejection(entry.path, f"the link leads nowhere: {error.strerror}", incomplete=True)
             return
     if suffix in SUFFIXES:
         yield entry.path
-    elif suffix in _OTHER_PICTURES:
-        yield Rejection(entry.path, f"{suffix} pictures cannot be read; save it as JPEG or PNG")
+    elif suffix in _OTHER_IMAGES:
+        yield Rejection(entry.path, f"{suffix} images cannot be read; save it as JPEG or PNG")
 
 
 def _inode(status: os.stat_result) -> Inode:

@@ -1,4 +1,4 @@
-"""What a picture's place in its folder says of it: the product and its metadata."""
+"""What an image's place in its folder says of it: the product and its metadata."""
 
 import re
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Any
 
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.filters.expression import COLUMNS
-from lookalike.schema.metadata import NOT_METADATA, TYPES
+from lookalike.schema.metadata import RESERVED_NAMES, TYPES
 
 _PART = re.compile(r"\{(?P<name>\w+)(?::(?P<type>\w+))?\}")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PathFields:
     """What was read from a path."""
 
     product_id: str
@@ -25,16 +25,16 @@ class FolderRule:
 
     description = (
         "a folder is a product by its name, the folders above it are its category, "
-        "a picture directly in SOURCE is a product of its own"
+        "an image directly in SOURCE is a product of its own"
     )
 
-    def place(self, path: str) -> Place:
+    def place(self, path: str) -> PathFields:
         """Read a path relative to the source: `shoes/boots/b7/front.jpg` is product b7 of category shoes/boots."""
         *folders, name = PurePosixPath(path).parts
         if not folders:
-            return Place(PurePosixPath(name).stem, {})
+            return PathFields(PurePosixPath(name).stem, {})
         *above, product_id = folders
-        return Place(product_id, {"category": "/".join(above)} if above else {})
+        return PathFields(product_id, {"category": "/".join(above)} if above else {})
 
 
 class Layout:
@@ -51,7 +51,7 @@ class Layout:
         self._types = dict(parts)
         self._pattern = re.compile(_pattern(template), re.DOTALL)
 
-    def place(self, path: str) -> Place:
+    def place(self, path: str) -> PathFields:
         """Read a path relative to the source. Raises ValueError with the reason when the template does not fit."""
         match = self._pattern.fullmatch(path)
         if match is None:
@@ -62,7 +62,7 @@ class Layout:
                 values[name] = TYPES[self._types[name]](text)
             except ValueError:
                 raise ValueError(f"{name} is {text!r}, not {self._types[name]}") from None
-        return Place(match["product_id"], {name: v for name, v in values.items() if name not in NOT_METADATA})
+        return PathFields(match["product_id"], {name: v for name, v in values.items() if name not in RESERVED_NAMES})
 
 
 def _check(template: str, parts: list[tuple[str, str]]) -> None:
@@ -89,7 +89,7 @@ def _pattern(template: str) -> str:
     pattern, end = "", 0
     for match in _PART.finditer(template):
         pattern += re.escape(template[end : match.start()])
-        # No slash in a part: a template says how deep the pictures are.
+        # No slash in a part: a template says how deep the images are.
         pattern += "[^/]+" if match["name"] == "_" else f"(?P<{match['name']}>[^/]+{'' if _last(match) else '?'})"
         end = match.end()
     return pattern + re.escape(template[end:])

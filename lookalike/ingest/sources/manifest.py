@@ -11,25 +11,25 @@ from urllib.parse import unquote, urlsplit
 
 from lookalike.ingest.reports.report import Rejection
 from lookalike.ingest.sources.files import is_remote
-from lookalike.ingest.sources.metadata import Row, metadata_of, text_of
-from lookalike.ingest.sources.tables import READERS, STANDARD_INPUT, Broken, suffix
-from lookalike.schema.collection import misfit
+from lookalike.ingest.sources.metadata import ManifestRow, read_metadata, text_of
+from lookalike.ingest.sources.tables import READERS, STANDARD_INPUT, BrokenRow, suffix
+from lookalike.schema.collection import describe_misfit
 from lookalike.schema.errors import BadSettings, BadSource
-from lookalike.schema.metadata import NOT_METADATA, Fields
+from lookalike.schema.metadata import RESERVED_NAMES, ColumnTypes
 from lookalike.schema.product import ProductImage
 
 
 class ManifestSource:
-    """The pictures that a manifest names, in its order.
+    """The images that a manifest names, in its order.
 
     A row has `product_id` and `image`: a path relative to the manifest, a full path or a URI, or a list of them.
     Every other column is metadata. `fields` declares types; CSV columns without are numbers or booleans where all of
     their values are. `name` says whose rows they are; by default the manifest's own path.
     """
 
-    description = "a row is a picture of its product_id, or several; every other column is metadata"
+    description = "a row is an image of its product_id, or several; every other column is metadata"
 
-    def __init__(self, path: str, fields: Fields, name: str | None = None) -> None:
+    def __init__(self, path: str, fields: ColumnTypes, name: str | None = None) -> None:
         self.path = path
         self.piped = path == STANDARD_INPUT
         if not self.piped and not Path(path).is_file():
@@ -37,16 +37,16 @@ class ManifestSource:
         # Not resolved: behind a link such as `current` there may be another folder tomorrow.
         self._folder = str(Path.cwd() if self.piped else Path(path).absolute().parent)
         self.name = name if name is not None else ("standard input" if self.piped else str(Path(path).resolve()))
-        problem = misfit({"source": self.name}, {})
+        problem = describe_misfit({"source": self.name}, {})
         if problem:
             raise BadSettings(f"--source-name: {problem}")
-        taken = set(fields) & NOT_METADATA
+        taken = set(fields) & RESERVED_NAMES
         if taken:
-            raise BadSettings(f"--field {', '.join(sorted(taken))}: a product's id and picture are always text")
+            raise BadSettings(f"--field {', '.join(sorted(taken))}: a product's id and image are always text")
         self._fields = fields
 
     def images(self) -> Iterator[ProductImage | Rejection]:
-        """Name every picture, or say by its row why one cannot be used; nothing but the manifest is opened."""
+        """Name every image, or say by its row why one cannot be used; nothing but the manifest is opened."""
         with _broken_is_bad(self.path):
             place = ""
             for place, row in READERS[suffix(self.path)](self.path, self._fields):
@@ -58,8 +58,8 @@ class ManifestSource:
         """Count what `images` would give; None for what can be read only once."""
         return None if self.piped else sum(1 for _ in self.images())
 
-    def _images(self, place: str, row: Row | Broken) -> Iterator[ProductImage | Rejection]:
-        if isinstance(row, Broken):
+    def _images(self, place: str, row: ManifestRow | BrokenRow) -> Iterator[ProductImage | Rejection]:
+        if isinstance(row, BrokenRow):
             yield Rejection(place, row.reason, incomplete=True)
             return
         product_id, references = text_of(row.get("product_id")), _references(row.get("image"))
@@ -74,16 +74,16 @@ class ManifestSource:
             except ValueError as error:
                 yield Rejection(place, f"image {reprlib.repr(reference)}: {error}", incomplete=True)
 
-    def _image(self, place: str, product_id: str, reference: str, row: Row) -> ProductImage | Rejection:
+    def _image(self, place: str, product_id: str, reference: str, row: ManifestRow) -> ProductImage | Rejection:
         if not reference:
             raise ValueError("it is neither a path nor a URI")
         where = self._where(reference)
-        picture = ProductImage.named(self.name, product_id, reference, where, {})
+        image = ProductImage.named(self.name, product_id, reference, where, {})
         try:
-            metadata = metadata_of(row, self._fields)
+            metadata = read_metadata(row, self._fields)
         except ValueError as error:
-            return Rejection(f"{place}: {reference}", str(error), picture.image_id)
-        return ProductImage(picture.image_id, self.name, product_id, where, metadata)
+            return Rejection(f"{place}: {reference}", str(error), image.image_id)
+        return ProductImage(image.image_id, self.name, product_id, where, metadata)
 
     def _where(self, reference: str) -> str:
         if reference.startswith("file://"):
@@ -99,7 +99,7 @@ def is_manifest(path: str) -> bool:
 
 
 def _references(value: Any) -> list[Any]:
-    """A picture, a list of them, or a list as the cell of a CSV file holds it: `["front.jpg", "back.jpg"]`."""
+    """An image, a list of them, or a list as the cell of a CSV file holds it: `["front.jpg", "back.jpg"]`."""
     if isinstance(value, str) and value.startswith('["'):
         with suppress(ValueError, RecursionError):
             value = json.loads(value)

@@ -4,20 +4,20 @@ from pathlib import Path
 
 from lookalike.ingest.reports.report import Rejection
 from lookalike.ingest.sources.folder import FolderSource
-from lookalike.ingest.sources.layout import FolderRule, Layout, Place
+from lookalike.ingest.sources.layout import FolderRule, Layout, PathFields
 from lookalike.ingest.sources.manifest import ManifestSource, is_manifest
 from lookalike.schema.errors import BadSource
-from lookalike.schema.metadata import Fields
+from lookalike.schema.metadata import ColumnTypes
 
 
-def open_source(path: str, layout: str | None, name: str | None, fields: Fields) -> FolderSource | ManifestSource:
+def open_source(path: str, layout: str | None, name: str | None, fields: ColumnTypes) -> FolderSource | ManifestSource:
     """Open a source; no image is read. Raises BadSource, and BadSettings for a layout that cannot work."""
     if is_manifest(path):
         return ManifestSource(path, fields, name)
     return FolderSource(Path(path), Layout(layout) if layout else FolderRule(), name, fields)
 
 
-def first_product(folder: FolderSource) -> tuple[str, Place]:
+def first_product(folder: FolderSource) -> tuple[str, PathFields]:
     """Return the first image that the layout can read, and what its path says. Raises BadSource when there is none."""
     example = folder.example()
     if example is not None:
@@ -25,6 +25,6 @@ def first_product(folder: FolderSource) -> tuple[str, Place]:
     first = next(folder.images(), None)
     if isinstance(first, Rejection):
         raise BadSource(
-            f"SOURCE {str(folder.root)!r} holds no picture that can be taken: {first.image!a}: {first.reason}"
+            f"SOURCE {str(folder.root)!r} holds no image that can be taken: {first.image!a}: {first.reason}"
         )
-    raise BadSource(f"SOURCE {str(folder.root)!r} holds no pictures; is it the right folder, and mounted?")
+    raise BadSource(f"SOURCE {str(folder.root)!r} holds no images; is it the right folder, and mounted?")

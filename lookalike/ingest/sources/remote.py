@@ -10,13 +10,13 @@ from typing import Any
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from lookalike.encode.decode import MAX_BYTES
-from lookalike.encode.fetch.address import is_any, is_public
-from lookalike.encode.fetch.errors import AddressRefused, FetchFailed, MayPass, amount
+from lookalike.encode.fetch.address import allow_any, is_public
+from lookalike.encode.fetch.errors import AddressRefused, FetchFailed, TransientFailure, describe_progress
 from lookalike.encode.fetch.fetcher import Fetched, Fetcher
 from lookalike.encode.fetch.limits import Cancelled, Limits
-from lookalike.encode.fetch.network import Rules
+from lookalike.encode.fetch.network import AddressPolicy
 from lookalike.encode.fetch.validators import KnownImage, Validators
-from lookalike.ingest.pipeline.diff import Stamp
+from lookalike.ingest.pipeline.diff import FileStamp
 from lookalike.ingest.sources.files import check_size
 from lookalike.schema.errors import BadImage
 from lookalike.schema.product import FileState
@@ -33,7 +33,7 @@ class RemoteReader:
 
     def __init__(self, *, allow_private: bool, per_host: int, cancelled: threading.Event | None = None) -> None:
         self._allow_private = allow_private
-        rules = Rules(is_any if allow_private else is_public, trusted=True)
+        rules = AddressPolicy(allow_any if allow_private else is_public, trusted=True)
         self._fetcher = Fetcher(Limits(MAX_BYTES, per_host=per_host), rules, cancelled)
 
     def read(self, uri: str) -> tuple[bytes, FileState]:
@@ -78,7 +78,7 @@ def _failed_is_bad() -> Iterator[None]:
 def _advice(error: FetchFailed) -> str:
     if isinstance(error, AddressRefused):
         return f"to reach such addresses, add {_OPTION}"
-    return "the next run tries again" if isinstance(error, MayPass) else "check the URL"
+    return "the next run tries again" if isinstance(error, TransientFailure) else "check the URL"
 
 
 def _taken(fetched: Fetched) -> tuple[bytes, FileState]:
@@ -101,7 +101,7 @@ def _read_whole(uri: str, size: int | None) -> bytes:
     content: bytes = files.cat_file(uri) if size is not None else _read_stream(files, uri)
     check_size(len(content))
     if size is not None and len(content) < size:
-        raise OSError(f"incomplete: {amount(len(content), size)} arrived")
+        raise OSError(f"incomplete: {describe_progress(len(content), size)} arrived")
     return content
 
 
@@ -120,13 +120,13 @@ def _filesystem(uri: str) -> Any:
     return fsspec.core.url_to_fs(uri)[0]
 
 
-def _stamp(about: dict[str, Any]) -> Stamp | None:
+def _stamp(about: dict[str, Any]) -> FileStamp | None:
     """Size, and in the place of a time a number for what is said of the version: an ETag, or a date as it is told."""
     told = next((about[name] for name in ("ETag", "LastModified", "Last-Modified", "mtime") if about.get(name)), None)
     if about.get("size") is None or told is None:
         return None
     digest = hashlib.blake2b(str(told).encode(), digest_size=8).digest()
-    return Stamp(int(about["size"]), int.from_bytes(digest) >> 1)
+    return FileStamp(int(about["size"]), int.from_bytes(digest) >> 1)
 
 
 def _patiently(ask: Callable[[], Any]) -> Any:

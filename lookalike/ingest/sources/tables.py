@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from lookalike.ingest.sources.metadata import Row
+from lookalike.ingest.sources.metadata import ManifestRow
 from lookalike.schema.errors import BadSource
-from lookalike.schema.metadata import NOT_METADATA, Fields, convert, guess
+from lookalike.schema.metadata import RESERVED_NAMES, ColumnTypes, convert_value, guess_type
 
 STANDARD_INPUT = "-"
 _PARQUET_ROWS = 1_000
@@ -20,13 +20,13 @@ _LONGEST_CELL = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class BrokenRow:
     """A row that cannot be read, and why."""
 
     reason: str
 
 
-Numbered = tuple[str, Row | Broken]
+Numbered = tuple[str, ManifestRow | BrokenRow]
 """Where a row is, for people, and the row."""
 
 
@@ -35,16 +35,16 @@ def suffix(path: str) -> str:
     return path if path == STANDARD_INPUT else Path(path).suffix.lower()
 
 
-def _csv(path: str, fields: Fields) -> Iterator[Numbered]:
+def _csv(path: str, fields: ColumnTypes) -> Iterator[Numbered]:
     """Read CSV. Its values are text: what they mean is found in a pass of its own."""
     with _opened(path) as file:
         kinds = _kinds((row for _, row in _cells(path, file)), fields)
     with _opened(path) as file:
         for place, row in _cells(path, file):
-            yield place, row if isinstance(row, Broken) else _typed(row, kinds)
+            yield place, row if isinstance(row, BrokenRow) else _typed(row, kinds)
 
 
-def _cells(path: str, file: TextIO) -> Iterator[tuple[str, dict[str, str] | Broken]]:
+def _cells(path: str, file: TextIO) -> Iterator[tuple[str, dict[str, str] | BrokenRow]]:
     header_line = file.readline()
     file.seek(0)
     # A comma, or what spreadsheets put between columns where commas are in numbers.
@@ -63,21 +63,21 @@ def _cells(path: str, file: TextIO) -> Iterator[tuple[str, dict[str, str] | Brok
         except StopIteration:
             return
         except csv.Error as error:
-            yield f"line {table.line_num}", Broken(f"it is no CSV: {error}")
+            yield f"line {table.line_num}", BrokenRow(f"it is no CSV: {error}")
             continue
         if cells and len(cells) != len(header):
-            yield f"line {table.line_num}", Broken(f"it has {len(cells)} values for {len(header)} columns")
+            yield f"line {table.line_num}", BrokenRow(f"it has {len(cells)} values for {len(header)} columns")
         elif cells:
             yield f"line {table.line_num}", {name: cell for name, cell in zip(header, cells, strict=True) if name}
 
 
-def _kinds(rows: Iterable[dict[str, str] | Broken], fields: Fields) -> Fields:
+def _kinds(rows: Iterable[dict[str, str] | BrokenRow], fields: ColumnTypes) -> ColumnTypes:
     """The type of each column that is not declared: the narrowest that all of its values fit."""
-    kinds: Fields = {}
+    kinds: ColumnTypes = {}
     for row in rows:
-        for name, text in () if isinstance(row, Broken) else row.items():
-            if text and kinds.get(name) != "text" and name not in fields and name not in NOT_METADATA:
-                kinds[name] = _wider(kinds.get(name), guess(text))
+        for name, text in () if isinstance(row, BrokenRow) else row.items():
+            if text and kinds.get(name) != "text" and name not in fields and name not in RESERVED_NAMES:
+                kinds[name] = _wider(kinds.get(name), guess_type(text))
     return kinds
 
 
@@ -87,29 +87,31 @@ def _wider(one: str | None, other: str) -> str:
     return "float" if {one, other} == {"int", "float"} else "text"
 
 
-def _typed(row: dict[str, str], kinds: Fields) -> Row | Broken:
+def _typed(row: dict[str, str], kinds: ColumnTypes) -> ManifestRow | BrokenRow:
     try:
-        return {name: convert(text, kinds[name]) if text and name in kinds else text for name, text in row.items()}
+        return {
+            name: convert_value(text, kinds[name]) if text and name in kinds else text for name, text in row.items()
+        }
     except ValueError as error:
-        return Broken(f"the file was changed while it was read ({error}); run it again")
+        return BrokenRow(f"the file was changed while it was read ({error}); run it again")
 
 
-def _json_lines(path: str, _fields: Fields) -> Iterator[Numbered]:
+def _json_lines(path: str, _fields: ColumnTypes) -> Iterator[Numbered]:
     with nullcontext(sys.stdin) if path == STANDARD_INPUT else _opened(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield f"line {number}", _json_row(line.removeprefix("\ufeff"))
 
 
-def _json_row(line: str) -> Row | Broken:
+def _json_row(line: str) -> ManifestRow | BrokenRow:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return Broken(f"it is no JSON: {error}")
-    return row if isinstance(row, dict) else Broken("it is no JSON object")
+        return BrokenRow(f"it is no JSON: {error}")
+    return row if isinstance(row, dict) else BrokenRow("it is no JSON object")
 
 
-def _parquet(path: str, _fields: Fields) -> Iterator[Numbered]:
+def _parquet(path: str, _fields: ColumnTypes) -> Iterator[Numbered]:
     from pyarrow import ArrowException, parquet
 
     number = 0
@@ -124,7 +126,7 @@ def _parquet(path: str, _fields: Fields) -> Iterator[Numbered]:
         raise BadSource(f"SOURCE {path!r} is no Parquet that can be read, after row {number}: {error}") from error
 
 
-def _parquet_rows(batch: Any) -> Iterator[Row | Broken]:
+def _parquet_rows(batch: Any) -> Iterator[ManifestRow | BrokenRow]:
     """Rows as Python values; a date that Python does not know breaks its own row only."""
     try:
         yield from batch.to_pylist()
@@ -133,7 +135,7 @@ def _parquet_rows(batch: Any) -> Iterator[Row | Broken]:
             try:
                 yield batch.slice(number, 1).to_pylist()[0]
             except (ValueError, OverflowError) as error:
-                yield Broken(f"it holds what cannot be read: {error}")
+                yield BrokenRow(f"it holds what cannot be read: {error}")
 
 
 def _opened(path: str) -> TextIO:
@@ -152,7 +154,7 @@ def _check_columns(path: str, names: list[str]) -> None:
         raise BadSource(f"SOURCE {path!r} has two columns of the name {', '.join(twice)}; give each its own")
 
 
-READERS: dict[str, Callable[[str, Fields], Iterator[Numbered]]] = {
+READERS: dict[str, Callable[[str, ColumnTypes], Iterator[Numbered]]] = {
     STANDARD_INPUT: _json_lines,
     ".csv": _csv,
     ".tsv": _csv,

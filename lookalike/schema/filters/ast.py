@@ -87,9 +87,9 @@ Clause = Union[Condition, AnyOf, Not]  # noqa: UP007  `|` cannot name what comes
 Filter = tuple[Clause, ...]
 
 
-def check_size(where: Filter) -> Filter:
+def check_filter_size(where: Filter) -> Filter:
     """Return a filter that Milvus answers in time, or raise BadFilter: thousands of conditions hold a server."""
-    found = list(conditions(where))
+    found = list(iter_conditions(where))
     values = sum(len(condition.values) for condition in found)
     if len(found) > MAX_CONDITIONS:
         raise BadFilter(f"{len(found)} conditions are too many; {MAX_CONDITIONS} is the limit")
@@ -100,7 +100,7 @@ def check_size(where: Filter) -> Filter:
     return where
 
 
-def conditions(where: Filter, depth: int = 1) -> Iterator[Condition]:
+def iter_conditions(where: Filter, depth: int = 1) -> Iterator[Condition]:
     """All conditions of a filter. Raises BadFilter where it is nested too deep."""
     if depth > MAX_DEPTH:
         raise BadFilter(f"a filter may be nested {MAX_DEPTH} deep, not more")
@@ -108,10 +108,10 @@ def conditions(where: Filter, depth: int = 1) -> Iterator[Condition]:
         if isinstance(clause, Condition):
             yield clause
         elif isinstance(clause, Not):
-            yield from conditions(clause.negated, depth + 1)
+            yield from iter_conditions(clause.negated, depth + 1)
         else:
             for alternative in clause.alternatives:
-                yield from conditions(alternative, depth + 1)
+                yield from iter_conditions(alternative, depth + 1)
 
 
 def _can_be_sent(value: Scalar) -> bool:

@@ -14,12 +14,12 @@ def compile_filter(where: Filter) -> str:
     return _all([_clause(clause) for clause in where])
 
 
-def any_of(column: str, values: Iterable[str]) -> str:
+def column_in(column: str, values: Iterable[str]) -> str:
     """Write `column in [values]` for a column of the collection, escaped."""
-    return f"{column} in [{', '.join(map(literal, values))}]"
+    return f"{column} in [{', '.join(map(quote_literal, values))}]"
 
 
-def literal(value: Scalar) -> str:
+def quote_literal(value: Scalar) -> str:
     """Write a value as Milvus reads it, so that nothing in it can end the literal.
 
     Milvus Lite knows no escapes by number and a server no surrogate pairs: what need not be escaped stays as it is.
@@ -71,23 +71,23 @@ def _condition(condition: Condition) -> str:
     if condition.operator == "exists":
         return f"(exists {column})" if column not in COLUMNS else f'({column} != "")'
     if condition.operator in ("=", "in"):
-        return _any([f"{column} == {literal(value)}" for value in values])
+        return _any([f"{column} == {quote_literal(value)}" for value in values])
     if condition.operator in ("!=", "not in"):
         return _differs(column, values)
     if condition.operator == "contains":
         if column in COLUMNS:
             raise BadFilter(f"{column} contains …: {column} is one text, not a list")
         # One element a list: Milvus Lite takes no negative number in json_contains, a server no mixed list.
-        return _any([f"json_contains_any({column}, [{literal(_as_element(value))}])" for value in values])
-    return _any([f"{column} {condition.operator} {literal(value)}" for value in _ordered(condition, values)])
+        return _any([f"json_contains_any({column}, [{quote_literal(_as_element(value))}])" for value in values])
+    return _any([f"{column} {condition.operator} {quote_literal(value)}" for value in _ordered(condition, values)])
 
 
 def _path(column: str) -> str:
-    return f"metadata[{literal(column)}]"
+    return f"metadata[{quote_literal(column)}]"
 
 
 def _differs(column: str, values: Iterable[Scalar]) -> str:
-    differs = _all([f"{column} != {literal(value)}" for value in values])
+    differs = _all([f"{column} != {quote_literal(value)}" for value in values])
     # Without the key, a server keeps the row and Milvus Lite drops it: say what is meant. The inner parentheses are
     # for 2.3, where `exists` takes the whole rest of an expression.
     return f"({differs})" if column in COLUMNS else f"((exists {column}) and {differs})"
@@ -128,4 +128,4 @@ def _joined(word: str, expressions: Sequence[str]) -> str:
 
 
 def _texts(values: tuple[Scalar, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(value if isinstance(value, str) else literal(value) for value in values))
+    return tuple(dict.fromkeys(value if isinstance(value, str) else quote_literal(value) for value in values))

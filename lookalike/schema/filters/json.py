@@ -11,7 +11,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lookalike.schema.errors import BadFilter
-from lookalike.schema.filters.ast import MAX_CONDITIONS, MAX_DEPTH, AnyOf, Clause, Condition, Filter, Not, check_size
+from lookalike.schema.filters.ast import (
+    MAX_CONDITIONS,
+    MAX_DEPTH,
+    AnyOf,
+    Clause,
+    Condition,
+    Filter,
+    Not,
+    check_filter_size,
+)
 
 _OPERATORS = {
     "eq": "=",
@@ -26,9 +35,9 @@ _OPERATORS = {
 }
 
 
-def from_json(value: Any) -> Filter:
+def parse_json_filter(value: Any) -> Filter:
     """Read a filter from what a JSON parser gave. Raises BadFilter with the part that was not understood."""
-    return check_size(_filter(value, 1))
+    return check_filter_size(_filter(value, 1))
 
 
 def _filter(value: Any, depth: int) -> Filter:

@@ -7,8 +7,8 @@ from contextlib import suppress
 from itertools import pairwise
 
 from lookalike.schema.errors import BadFilter
-from lookalike.schema.filters.ast import MAX_CHARACTERS, Clause, Condition, Filter, Scalar, check_size
-from lookalike.schema.filters.json import from_json
+from lookalike.schema.filters.ast import MAX_CHARACTERS, Clause, Condition, Filter, Scalar, check_filter_size
+from lookalike.schema.filters.json import parse_json_filter
 
 # No blank on either side: a pattern that may give blanks to its neighbours tries every way to share them out.
 _COLUMN = r'(?P<column>"(?:[^"\\]|\\.)*"|\S(?:.*?\S)??)'
@@ -23,19 +23,19 @@ _SHOWN = 200
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 
-def parse(texts: Iterable[str]) -> Filter:
+def parse_filter(texts: Iterable[str]) -> Filter:
     """Read conditions such as `price < 50`, or filters in JSON such as `{"or": [{"brand": "A"}, {"brand": "B"}]}`.
 
     A value in double quotes is always text. A bare number or true/false matches the text of the same spelling
     too. Raises BadFilter with the text that was not understood.
     """
-    return check_size(tuple(clause for text in texts for clause in _clauses(_not_too_long(text).strip())))
+    return check_filter_size(tuple(clause for text in texts for clause in _clauses(_not_too_long(text).strip())))
 
 
 def _clauses(text: str) -> Filter:
     if text.startswith("{"):
         with suppress(ValueError, RecursionError):
-            return from_json(json.loads(text))
+            return parse_json_filter(json.loads(text))
     return (_condition(text),)
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import grpc
 
 from lookalike.schema.collection import FINGERPRINT_PROPERTY, Fingerprint
-from lookalike.schema.errors import StoreAway, StoreUnavailable
-from lookalike.schema.milvus.connection import Patience, Wire
+from lookalike.schema.errors import StoreUnavailable, StoreUnreachable
+from lookalike.schema.milvus.connection import Connection, RetryPolicy
 from lookalike.schema.milvus.driver import DataType, LoadState, MilvusClient, MilvusException
 from lookalike.schema.settings import is_lite
 
-_PATIENCE = Patience(call=10.0, retry=5.0)
+_PATIENCE = RetryPolicy(call=10.0, retry=5.0)
 _SCRATCH = "lookalike_doctor_"
 _LEFT_SECONDS = 600
 _CROWD = 64
@@ -26,7 +26,7 @@ _CROWD = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class FoundCollection:
     """A collection as it was found: `fingerprint` is None when we did not make it, `rows` when it is not loaded."""
 
     version: str
@@ -34,22 +34,22 @@ class Seen:
     rows: int | None
 
 
-class Probe:
+class CapabilityProbe:
     """A look at a Milvus, which takes seconds and changes nothing there. Close it when done, or use `with`."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Connection) -> None:
         self._wire = wire
 
     @classmethod
-    def connect(cls, uri: str, token: str) -> "Probe":
-        """Reach Milvus. Raises StoreAway."""
-        return cls(Wire.connect(uri, token, _PATIENCE))
+    def connect(cls, uri: str, token: str) -> "CapabilityProbe":
+        """Reach Milvus. Raises StoreUnreachable."""
+        return cls(Connection.connect(uri, token, _PATIENCE))
 
     def server_version(self) -> str:
         """What it calls itself."""
         return str(self._wire.call("get_server_version"))
 
-    def collection(self, name: str) -> Seen | None:
+    def collection(self, name: str) -> FoundCollection | None:
         """Look at a collection, None when there is none."""
         if not self._wire.call("has_collection", name):
             return None
@@ -60,7 +60,7 @@ class Probe:
             self._wire.call("load_collection", version)
         loaded = self._wire.call("get_load_state", version)["state"] == LoadState.Loaded
         rows = self._wire.call("query", version, output_fields=["count(*)"])[0]["count(*)"] if loaded else None
-        return Seen(version, Fingerprint.from_json(told) if told else None, rows)
+        return FoundCollection(version, Fingerprint.from_json(told) if told else None, rows)
 
     def features(self) -> dict[str, bool]:
         """Try what servers differ in on a collection of our own, which is dropped whatever happens."""
@@ -77,7 +77,7 @@ class Probe:
         """Let go of Milvus."""
         self._wire.close()
 
-    def __enter__(self) -> "Probe":
+    def __enter__(self) -> "CapabilityProbe":
         return self
 
     def __exit__(
@@ -88,11 +88,11 @@ class Probe:
 
 def lite_features() -> dict[str, bool]:
     """The same of Milvus Lite, in a folder of its own: it is a library, and nobody's data need be near."""
-    with tempfile.TemporaryDirectory() as folder, Probe.connect(str(Path(folder) / "probe.db"), "") as probe:
+    with tempfile.TemporaryDirectory() as folder, CapabilityProbe.connect(str(Path(folder) / "probe.db"), "") as probe:
         return probe.features()
 
 
-def held_by_another(uri: str) -> bool:
+def is_locked_by_another(uri: str) -> bool:
     """Tell whether another process has a Milvus Lite folder open."""
     lock = Path(uri) / "LOCK"
     try:
@@ -110,7 +110,7 @@ def held_by_another(uri: str) -> bool:
 
 
 @contextmanager
-def _scratch(wire: Wire) -> Iterator[str]:
+def _scratch(wire: Connection) -> Iterator[str]:
     """A small collection; what a doctor that was killed has left behind goes as well."""
     name = f"{_SCRATCH}{int(time.time())}_{secrets.token_hex(4)}"
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -130,24 +130,24 @@ def _scratch(wire: Wire) -> Iterator[str]:
             wire.call("drop_collection", name)
 
 
-def _sweep(wire: Wire) -> None:
+def _sweep(wire: Connection) -> None:
     for name in wire.call("list_collections"):
         made = name.removeprefix(_SCRATCH).split("_")[0]
         if name.startswith(_SCRATCH) and made.isdigit() and int(made) < time.time() - _LEFT_SECONDS:
             wire.call("drop_collection", name)
 
 
-def _works(try_it: Any, wire: Wire, name: str) -> bool:
+def _works(try_it: Any, wire: Connection, name: str) -> bool:
     """Whether it did what it should; a refusal is a no, and Milvus gone is no answer."""
     try:
         return bool(try_it(wire, name))
-    except StoreAway:
+    except StoreUnreachable:
         raise
     except StoreUnavailable:
         return False
 
 
-def _aliases(wire: Wire, name: str) -> bool:
+def _aliases(wire: Connection, name: str) -> bool:
     alias = f"{name}_alias"
     wire.call("create_alias", name, alias)
     try:
@@ -156,7 +156,7 @@ def _aliases(wire: Wire, name: str) -> bool:
         wire.call("drop_alias", alias)
 
 
-def _group_by(wire: Wire, name: str) -> bool:
+def _group_by(wire: Connection, name: str) -> bool:
     """Some servers ignore it, Milvus Lite groups what it has fetched: the two kinds have to be found."""
     found = wire.call(
         "search",
@@ -170,7 +170,7 @@ def _group_by(wire: Wire, name: str) -> bool:
     return {hit["entity"]["kind"] for hit in found[0]} == {"crowd", "single"}
 
 
-def _partial_update(wire: Wire, name: str) -> bool:
+def _partial_update(wire: Connection, name: str) -> bool:
     wire.call("upsert", name, data=[{"key": "far", "kind": "other"}], partial_update=True)
     [row] = wire.call(
         "query", name, filter='key == "far"', output_fields=["kind", "vector"], consistency_level="Strong"
@@ -178,7 +178,7 @@ def _partial_update(wire: Wire, name: str) -> bool:
     return row["kind"] == "other" and list(row["vector"]) == [0.0, 1.0]
 
 
-def _bulk_import(wire: Wire, name: str) -> bool:
+def _bulk_import(wire: Connection, name: str) -> bool:
     """Whether it has such tasks to list: MilvusClient itself has no call for them."""
     with suppress(MilvusException, grpc.RpcError):
         wire._client._get_connection().list_bulk_insert_tasks(1, name, timeout=_PATIENCE.call)

@@ -13,20 +13,20 @@ from typing import Any
 import grpc
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from lookalike.schema.errors import DiskFull, StoreAway, StoreUnavailable, TooMuch
+from lookalike.schema.errors import DiskFull, ResponseTooLarge, StoreUnavailable, StoreUnreachable
 from lookalike.schema.milvus.driver import MilvusClient, MilvusException
 from lookalike.schema.settings import is_lite
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How many seconds one call to a server may take, and for how long one is tried again while the server is away."""
 
     call: float = 60.0
     retry: float = 120.0
 
 
-PATIENT = Patience()
+DEFAULT_RETRY = RetryPolicy()
 
 LITE_RESERVE = 320 * 2**20
 """Bytes that must be free before Milvus Lite writes: its memtable (128 MB) once as data, once as log, and a batch.
@@ -56,11 +56,11 @@ _LITE_CHANGES: Counter[str] = Counter()
 _LITE_USERS_LOCK = threading.Lock()
 
 
-class Wire:
+class Connection:
     """A connection to Milvus Lite or to a server."""
 
     def __init__(
-        self, client: MilvusClient, uri: str, *, patience: Patience = PATIENT, reserve: int = LITE_RESERVE
+        self, client: MilvusClient, uri: str, *, patience: RetryPolicy = DEFAULT_RETRY, reserve: int = LITE_RESERVE
     ) -> None:
         self.uri = uri
         self.reserve = reserve
@@ -75,8 +75,8 @@ class Wire:
         self._closed = False
 
     @classmethod
-    def connect(cls, uri: str, token: str, patience: Patience = PATIENT) -> "Wire":
-        """Reach Milvus, or raise StoreAway at once: nothing is under way that would be worth waiting for."""
+    def connect(cls, uri: str, token: str, patience: RetryPolicy = DEFAULT_RETRY) -> "Connection":
+        """Reach Milvus, or raise StoreUnreachable at once: nothing is under way that would be worth waiting for."""
         try:
             if not is_lite(uri):
                 return cls(MilvusClient(uri, token=token, timeout=_CONNECT_TIMEOUT), uri, patience=patience)
@@ -86,10 +86,10 @@ class Wire:
                 return wire
         # pymilvus takes an address apart with urllib, whose complaint is a ValueError.
         except (MilvusException, grpc.RpcError, OSError, ValueError) as error:
-            raise StoreAway(_unreachable(uri, error)) from error
+            raise StoreUnreachable(_unreachable(uri, error)) from error
 
     def call(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """Call a method of MilvusClient. Raises StoreAway, StoreUnavailable, DiskFull where nothing may be written."""
+        """Call a method of MilvusClient. Raises StoreUnreachable, StoreUnavailable, DiskFull where nothing may be written."""
         options["timeout"] = _LITE_CALL_TIMEOUT if self._lite else self._patience.call
         attempts = Retrying(
             retry=retry_if_exception(self._may_pass),
@@ -103,8 +103,8 @@ class Wire:
             if self._lite and "[Errno 28]" in str(error):
                 raise self._full(error) from error
             if self._may_pass(error):
-                raise StoreAway(_unreachable(self.uri, error)) from error
-            kind = TooMuch if any(sign in str(error) for sign in _TOO_MUCH) else StoreUnavailable
+                raise StoreUnreachable(_unreachable(self.uri, error)) from error
+            kind = ResponseTooLarge if any(sign in str(error) for sign in _TOO_MUCH) else StoreUnavailable
             raise kind(f"Milvus at {self.uri} refused {method}: {_reason(error)}") from error
         finally:
             if self._lite and method in _WRITES:

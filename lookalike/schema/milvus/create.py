@@ -21,8 +21,8 @@ from lookalike.schema.collection import (
     Fingerprint,
 )
 from lookalike.schema.errors import StoreUnavailable
-from lookalike.schema.filters.expression import literal
-from lookalike.schema.milvus.connection import Wire
+from lookalike.schema.filters.expression import quote_literal
+from lookalike.schema.milvus.connection import Connection
 from lookalike.schema.milvus.driver import DataType, MilvusClient
 from lookalike.schema.settings import is_lite
 
@@ -30,11 +30,11 @@ from lookalike.schema.settings import is_lite
 JSON_CAST = {"text": "varchar", "int": "double", "float": "double", "bool": "bool"}
 
 
-def make_collection(wire: Wire, alias: str, fingerprint: Fingerprint) -> None:
+def create_collection(wire: Connection, alias: str, fingerprint: Fingerprint) -> None:
     """Make the first version of a collection, unless somebody else has made it meanwhile."""
     version = version_name(alias, 1)
     try:
-        make_version(wire, version, fingerprint)
+        create_version(wire, version, fingerprint)
         wire.call("create_alias", version, alias)
     except StoreUnavailable:
         wire.call("drop_collection", version)
@@ -47,19 +47,19 @@ def version_name(alias: str, number: int) -> str:
     return f"{alias}__v{number}_{secrets.token_hex(4)}"
 
 
-def made_collections(wire: Wire) -> list[str]:
+def list_collections(wire: Connection) -> list[str]:
     """The names of the collections that were made here."""
     versions = [name for name in wire.call("list_collections") if "__v" in name]
     return sorted({alias for version in versions for alias in wire.call("list_aliases", version)["aliases"]})
 
 
-def make_version(wire: Wire, version: str, fingerprint: Fingerprint) -> None:
+def create_version(wire: Connection, version: str, fingerprint: Fingerprint) -> None:
     """Make an empty version, indexed and loaded, that nobody sees until the alias points to it."""
-    make_columns(wire, version, fingerprint)
-    index_and_load(wire, version)
+    create_columns(wire, version, fingerprint)
+    create_index_and_load(wire, version)
 
 
-def make_columns(wire: Wire, version: str, fingerprint: Fingerprint) -> None:
+def create_columns(wire: Connection, version: str, fingerprint: Fingerprint) -> None:
     """Make an empty version that can be written to, and not yet read."""
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("image_id", DataType.VARCHAR, is_primary=True, max_length=MAX_BYTES["image_id"])
@@ -79,7 +79,7 @@ def make_columns(wire: Wire, version: str, fingerprint: Fingerprint) -> None:
     wire.call("create_collection", version, schema=schema, properties=properties)
 
 
-def index_and_load(wire: Wire, version: str) -> None:
+def create_index_and_load(wire: Connection, version: str) -> None:
     """Make it readable, in a server by a graph that is built as rows come.
 
     A 2.3 server takes no further index once the collection is loaded, so the load comes after both. Milvus Lite needs
@@ -92,7 +92,7 @@ def index_and_load(wire: Wire, version: str) -> None:
     wire.call("load_collection", version)
 
 
-def index_metadata(wire: Wire, version: str, column: str, kind: str) -> str | None:
+def index_metadata(wire: Connection, version: str, column: str, kind: str) -> str | None:
     """Index a metadata column by its path in the JSON; None when that is done, else why it could not be.
 
     Milvus can since 2.5. A column without an index is filtered all the same, only slower.
@@ -102,7 +102,7 @@ def index_metadata(wire: Wire, version: str, column: str, kind: str) -> str | No
         "metadata",
         index_name=f"metadata_{hashlib.blake2b(column.encode(), digest_size=8).hexdigest()}",
         index_type="INVERTED",
-        params={"json_path": f"metadata[{literal(column)}]", "json_cast_type": JSON_CAST[kind]},
+        params={"json_path": f"metadata[{quote_literal(column)}]", "json_cast_type": JSON_CAST[kind]},
     )
     try:
         wire.call("create_index", version, index)
@@ -119,7 +119,7 @@ def _vector_index() -> Any:
     return index
 
 
-def _index_product_ids(wire: Wire, version: str) -> None:
+def _index_product_ids(wire: Connection, version: str) -> None:
     """Index product_id by the kind this Milvus has: INVERTED since 2.4, Trie before."""
     for kind in ("INVERTED", "Trie"):
         index = MilvusClient.prepare_index_params()
@@ -132,7 +132,7 @@ def _index_product_ids(wire: Wire, version: str) -> None:
                 raise
 
 
-def no_collection(name: str, uri: str, others: Sequence[str]) -> str:
+def describe_missing_collection(name: str, uri: str, others: Sequence[str]) -> str:
     """Say that there is none, and which ones there are."""
     there = f"; there is {', '.join(others)} (--collection)" if others else ""
     return f"no collection {name!r} at {uri}{there}. Fill one first: lookalike ingest SOURCE --collection {name}"

@@ -2,17 +2,17 @@
 
 import time
 
-from lookalike.schema.milvus.connection import Wire
+from lookalike.schema.milvus.connection import Connection
 
 _LOOK = 2.0
 _TAKEN_UP = 30.0
 """Seconds: what is built is taken up only a while later."""
 
 
-class Graph:
+class IndexStatus:
     """The index of a version on a server, looked at every two seconds at most."""
 
-    def __init__(self, wire: Wire, version: str) -> None:
+    def __init__(self, wire: Connection, version: str) -> None:
         self._wire = wire
         self._version = version
         self._looked = self._until = float("-inf")

@@ -5,26 +5,26 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lookalike.schema.milvus.connection import Wire
+from lookalike.schema.milvus.connection import Connection
 from lookalike.schema.product import Vector
 
-Fields = Mapping[str, Any]
+Row = Mapping[str, Any]
 """Columns of a row by name, as far as they were asked for."""
 
 Consistency = Literal["Strong", "Session"]
 """Strong sees everything that anyone has written; Session what this client has, at a fortieth of the latency."""
 
 
-class Reads:
+class ServerReader:
     """Reads a version by asking Milvus."""
 
-    def __init__(self, wire: Wire, version: str) -> None:
+    def __init__(self, wire: Connection, version: str) -> None:
         self.wire = wire
         self.version = version
 
     def search(
         self, vectors: Sequence[Vector], limit: int, where: str, fields: Sequence[str], ef: int | None
-    ) -> list[list[Fields]]:
+    ) -> list[list[Row]]:
         """Return the rows nearest to each vector, best first, each with its cosine as `score`."""
         found = self.wire.call(
             "search",
@@ -39,9 +39,9 @@ class Reads:
         )
         return [[{**hit["entity"], "score": cosine(hit["distance"])} for hit in answer] for answer in found]
 
-    def fetch(self, where: str, fields: Sequence[str], limit: int, consistency: Consistency) -> list[Fields]:
+    def fetch(self, where: str, fields: Sequence[str], limit: int, consistency: Consistency) -> list[Row]:
         """Read up to `limit` of the rows that match, in no order; vectors as sequences of numbers."""
-        found: list[Fields] = self.wire.call(
+        found: list[Row] = self.wire.call(
             "query",
             self.version,
             filter=where,

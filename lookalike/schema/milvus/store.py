@@ -21,18 +21,24 @@ from lookalike.schema.collection import (
     MAX_MESSAGE_ROWS,
     Fingerprint,
     check_row,
-    messages,
     missing_columns,
     require_same_encoder,
+    split_into_messages,
 )
-from lookalike.schema.errors import BadSettings, StoreUnavailable, TooMuch
-from lookalike.schema.filters.expression import any_of
-from lookalike.schema.milvus.connection import PATIENT, Patience, Wire
-from lookalike.schema.milvus.create import JSON_CAST, index_metadata, made_collections, make_collection, no_collection
+from lookalike.schema.errors import BadSettings, ResponseTooLarge, StoreUnavailable
+from lookalike.schema.filters.expression import column_in
+from lookalike.schema.milvus.connection import DEFAULT_RETRY, Connection, RetryPolicy
+from lookalike.schema.milvus.create import (
+    JSON_CAST,
+    create_collection,
+    describe_missing_collection,
+    index_metadata,
+    list_collections,
+)
 from lookalike.schema.milvus.driver import LoadState
-from lookalike.schema.milvus.index_status import Graph
-from lookalike.schema.milvus.pagination import by_key, by_range
-from lookalike.schema.milvus.reader import Consistency, Fields, Reads
+from lookalike.schema.milvus.index_status import IndexStatus
+from lookalike.schema.milvus.pagination import fetch_by_key, fetch_by_range
+from lookalike.schema.milvus.reader import Consistency, Row, ServerReader
 from lookalike.schema.product import ImageRow, Vector
 from lookalike.schema.settings import check_collection, check_uri, is_lite
 
@@ -52,7 +58,7 @@ class Store:
 
     def __init__(
         self,
-        wire: Wire,
+        wire: Connection,
         name: str,
         version: str,
         fingerprint: Fingerprint,
@@ -76,17 +82,19 @@ class Store:
         self._columns = [name for name in COLUMNS if name not in self._missing]
         self._wire = wire
         self._reads = _reads(wire, version, lite=self.exact)
-        self._graph = Graph(wire, version)
+        self._graph = IndexStatus(wire, version)
 
     @classmethod
-    def open(cls, uri: str, *, token: str = "", collection: str = "products", patience: Patience = PATIENT) -> "Store":
+    def open(
+        cls, uri: str, *, token: str = "", collection: str = "products", patience: RetryPolicy = DEFAULT_RETRY
+    ) -> "Store":
         """Open a collection that exists. Raises BadSettings when there is none, StoreUnavailable without Milvus."""
         name = check_collection(collection)
         if is_lite(check_uri(uri)) and not Path(uri).exists():
-            raise BadSettings(no_collection(name, uri, []))
-        with _closed_on_error(Wire.connect(uri, token, patience)) as wire:
+            raise BadSettings(describe_missing_collection(name, uri, []))
+        with _closed_on_error(Connection.connect(uri, token, patience)) as wire:
             if not wire.call("has_collection", name):
-                raise BadSettings(no_collection(name, uri, made_collections(wire)))
+                raise BadSettings(describe_missing_collection(name, uri, list_collections(wire)))
             return cls._opened(wire, name)
 
     @classmethod
@@ -95,7 +103,7 @@ class Store:
         name = check_collection(collection)
         if is_lite(check_uri(uri)) and not Path(uri).exists():
             return None
-        with _closed_on_error(Wire.connect(uri, token)) as wire:
+        with _closed_on_error(Connection.connect(uri, token)) as wire:
             if wire.call("has_collection", name):
                 return cls._opened(wire, name)
         wire.close()
@@ -104,7 +112,7 @@ class Store:
     @classmethod
     def open_version(cls, uri: str, version: str, *, token: str = "") -> "Store":
         """Open a version of a collection by the name that it was made with."""
-        with _closed_on_error(Wire.connect(uri, token)) as wire:
+        with _closed_on_error(Connection.connect(uri, token)) as wire:
             return cls._opened(wire, version)
 
     @classmethod
@@ -114,16 +122,16 @@ class Store:
         Raises EncoderMismatch when it holds another encoder's vectors.
         """
         name = check_collection(collection)
-        with _closed_on_error(Wire.connect(check_uri(uri), token)) as wire:
+        with _closed_on_error(Connection.connect(check_uri(uri), token)) as wire:
             with wire.writing:
                 if not wire.call("has_collection", name):
-                    make_collection(wire, name, fingerprint)
+                    create_collection(wire, name, fingerprint)
             store = cls._opened(wire, name)
             require_same_encoder(name, store.fingerprint, fingerprint)
             return store
 
     @classmethod
-    def _opened(cls, wire: Wire, name: str) -> "Store":
+    def _opened(cls, wire: Connection, name: str) -> "Store":
         described = wire.call("describe_collection", name)
         properties = described.get("properties", {})
         layout = properties.get(LAYOUT_PROPERTY)
@@ -173,7 +181,7 @@ class Store:
         """
         latest = {row.image_id: row for row in rows}
         sizes = [check_row(row, self.fingerprint.dim) for row in latest.values()]
-        for message in messages(latest.values(), sizes, self._columns):
+        for message in split_into_messages(latest.values(), sizes, self._columns):
             with self._wire.writing:
                 self._wire.check_room()
                 self._wire.call("upsert", self.version, data=message)
@@ -182,7 +190,7 @@ class Store:
     def delete(self, image_ids: Sequence[str]) -> None:
         """Remove rows by key; keys that are not there do no harm."""
         for start in range(0, len(image_ids), MAX_MESSAGE_ROWS):
-            chosen = any_of("image_id", image_ids[start : start + MAX_MESSAGE_ROWS])
+            chosen = column_in("image_id", image_ids[start : start + MAX_MESSAGE_ROWS])
             with self._wire.writing:
                 self._wire.check_room()
                 self._wire.call("delete", self.version, filter=chosen)
@@ -201,7 +209,7 @@ class Store:
         if written and (self.exact or written >= _FLUSHED_ROWS):
             self.flush()
 
-    def search(self, vector: Vector, limit: int, *, where: str = "", fields: Sequence[str] = ()) -> list[Fields]:
+    def search(self, vector: Vector, limit: int, *, where: str = "", fields: Sequence[str] = ()) -> list[Row]:
         """Return the rows nearest to `vector` (shape (dim,)), best first, each with its cosine as `score`.
 
         At most `window` rows; on a server an approximation (HNSW), on Milvus Lite exact.
@@ -210,11 +218,11 @@ class Store:
 
     def search_many(
         self, vectors: Sequence[Vector], limit: int, *, where: str = "", fields: Sequence[str] = ()
-    ) -> list[list[Fields]]:
+    ) -> list[list[Row]]:
         """Search for several vectors in one call, an answer for each: per vector a fraction of the time."""
         try:
             return self._searched(vectors, limit, where, fields)
-        except TooMuch:
+        except ResponseTooLarge:
             found = self._searched(vectors, limit, where, ())
         wanted = sorted({hit["image_id"] for answer in found for hit in answer})
         columns = {row["image_id"]: row for row in self.get(wanted, fields)}
@@ -223,7 +231,7 @@ class Store:
             [{**columns[hit["image_id"]], **hit} for hit in answer if hit["image_id"] in columns] for answer in found
         ]
 
-    def _searched(self, vectors: Sequence[Vector], limit: int, where: str, fields: Sequence[str]) -> list[list[Fields]]:
+    def _searched(self, vectors: Sequence[Vector], limit: int, where: str, fields: Sequence[str]) -> list[list[Row]]:
         ef = max(SERVER_EF if where else self.ef, min(limit, self.window))
         return self._reads.search(vectors, min(limit, self.window), where, fields, None if self.exact else ef)
 
@@ -242,7 +250,7 @@ class Store:
 
     def fetch(
         self, *, where: str, fields: Sequence[str], limit: int, consistency: Consistency = "Session"
-    ) -> list[Fields]:
+    ) -> list[Row]:
         """Read up to `limit` of the rows that match, in no order."""
         there = [name for name in fields if name not in self._missing]
         rows = self._reads.fetch(where, there, min(limit, self.window), consistency)
@@ -251,11 +259,11 @@ class Store:
 
     def get(
         self, image_ids: Sequence[str], fields: Sequence[str], *, consistency: Consistency = "Session"
-    ) -> Iterator[Fields]:
+    ) -> Iterator[Row]:
         """Read rows by key, in no order; keys that are not there are left out."""
-        return by_key(partial(self._fetched, fields, consistency), image_ids)
+        return fetch_by_key(partial(self._fetched, fields, consistency), image_ids)
 
-    def rows(self, *, where: str = "", fields: Sequence[str], consistency: Consistency = "Strong") -> Iterator[Fields]:
+    def rows(self, *, where: str = "", fields: Sequence[str], consistency: Consistency = "Strong") -> Iterator[Row]:
         """Read every row that matches, in no order, past the window of a single query.
 
         By ranges of keys: Milvus's own iterator can miss rows that were just written (seen on 2.3).
@@ -265,9 +273,9 @@ class Store:
         if "embedding" in fields:
             most = min(most, MAX_MESSAGE_BYTES / (4 * self.fingerprint.dim))
         pages = int(self.count(where, consistency=consistency) / most) + 1
-        yield from by_range(partial(self._fetched, fields, consistency), where, self.window, pages)
+        yield from fetch_by_range(partial(self._fetched, fields, consistency), where, self.window, pages)
 
-    def _fetched(self, fields: Sequence[str], consistency: Consistency, where: str, limit: int) -> list[Fields]:
+    def _fetched(self, fields: Sequence[str], consistency: Consistency, where: str, limit: int) -> list[Row]:
         return self.fetch(where=where, fields=fields, limit=limit, consistency=consistency)
 
     def close(self) -> None:
@@ -283,16 +291,16 @@ class Store:
         self.close()
 
 
-def _reads(wire: Wire, version: str, *, lite: bool) -> Reads:
+def _reads(wire: Connection, version: str, *, lite: bool) -> ServerReader:
     if not lite:
-        return Reads(wire, version)
-    from lookalike.schema.milvus.lite.reader import LiteReads  # with it comes Milvus Lite
+        return ServerReader(wire, version)
+    from lookalike.schema.milvus.lite.reader import LiteReader  # with it comes Milvus Lite
 
-    return LiteReads(wire, version)
+    return LiteReader(wire, version)
 
 
 @contextmanager
-def _closed_on_error(wire: Wire) -> Iterator[Wire]:
+def _closed_on_error(wire: Connection) -> Iterator[Connection]:
     """Milvus Lite belongs to one process: a store that could not be opened must not keep it from the next."""
     try:
         yield wire

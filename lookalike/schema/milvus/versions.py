@@ -11,8 +11,8 @@ from types import TracebackType
 
 from lookalike.schema.collection import FINGERPRINT_PROPERTY, LEFT_PROPERTY, MADE_PROPERTY, Fingerprint
 from lookalike.schema.errors import BadSettings
-from lookalike.schema.milvus.connection import Wire
-from lookalike.schema.milvus.create import make_version, version_name
+from lookalike.schema.milvus.connection import Connection
+from lookalike.schema.milvus.create import create_version, version_name
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.settings import check_collection, check_uri
 
@@ -42,7 +42,7 @@ class Versions:
         with Store.open(check_uri(uri), token=token, collection=collection) as store:
             if store.version == collection:
                 raise BadSettings(f"{collection!r} is a version itself; name the collection that it is a version of")
-            self._wire = Wire.connect(uri, token)
+            self._wire = Connection.connect(uri, token)
 
     def all(self) -> list[Version]:
         """List the versions, oldest first."""
@@ -66,7 +66,7 @@ class Versions:
         """Make the next version, empty; return its name."""
         with self._wire.writing:
             name = version_name(self.collection, max(version.number for version in self.all()) + 1)
-            make_version(self._wire, name, fingerprint)
+            create_version(self._wire, name, fingerprint)
         return name
 
     def go_live(self, version: str) -> None:

@@ -1,4 +1,4 @@
-"""The curve of recall over latency, as a picture."""
+"""The curve of recall over latency, as an image."""
 
 from collections.abc import Sequence
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lookalike.schema.milvus.reader import Fields
+from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Vectors
 
@@ -57,7 +57,7 @@ def choose(points: Sequence[Point], recall: float) -> Point | None:
 
 def _sample(store: Store, count: int) -> Vectors:
     """Vectors of rows from all over the collection, shape (n, dim); keys are hashes, so any place is as good."""
-    found: dict[str, Fields] = {}
+    found: dict[str, Row] = {}
     for _ in range(count):
         key = secrets.token_hex(4)
         for row in store.fetch(where=f'image_id >= "{key}"', fields=["embedding"], limit=1):

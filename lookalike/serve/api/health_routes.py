@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from lookalike.schema.errors import LookalikeError
-from lookalike.serve.api.problems import Refused, told
+from lookalike.serve.api.problems import RequestRefused, told
 from lookalike.serve.runtime.metrics import MEDIA_TYPE
 from lookalike.serve.service import Service, service_of
 
@@ -36,7 +36,7 @@ class Readiness:
         self._ready = False
 
     async def prove(self, service: Service) -> bool:
-        """Embed a picture and search with it, unless that was done a moment ago."""
+        """Embed an image and search with it, unless that was done a moment ago."""
         async with self._proving:
             if time.monotonic() >= self._until:
                 self._ready = await self._proved(service)
@@ -60,10 +60,10 @@ async def health() -> State:
 
 @router.get("/ready", responses=told(503))
 async def ready(request: Request) -> State:
-    """Tell whether questions are answered: a picture is embedded and searched with, truly."""
+    """Tell whether questions are answered: an image is embedded and searched with, truly."""
     readiness: Readiness = request.app.state.readiness
     if not await readiness.prove(service_of(request)):
-        raise Refused(503, "no question can be answered just now; the service's log says why")
+        raise RequestRefused(503, "no question can be answered just now; the service's log says why")
     return State(status="ready")
 
 

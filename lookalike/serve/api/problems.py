@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from lookalike.schema.errors import (
+    AlreadyRunning,
     BadFilter,
     BadImage,
     BadQuery,
     BadRow,
-    Busy,
     DiskFull,
     EncoderMismatch,
     EncoderUnavailable,
@@ -25,7 +25,7 @@ from lookalike.schema.errors import (
     UnknownProduct,
 )
 from lookalike.serve.api.schemas import Invalid, Problem
-from lookalike.serve.runtime.deadline import TooLate
+from lookalike.serve.runtime.deadline import DeadlineExceeded
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
@@ -39,8 +39,8 @@ _STATUS: tuple[tuple[type[LookalikeError], int], ...] = (
     (BadRow, 422),
     (UnknownProduct, 404),
     (EncoderMismatch, 409),
-    (Busy, 409),
-    (TooLate, 504),
+    (AlreadyRunning, 409),
+    (DeadlineExceeded, 504),
     (DiskFull, 507),
     (StoreUnavailable, 503),
     (EncoderUnavailable, 503),
@@ -57,7 +57,7 @@ _OURS = {
 _log = structlog.get_logger("lookalike")
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that is turned away before it is a question."""
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
@@ -67,7 +67,7 @@ class Refused(Exception):
         self.headers = dict(headers or {})
 
 
-class Misread(Exception):
+class MalformedBody(Exception):
     """A body that is not as it should be."""
 
     def __init__(self, errors: list[Invalid]) -> None:
@@ -144,16 +144,16 @@ def install(app: FastAPI) -> None:
     async def ours(request: Request, error: LookalikeError) -> JSONResponse:
         return respond(told_of(request, error))
 
-    @app.exception_handler(Refused)
-    async def refused(request: Request, error: Refused) -> JSONResponse:
+    @app.exception_handler(RequestRefused)
+    async def refused(request: Request, error: RequestRefused) -> JSONResponse:
         return respond(problem(error.status, error.detail, request_id(request)), error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         return respond(_misread(_invalid(error.errors()), request_id(request)))
 
-    @app.exception_handler(Misread)
-    async def misread(request: Request, error: Misread) -> JSONResponse:
+    @app.exception_handler(MalformedBody)
+    async def misread(request: Request, error: MalformedBody) -> JSONResponse:
         return respond(_misread(error.errors, request_id(request)))
 
     @app.exception_handler(HTTPException)

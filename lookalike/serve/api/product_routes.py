@@ -6,8 +6,8 @@ from fastapi import APIRouter, Header, Path, Request, Response
 
 from lookalike.schema.errors import BadQuery
 from lookalike.serve.api.problems import told
-from lookalike.serve.api.request_body import Sent, described, sent
-from lookalike.serve.api.schemas import MAX_ID, MAX_IMAGES, Fetch, ImageIn, ProductIn, ProductOut, Written
+from lookalike.serve.api.request_body import RequestBody, describe_body, read_body
+from lookalike.serve.api.schemas import MAX_ID, MAX_IMAGES, Fetch, ImageIn, ProductIn, ProductOut, WriteOut
 from lookalike.serve.service import Service, service_of
 
 router = APIRouter(tags=["products"])
@@ -19,7 +19,7 @@ _FILES = {
         "type": "array",
         "items": {"type": "string", "format": "binary"},
         "maxItems": MAX_IMAGES,
-        "description": "The product's pictures.",
+        "description": "The product's images.",
     },
     "product": {
         "type": "string",
@@ -31,7 +31,7 @@ _FILES = {
 
 @router.get("/products/{product_id:path}", responses=told(404, 422))
 async def get_product(request: Request, product_id: ProductId) -> ProductOut:
-    """Tell a product's pictures and metadata."""
+    """Tell a product's images and metadata."""
     service = service_of(request)
     return await service.desk.run(request, lambda: service.catalogue.get(service.live.version.store, product_id))
 
@@ -39,22 +39,22 @@ async def get_product(request: Request, product_id: ProductId) -> ProductOut:
 @router.put(
     "/products/{product_id:path}",
     responses=told(400, 404, 413, 415, 422, 507),
-    openapi_extra=described(ProductIn, _FILES),
+    openapi_extra=describe_body(ProductIn, _FILES),
 )
-async def put_product(request: Request, product_id: ProductId) -> Written:
-    """Put a product: these pictures and this metadata, in the place of what it was before.
+async def put_product(request: Request, product_id: ProductId) -> WriteOut:
+    """Put a product: these images and this metadata, in the place of what it was before.
 
-    Without pictures it keeps those that it has. A picture that is there already is not embedded again. What another
+    Without images it keeps those that it has. An image that is there already is not embedded again. What another
     source names (`lookalike ingest`) comes back with its next run.
     """
-    body = await sent(request, "product", MAX_IMAGES)
+    body = await read_body(request, "product", MAX_IMAGES)
     service = service_of(request)
     return await service.write_desk.run(request, lambda: _put(body, product_id, service))
 
 
 @router.delete("/products/{product_id:path}", status_code=204, responses=told(404, 422, 507))
 async def delete_product(request: Request, product_id: ProductId) -> Response:
-    """Remove a product with all its pictures."""
+    """Remove a product with all its images."""
     service = service_of(request)
     await service.write_desk.run(request, lambda: service.catalogue.remove(service.live.version, product_id))
     return Response(status_code=204)
@@ -67,7 +67,7 @@ async def delete_product(request: Request, product_id: ProductId) -> Response:
         200: {
             "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
         },
-        304: {"description": "The picture that `If-None-Match` names is still the same."},
+        304: {"description": "The image that `If-None-Match` names is still the same."},
         **told(404, 422),
     },
 )
@@ -77,13 +77,13 @@ async def get_image(
     size: Literal["64", "128", "256", "512", "1024"] | None = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Get a picture of the collection, as it is or with no edge longer than `size`."""
+    """Get an image of the collection, as it is or with no edge longer than `size`."""
     service = service_of(request)
     edge = None if size is None else int(size)
-    shown = await service.picture_desk.run(
-        request, lambda: service.pictures.show(service.live.version.store, image_id, edge)
+    shown = await service.image_desk.run(
+        request, lambda: service.images.show(service.live.version.store, image_id, edge)
     )
-    # A picture from a shop's folder is shown, never run: an SVG or HTML in disguise has nothing to do here.
+    # An image from a shop's folder is shown, never run: an SVG or HTML in disguise has nothing to do here.
     headers = {
         "ETag": f'"{shown.etag}"',
         "Cache-Control": "private, max-age=300",
@@ -94,7 +94,7 @@ async def get_image(
     return Response(shown.content, media_type=shown.media_type, headers=headers)
 
 
-def _put(body: Sent, product_id: str, service: Service) -> Written:
+def _put(body: RequestBody, product_id: str, service: Service) -> WriteOut:
     asked, fetch = body.read(ProductIn), service.fetches().fetch
     images = [*body.files.get("image", ()), *(_content(image, fetch) for image in asked.images or ())]
     if len(images) > MAX_IMAGES:
@@ -104,5 +104,5 @@ def _put(body: Sent, product_id: str, service: Service) -> Written:
 
 def _content(image: ImageIn, fetch: Fetch) -> bytes:
     if (image.image is None) == (image.image_url is None):
-        raise BadQuery("an image is either `image`, the picture in Base64, or `image_url`")
+        raise BadQuery("an image is either `image`, the image in Base64, or `image_url`")
     return fetch(image.image_url) if image.image is None and image.image_url else image.image or b""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from lookalike.schema.errors import BadQuery
-from lookalike.schema.filters.json import from_json
+from lookalike.schema.filters.json import parse_json_filter
 from lookalike.search.query import MAX_LIMIT, MAX_PARTS, MAX_PER_PRODUCT, MAX_REACH, MAX_TEXT, MAX_WEIGHT, Part, Query
-from lookalike.serve.api.redaction import without_places
+from lookalike.serve.api.redaction import reject_location_filters
 
 if TYPE_CHECKING:  # a client needs the words, not numpy and Milvus
     from lookalike.schema.product import Hit
-    from lookalike.search.finder import Answer
+    from lookalike.search.finder import SearchResult
 
 MAX_QUERIES = 100
 MAX_IMAGES = 32
@@ -27,7 +27,7 @@ Url = Annotated[str, StringConstraints(min_length=1, max_length=8_192)]
 
 def _decoded(text: Any) -> bytes:
     if not isinstance(text, str):
-        raise ValueError("a picture is a text in Base64")
+        raise ValueError("an image is a text in Base64")
     try:
         return b64decode(text, validate=True)
     except binascii.Error as error:
@@ -36,23 +36,23 @@ def _decoded(text: Any) -> bytes:
 
 Coded = Annotated[bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
 Fetch = Callable[[str], bytes]
-"""Gets a picture by its URL. Raises BadQuery."""
+"""Gets an image by its URL. Raises BadQuery."""
 
 
-class Message(BaseModel):
+class StrictModel(BaseModel):
     """Strict: a misspelt field is an error, and "5" is no number."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class PartIn(Message):
+class PartIn(StrictModel):
     """One thing to be like, or unlike: exactly one of image, image_url, text, product_id, image_id and vector."""
 
-    image: Coded | None = Field(None, description="A picture, in Base64.")
-    image_url: Url | None = Field(None, description="Where a picture is; only when the service allows fetching.")
+    image: Coded | None = Field(None, description="An image, in Base64.")
+    image_url: Url | None = Field(None, description="Where an image is; only when the service allows fetching.")
     text: Words | None = Field(None, description="Words; only when the collection's encoder knows words.")
-    product_id: Key | None = Field(None, description="A product of the collection: the mean of its pictures.")
-    image_id: Key | None = Field(None, description="A picture of the collection, by its key.")
+    product_id: Key | None = Field(None, description="A product of the collection: the mean of its images.")
+    image_id: Key | None = Field(None, description="An image of the collection, by its key.")
     vector: Annotated[list[float], Field(min_length=1, max_length=32_768, fail_fast=True)] | None = Field(
         None, description="An embedding of the collection's encoder; of any length but zero."
     )
@@ -70,7 +70,7 @@ class PartIn(Message):
 Parts = Annotated[list[PartIn], Field(max_length=MAX_PARTS, fail_fast=True)]
 
 
-class SearchIn(Message):
+class SearchIn(StrictModel):
     """A question. What is named at the top counts as part of `like` with the weight 1."""
 
     model_config = ConfigDict(
@@ -87,11 +87,11 @@ class SearchIn(Message):
         }
     )
 
-    image: Coded | None = Field(None, description="A picture, in Base64.")
-    image_url: Url | None = Field(None, description="Where a picture is; only when the service allows fetching.")
+    image: Coded | None = Field(None, description="An image, in Base64.")
+    image_url: Url | None = Field(None, description="Where an image is; only when the service allows fetching.")
     text: Words | None = Field(None, description="Words; only when the collection's encoder knows words.")
     product_id: Key | None = Field(None, description="A product of the collection; it is left out of the answer.")
-    image_id: Key | None = Field(None, description="A picture of the collection; its product is left out.")
+    image_id: Key | None = Field(None, description="An image of the collection; its product is left out.")
     vector: Annotated[list[float], Field(min_length=1, max_length=32_768, fail_fast=True)] | None = Field(
         None, description="An embedding of the collection's encoder."
     )
@@ -106,13 +106,13 @@ class SearchIn(Message):
     offset: int = Field(0, ge=0, lt=MAX_REACH, description="How many to skip; keep `limit` the same from page to page.")
     min_score: float | None = Field(None, ge=-1, le=1, description="Leave out products below this cosine.")
     within: float | None = Field(None, ge=0, le=2, description="Leave out products this much below the best cosine.")
-    per_product: int = Field(1, ge=1, le=MAX_PER_PRODUCT, description="How many pictures of a product to tell.")
+    per_product: int = Field(1, ge=1, le=MAX_PER_PRODUCT, description="How many images of a product to tell.")
     fields: Annotated[list[str], Field(max_length=100, fail_fast=True)] | None = Field(
         None, description="Columns of the metadata to tell; all without."
     )
 
-    def query(self, fetch: Fetch, pictures: tuple[Part, ...] = ()) -> Query:
-        """Make it a question, with pictures that were sent beside it. Raises BadQuery and BadFilter."""
+    def query(self, fetch: Fetch, images: tuple[Part, ...] = ()) -> Query:
+        """Make it a question, with images that were sent beside it. Raises BadQuery and BadFilter."""
         fetched = [] if self.image_url is None else [Part(image=fetch(self.image_url))]
         return Query(
             image=self.image,
@@ -120,9 +120,9 @@ class SearchIn(Message):
             product_id=self.product_id,
             image_id=self.image_id,
             vector=self.vector,
-            like=(*pictures, *fetched, *(part.part(fetch) for part in self.like)),
+            like=(*images, *fetched, *(part.part(fetch) for part in self.like)),
             unlike=tuple(part.part(fetch) for part in self.unlike),
-            where=without_places(from_json(self.where)),
+            where=reject_location_filters(parse_json_filter(self.where)),
             limit=self.limit,
             offset=self.offset,
             min_score=self.min_score,
@@ -132,29 +132,29 @@ class SearchIn(Message):
         )
 
 
-class BatchIn(Message):
+class BatchIn(StrictModel):
     """Several questions."""
 
     queries: list[SearchIn] = Field(min_length=1, max_length=MAX_QUERIES, fail_fast=True)
 
 
-class PictureOut(BaseModel):
-    """A picture of a product in an answer."""
+class ImageOut(BaseModel):
+    """An image of a product in an answer."""
 
     image_id: str
     score: float
-    url: str = Field(description="Where the picture is, on this service.")
+    url: str = Field(description="Where the image is, on this service.")
 
 
 class HitOut(BaseModel):
-    """A product that answers, with its best picture."""
+    """A product that answers, with its best image."""
 
     product_id: str
-    score: float = Field(description="The cosine of the product's best picture to what is asked, -1 to 1.")
+    score: float = Field(description="The cosine of the product's best image to what is asked, -1 to 1.")
     image_id: str
-    url: str = Field(description="Where the picture is, on this service.")
+    url: str = Field(description="Where the image is, on this service.")
     metadata: dict[str, Any]
-    pictures: list[PictureOut] = Field([], description="The best pictures, when `per_product` asks for more than one.")
+    images: list[ImageOut] = Field([], description="The best images, when `per_product` asks for more than one.")
 
     @classmethod
     def of(cls, hit: "Hit") -> "HitOut":
@@ -163,11 +163,9 @@ class HitOut(BaseModel):
             product_id=hit.product_id,
             score=hit.score,
             image_id=hit.image_id,
-            url=picture_url(hit.image_id),
+            url=image_path(hit.image_id),
             metadata=dict(hit.metadata),
-            pictures=[
-                PictureOut(image_id=p.image_id, score=p.score, url=picture_url(p.image_id)) for p in hit.pictures
-            ],
+            images=[ImageOut(image_id=p.image_id, score=p.score, url=image_path(p.image_id)) for p in hit.images],
         )
 
 
@@ -179,7 +177,7 @@ class SearchOut(BaseModel):
     next_offset: int | None = Field(description="Where the next page starts; null after the last one.")
 
     @classmethod
-    def of(cls, answer: "Answer") -> "SearchOut":
+    def of(cls, answer: "SearchResult") -> "SearchOut":
         """Tell an answer."""
         hits = [HitOut.of(hit) for hit in answer.hits]
         return cls(hits=hits, took_ms=answer.took_ms, next_offset=answer.next_offset)
@@ -210,8 +208,8 @@ class BatchOut(BaseModel):
     took_ms: float
 
 
-class StoredPicture(BaseModel):
-    """A picture that the collection holds."""
+class StoredImage(BaseModel):
+    """An image that the collection holds."""
 
     image_id: str
     url: str
@@ -223,35 +221,35 @@ class ProductOut(BaseModel):
     """A product that the collection holds."""
 
     product_id: str
-    metadata: dict[str, Any] = Field(description="Of its first picture; pictures may have metadata of their own.")
-    pictures: list[StoredPicture]
+    metadata: dict[str, Any] = Field(description="Of its first image; images may have metadata of their own.")
+    images: list[StoredImage]
 
 
-class ImageIn(Message):
-    """A picture of a product: the bytes, or where they are."""
+class ImageIn(StrictModel):
+    """An image of a product: the bytes, or where they are."""
 
-    image: Coded | None = Field(None, description="A picture, in Base64.")
-    image_url: Url | None = Field(None, description="Where a picture is; only when the service allows fetching.")
+    image: Coded | None = Field(None, description="An image, in Base64.")
+    image_url: Url | None = Field(None, description="Where an image is; only when the service allows fetching.")
 
 
-class ProductIn(Message):
-    """What a product is from now on. Without `images` it keeps its pictures and gets other metadata."""
+class ProductIn(StrictModel):
+    """What a product is from now on. Without `images` it keeps its images and gets other metadata."""
 
     images: Annotated[list[ImageIn], Field(min_length=1, max_length=MAX_IMAGES, fail_fast=True)] | None = None
     metadata: dict[str, Any] = {}
 
 
-class Written(BaseModel):
-    """What became of a product's pictures."""
+class WriteOut(BaseModel):
+    """What became of a product's images."""
 
     product_id: str
     new: int
     changed: int
-    metadata: int = Field(description="Pictures that only got other metadata: no forward pass.")
+    metadata: int = Field(description="Images that only got other metadata: no forward pass.")
     unchanged: int
     removed: int
 
 
-def picture_url(image_id: str) -> str:
-    """Where a stored picture is on this service."""
+def image_path(image_id: str) -> str:
+    """Where a stored image is on this service."""
     return f"/images/{image_id}"

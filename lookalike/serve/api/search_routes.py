@@ -6,12 +6,12 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 
 from lookalike.schema.errors import BadFilter, BadImage, BadQuery, UnknownProduct
-from lookalike.schema.filters.parser import parse
+from lookalike.schema.filters.parser import parse_filter
 from lookalike.search.query import MAX_LIMIT, MAX_PARTS, MAX_REACH, Part
 from lookalike.search.query import Query as Question
 from lookalike.serve.api.problems import problem_of, request_id, told
-from lookalike.serve.api.redaction import without_places
-from lookalike.serve.api.request_body import Sent, described, sent
+from lookalike.serve.api.redaction import reject_location_filters
+from lookalike.serve.api.request_body import RequestBody, describe_body, read_body
 from lookalike.serve.api.schemas import MAX_ID, BatchIn, BatchOut, Fetch, SearchIn, SearchOut
 from lookalike.serve.service import Service, service_of
 
@@ -22,7 +22,7 @@ _FILES = {
         "type": "array",
         "items": {"type": "string", "format": "binary"},
         "maxItems": MAX_PARTS,
-        "description": "Pictures to be like.",
+        "description": "Images to be like.",
     },
     "question": {
         "type": "string",
@@ -32,22 +32,22 @@ _FILES = {
 }
 
 
-@router.post("/search", responses=told(400, 404, 413, 415, 422), openapi_extra=described(SearchIn, _FILES))
+@router.post("/search", responses=told(400, 404, 413, 415, 422), openapi_extra=describe_body(SearchIn, _FILES))
 async def search(request: Request) -> SearchOut:
-    """Find similar products: by pictures, words, products, stored pictures, vectors, or a weighted mix of them.
+    """Find similar products: by images, words, products, stored images, vectors, or a weighted mix of them.
 
     What is asked with becomes one unit vector: the weighted mean of what is liked less half the weighted mean of what
     is not. The answer has distinct products, `limit` of them or all that match.
     """
-    body = await sent(request, "question", MAX_PARTS)
+    body = await read_body(request, "question", MAX_PARTS)
     service = service_of(request)
     return await service.desk.run(request, lambda: SearchOut.of(service.live.finder.find(_question(body, service))))
 
 
-@router.post("/search/batch", responses=told(400, 404, 413, 415, 422), openapi_extra=described(BatchIn))
+@router.post("/search/batch", responses=told(400, 404, 413, 415, 422), openapi_extra=describe_body(BatchIn))
 async def search_batch(request: Request) -> BatchOut:
     """Answer several questions; one that cannot be answered gets a problem in its place."""
-    body = await sent(request)
+    body = await read_body(request)
     service, name = service_of(request), request_id(request)
     return await service.desk.run(request, lambda: _batch(body.read(BatchIn), service, name))
 
@@ -67,16 +67,18 @@ async def similar(
     service = service_of(request)
 
     def answer() -> SearchOut:
-        question = Question(product_id=product_id, where=without_places(parse(where or ())), limit=limit, offset=offset)
+        question = Question(
+            product_id=product_id, where=reject_location_filters(parse_filter(where or ())), limit=limit, offset=offset
+        )
         return SearchOut.of(service.live.finder.find(question))
 
     return await service.desk.run(request, answer)
 
 
-def _question(body: Sent, service: Service) -> Question:
+def _question(body: RequestBody, service: Service) -> Question:
     asked = body.read(SearchIn)
-    pictures = tuple(Part(image=content) for content in body.files.get("image", ()))
-    return asked.query(service.fetches().fetch, pictures)
+    images = tuple(Part(image=content) for content in body.files.get("image", ()))
+    return asked.query(service.fetches().fetch, images)
 
 
 def _batch(asked: BatchIn, service: Service, name: str) -> BatchOut:

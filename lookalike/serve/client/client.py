@@ -12,20 +12,20 @@ import httpx2
 from tenacity import AsyncRetrying, Retrying, stop_after_attempt
 
 from lookalike.schema.errors import BadSettings, LookalikeError
-from lookalike.serve.api.schemas import Problem, ProductOut, SearchOut, Written
+from lookalike.serve.api.schemas import Problem, ProductOut, SearchOut, WriteOut
 from lookalike.serve.client import requests as calls
-from lookalike.serve.client.requests import Answer, Call, Picture, ServiceError
+from lookalike.serve.client.requests import ImageInput, Request, ResponseType, ServiceError
 
 __all__ = [
     "AsyncClient",
     "Client",
     "Example",
-    "Picture",
-    "Question",
+    "ImageInput",
+    "SearchRequest",
     "ServiceError",
     "ServiceUnreachable",
     "Size",
-    "Weighted",
+    "WeightedExample",
 ]
 
 Size = Literal[64, 128, 256, 512, 1024]
@@ -34,7 +34,7 @@ Size = Literal[64, 128, 256, 512, 1024]
 class Example(TypedDict, total=False):
     """One thing to be like, or unlike: one of these, as PartIn in serve/api/schemas.py describes them."""
 
-    image: Picture
+    image: ImageInput
     image_url: str
     text: str
     product_id: str
@@ -42,17 +42,17 @@ class Example(TypedDict, total=False):
     vector: Sequence[float]
 
 
-class Weighted(Example, total=False):
+class WeightedExample(Example, total=False):
     """The same beside others, with how much it counts."""
 
     weight: float
 
 
-class Question(Example, total=False):
+class SearchRequest(Example, total=False):
     """What may be asked, as SearchIn in serve/api/schemas.py describes it."""
 
-    like: Sequence[Weighted]
-    unlike: Sequence[Weighted]
+    like: Sequence[WeightedExample]
+    unlike: Sequence[WeightedExample]
     where: Mapping[str, Any]
     limit: int
     offset: int
@@ -78,11 +78,11 @@ class Client:
         self._http = httpx2.Client(base_url=_address(base_url), headers=_headers(key), timeout=timeout)
         self._stop = stop_after_attempt(retries + 1)
 
-    def search(self, **question: Unpack[Question]) -> SearchOut:
+    def search(self, **question: Unpack[SearchRequest]) -> SearchOut:
         """Find the products most like what is asked."""
         return self._ask(calls.search(question))
 
-    def search_many(self, questions: Sequence[Question]) -> list[SearchOut | Problem]:
+    def search_many(self, questions: Sequence[SearchRequest]) -> list[SearchOut | Problem]:
         """Answer several questions; one that cannot be answered gets its problem instead."""
         return self._ask(calls.search_many(questions))
 
@@ -91,11 +91,13 @@ class Client:
         return self._ask(calls.similar(product_id, limit, where))
 
     def get_product(self, product_id: str) -> ProductOut:
-        """Tell a product's pictures and metadata."""
+        """Tell a product's images and metadata."""
         return self._ask(calls.get_product(product_id))
 
-    def put_product(self, product_id: str, images: Sequence[Picture] | None, metadata: Mapping[str, Any]) -> Written:
-        """Make a product what is said: with these pictures, or with None those that it has."""
+    def put_product(
+        self, product_id: str, images: Sequence[ImageInput] | None, metadata: Mapping[str, Any]
+    ) -> WriteOut:
+        """Make a product what is said: with these images, or with None those that it has."""
         return self._ask(calls.put_product(product_id, images, metadata))
 
     def delete_product(self, product_id: str) -> None:
@@ -103,7 +105,7 @@ class Client:
         return self._ask(calls.delete_product(product_id))
 
     def image(self, image_id: str, size: Size | None = None) -> bytes:
-        """Get a stored picture, as it is or with no edge longer than `size`."""
+        """Get a stored image, as it is or with no edge longer than `size`."""
         return self._ask(calls.image(image_id, size))
 
     def ready(self) -> bool:
@@ -120,13 +122,13 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, call: Call[Answer]) -> Answer:
+    def _ask(self, call: Request[ResponseType]) -> ResponseType:
         with _reaching(self._http.base_url):
             retrying = Retrying(retry=calls.may_pass, wait=calls.wait, stop=self._stop, reraise=True)
-            answer: Answer = retrying(self._send, call)
+            answer: ResponseType = retrying(self._send, call)
             return answer
 
-    def _send(self, call: Call[Answer]) -> Answer:
+    def _send(self, call: Request[ResponseType]) -> ResponseType:
         return call.read(self._http.request(call.method, call.path, **call.options))
 
 
@@ -137,11 +139,11 @@ class AsyncClient:
         self._http = httpx2.AsyncClient(base_url=_address(base_url), headers=_headers(key), timeout=timeout)
         self._stop = stop_after_attempt(retries + 1)
 
-    async def search(self, **question: Unpack[Question]) -> SearchOut:
+    async def search(self, **question: Unpack[SearchRequest]) -> SearchOut:
         """Find the products most like what is asked."""
         return await self._ask(calls.search(question))
 
-    async def search_many(self, questions: Sequence[Question]) -> list[SearchOut | Problem]:
+    async def search_many(self, questions: Sequence[SearchRequest]) -> list[SearchOut | Problem]:
         """Answer several questions; one that cannot be answered gets its problem instead."""
         return await self._ask(calls.search_many(questions))
 
@@ -150,13 +152,13 @@ class AsyncClient:
         return await self._ask(calls.similar(product_id, limit, where))
 
     async def get_product(self, product_id: str) -> ProductOut:
-        """Tell a product's pictures and metadata."""
+        """Tell a product's images and metadata."""
         return await self._ask(calls.get_product(product_id))
 
     async def put_product(
-        self, product_id: str, images: Sequence[Picture] | None, metadata: Mapping[str, Any]
-    ) -> Written:
-        """Make a product what is said: with these pictures, or with None those that it has."""
+        self, product_id: str, images: Sequence[ImageInput] | None, metadata: Mapping[str, Any]
+    ) -> WriteOut:
+        """Make a product what is said: with these images, or with None those that it has."""
         return await self._ask(calls.put_product(product_id, images, metadata))
 
     async def delete_product(self, product_id: str) -> None:
@@ -164,7 +166,7 @@ class AsyncClient:
         return await self._ask(calls.delete_product(product_id))
 
     async def image(self, image_id: str, size: Size | None = None) -> bytes:
-        """Get a stored picture, as it is or with no edge longer than `size`."""
+        """Get a stored image, as it is or with no edge longer than `size`."""
         return await self._ask(calls.image(image_id, size))
 
     async def ready(self) -> bool:
@@ -181,12 +183,12 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _ask(self, call: Call[Answer]) -> Answer:
+    async def _ask(self, call: Request[ResponseType]) -> ResponseType:
         with _reaching(self._http.base_url):
             retrying = AsyncRetrying(retry=calls.may_pass, wait=calls.wait, stop=self._stop, reraise=True)
             return await retrying(self._send, call)
 
-    async def _send(self, call: Call[Answer]) -> Answer:
+    async def _send(self, call: Request[ResponseType]) -> ResponseType:
         return call.read(await self._http.request(call.method, call.path, **call.options))
 
 

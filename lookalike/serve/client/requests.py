@@ -14,10 +14,10 @@ from tenacity import RetryCallState, retry_if_exception
 from tenacity.wait import wait_random_exponential
 
 from lookalike.schema.errors import BadQuery, LookalikeError
-from lookalike.serve.api.schemas import BatchOut, Problem, ProductOut, SearchOut, Written
+from lookalike.serve.api.schemas import BatchOut, Problem, ProductOut, SearchOut, WriteOut
 
-Picture = bytes | Path
-"""A picture as it is in its file, or that file."""
+ImageInput = bytes | Path
+"""An image as it is in its file, or that file."""
 
 _RETRIED = (429, 503, 504)
 _LONGEST_WAIT = 60.0
@@ -38,75 +38,77 @@ class ServiceError(LookalikeError):
         """Seconds that the service asks to wait before the next try."""
 
 
-Answer = TypeVar("Answer")
+ResponseType = TypeVar("ResponseType")
 Message = TypeVar("Message", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[Answer]):
+class Request(Generic[ResponseType]):
     """A request, and how its answer is understood. All may be sent again: none does more the second time."""
 
     method: str
     path: str
-    read: Callable[[httpx2.Response], Answer]
+    read: Callable[[httpx2.Response], ResponseType]
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def search(question: Mapping[str, Any]) -> Call[SearchOut]:
-    """Find the products most like what is asked; a picture at its top goes as a file."""
+def search(question: Mapping[str, Any]) -> Request[SearchOut]:
+    """Find the products most like what is asked; an image at its top goes as a file."""
     asked: dict[str, Any] = {**question}
-    picture = asked.pop("image", None)
-    return Call("POST", "/search", _as(SearchOut), _body("question", asked, [] if picture is None else [picture]))
+    sent_image = asked.pop("image", None)
+    return Request(
+        "POST", "/search", _as(SearchOut), _body("question", asked, [] if sent_image is None else [sent_image])
+    )
 
 
-def search_many(questions: Sequence[Mapping[str, Any]]) -> Call[list[SearchOut | Problem]]:
+def search_many(questions: Sequence[Mapping[str, Any]]) -> Request[list[SearchOut | Problem]]:
     """Answer several questions."""
     read = _as(BatchOut)
-    return Call("POST", "/search/batch", lambda response: read(response).answers, _body("", {"queries": questions}))
+    return Request("POST", "/search/batch", lambda response: read(response).answers, _body("", {"queries": questions}))
 
 
-def similar(product_id: str, limit: int, where: Mapping[str, Any] | None) -> Call[SearchOut]:
+def similar(product_id: str, limit: int, where: Mapping[str, Any] | None) -> Request[SearchOut]:
     """Find the products most like one."""
     filtered = {"where": json.dumps(where)} if where else {}
     path = f"/products/{_in_path(product_id)}/similar"
-    return Call("GET", path, _as(SearchOut), {"params": {"limit": limit, **filtered}})
+    return Request("GET", path, _as(SearchOut), {"params": {"limit": limit, **filtered}})
 
 
-def get_product(product_id: str) -> Call[ProductOut]:
-    """Tell a product's pictures and metadata."""
-    return Call("GET", f"/products/{_in_path(product_id)}", _as(ProductOut))
+def get_product(product_id: str) -> Request[ProductOut]:
+    """Tell a product's images and metadata."""
+    return Request("GET", f"/products/{_in_path(product_id)}", _as(ProductOut))
 
 
-def put_product(product_id: str, images: Sequence[Picture] | None, metadata: Mapping[str, Any]) -> Call[Written]:
+def put_product(product_id: str, images: Sequence[ImageInput] | None, metadata: Mapping[str, Any]) -> Request[WriteOut]:
     """Make a product what is said."""
-    # No pictures is not the same as those that it has: the service refuses an empty list.
+    # No images is not the same as those that it has: the service refuses an empty list.
     none: dict[str, Any] = {"images": []} if images is not None and not images else {}
     body = _body("product", {"metadata": metadata, **none}, images or ())
-    return Call("PUT", f"/products/{_in_path(product_id)}", _as(Written), body)
+    return Request("PUT", f"/products/{_in_path(product_id)}", _as(WriteOut), body)
 
 
-def delete_product(product_id: str) -> Call[None]:
+def delete_product(product_id: str) -> Request[None]:
     """Remove a product."""
-    return Call("DELETE", f"/products/{_in_path(product_id)}", _check)
+    return Request("DELETE", f"/products/{_in_path(product_id)}", _check)
 
 
-def image(image_id: str, size: int | None) -> Call[bytes]:
-    """Get a stored picture."""
+def image(image_id: str, size: int | None) -> Request[bytes]:
+    """Get a stored image."""
     params = {} if size is None else {"size": size}
-    return Call("GET", f"/images/{_in_path(image_id)}", _content, {"params": params})
+    return Request("GET", f"/images/{_in_path(image_id)}", _content, {"params": params})
 
 
-def ready() -> Call[bool]:
+def ready() -> Request[bool]:
     """Tell whether questions are answered."""
-    return Call("GET", "/ready", _is_ready)
+    return Request("GET", "/ready", _is_ready)
 
 
-def _body(name: str, told: Mapping[str, Any], pictures: Sequence[Picture] = ()) -> dict[str, Any]:
-    """JSON; with pictures a form, where it stands in the field `name`: files are a quarter smaller than Base64."""
+def _body(name: str, told: Mapping[str, Any], images: Sequence[ImageInput] = ()) -> dict[str, Any]:
+    """JSON; with images a form, where it stands in the field `name`: files are a quarter smaller than Base64."""
     text = json.dumps(told, default=_as_json)
-    if not pictures:
+    if not images:
         return {"content": text, "headers": {"Content-Type": "application/json"}}
-    return {"data": {name: text}, "files": [("image", _bytes(picture)) for picture in pictures]}
+    return {"data": {name: text}, "files": [("image", _bytes(picture)) for picture in images]}
 
 
 def _as_json(value: object) -> object:
@@ -117,13 +119,13 @@ def _as_json(value: object) -> object:
     raise BadQuery(f"{value!r} cannot be sent: {type(value).__name__} is not known to JSON")
 
 
-def _bytes(picture: Picture) -> bytes:
-    if isinstance(picture, bytes):
-        return picture
+def _bytes(image: ImageInput) -> bytes:
+    if isinstance(image, bytes):
+        return image
     try:
-        return picture.read_bytes()
+        return image.read_bytes()
     except OSError as error:
-        raise BadQuery(f"the picture {str(picture)!r} cannot be read: {error.strerror}") from error
+        raise BadQuery(f"the image {str(image)!r} cannot be read: {error.strerror}") from error
 
 
 def _in_path(name: str) -> str:

@@ -11,12 +11,12 @@ import structlog
 from PIL import Image
 
 from lookalike.encode.engine import Engine
-from lookalike.encode.process_tuning import cores
+from lookalike.encode.process_tuning import count_cores
 from lookalike.schema.collection import require_same_encoder
 from lookalike.schema.errors import LookalikeError
 from lookalike.schema.milvus.store import Store
 from lookalike.search.finder import Finder
-from lookalike.serve.runtime.batching import Batched, Searches, batched
+from lookalike.serve.runtime.batching import BatchedEncoder, BatchedSearch, batch_encoder
 from lookalike.serve.runtime.metrics import Metrics
 from lookalike.serve.settings import Settings
 
@@ -33,13 +33,13 @@ _log = structlog.get_logger("lookalike")
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class OpenVersion:
     """A version of a collection that is open: its rows, its encoder, and what answers questions about both."""
 
     store: Store
     engine: Engine
-    encoder: Batched
-    searches: Searches
+    encoder: BatchedEncoder
+    searches: BatchedSearch
     finder: Finder
 
     def close(self, *, encoder: bool) -> None:
@@ -50,7 +50,7 @@ class Version:
         self.store.close()
 
 
-class Live:
+class ActiveVersion:
     """Opens the collection, and another version of it as soon as that is live: questions never wait for the change.
 
     `load` loads an encoder by name. Raises what opening and loading raise: a service that cannot answer does not start.
@@ -63,8 +63,8 @@ class Live:
         self._load = load
         self._metrics = metrics
         self._settings = settings
-        self._decoding = threading.BoundedSemaphore(cores())
-        self._left: list[tuple[float, Version, bool]] = []
+        self._decoding = threading.BoundedSemaphore(count_cores())
+        self._left: list[tuple[float, OpenVersion, bool]] = []
         self._stop = threading.Event()
         self.version = self._opened(None)
         self._thread = threading.Thread(target=self._follow, name="live", daemon=True)
@@ -77,11 +77,11 @@ class Live:
 
     @property
     def waiting(self) -> int:
-        """Pictures and texts that wait for the encoder."""
+        """Images and texts that wait for the encoder."""
         return self.version.encoder.waiting
 
     def prove(self) -> None:
-        """Embed a picture and search with it, truly. Raises what is in the way."""
+        """Embed an image and search with it, truly. Raises what is in the way."""
         version = self.version
         noise = np.random.default_rng().integers(0, 256, (64, 64, 3), dtype=np.uint8)
         pixels = version.encoder.prepare(Image.fromarray(noise))
@@ -105,7 +105,7 @@ class Live:
         self._let_go(float("inf"))
         self.version.close(encoder=True)
 
-    def _opened(self, before: Version | None) -> Version:
+    def _opened(self, before: OpenVersion | None) -> OpenVersion:
         store = self._open_store()
         try:
             if before is not None and not before.store.fingerprint.differences(store.fingerprint):
@@ -113,11 +113,11 @@ class Live:
             else:
                 engine = self._load(store.fingerprint.encoder)
                 require_same_encoder(store.name, store.fingerprint, engine.encoder.fingerprint)
-                encoder = batched(engine.encoder, engine.batch_size, engine.lanes, self._metrics.batch)
+                encoder = batch_encoder(engine.encoder, engine.batch_size, engine.lanes, self._metrics.batch)
         except BaseException:
             store.close()
             raise
-        searches = Searches(store)
+        searches = BatchedSearch(store)
         finder = Finder(
             store,
             lambda: encoder,
@@ -126,11 +126,11 @@ class Live:
             search_many=searches.search_many,
             timed=self._timed,
         )
-        return Version(store, engine, encoder, searches, finder)
+        return OpenVersion(store, engine, encoder, searches, finder)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
-        """Measure a stage; more pictures decoded at once than there are cores would only take turns."""
+        """Measure a stage; more images decoded at once than there are cores would only take turns."""
         with self._decoding if stage == "decode" else nullcontext(), self._metrics.timed(stage):
             yield
 

@@ -9,10 +9,10 @@ from PIL import Image
 from lookalike.encode.encoder import Encoder, TextEncoder
 from lookalike.encode.preprocess import Pixels
 from lookalike.schema.collection import Fingerprint
-from lookalike.schema.milvus.reader import Fields
+from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Vector, Vectors
-from lookalike.serve.runtime.micro_batcher import Together
+from lookalike.serve.runtime.micro_batcher import MicroBatcher
 
 _SEARCHES = 64
 """Questions in one call to Milvus: a dozen times as fast as one by one on Milvus Lite, eight times on a server."""
@@ -20,8 +20,8 @@ _SEARCHES = 64
 _SEARCHERS = 4
 
 
-class Batched:
-    """An encoder whose pictures and texts go through the network with those of other callers.
+class BatchedEncoder:
+    """An encoder whose images and texts go through the network with those of other callers.
 
     `lanes` threads own the device. `observe` is told the size of each batch.
     """
@@ -31,7 +31,7 @@ class Batched:
     ) -> None:
         self.inner = encoder
         self._observe = observe
-        self._together: Together[Pixels | str, Vector] = Together(self._run, batch_size, lanes)
+        self._together: MicroBatcher[Pixels | str, Vector] = MicroBatcher(self._run, batch_size, lanes)
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -50,15 +50,15 @@ class Batched:
 
     @property
     def waiting(self) -> int:
-        """How many pictures and texts wait."""
+        """How many images and texts wait."""
         return self._together.waiting
 
     def prepare(self, image: Image.Image) -> Pixels:
-        """Prepare a picture, on the caller's thread."""
+        """Prepare an image, on the caller's thread."""
         return self.inner.prepare(image)
 
     def encode_images(self, batch: Pixels) -> Vectors:
-        """Encode prepared pictures. Raises TooLate, EncoderUnavailable."""
+        """Encode prepared images. Raises TooLate, EncoderUnavailable."""
         return np.stack(self._together.do(list(batch)))
 
     def close(self) -> None:
@@ -66,11 +66,11 @@ class Batched:
         self._together.close()
 
     def _run(self, asked: Sequence[Pixels | str]) -> list[Vector]:
-        pictures = [one for one in asked if not isinstance(one, str)]
+        images = [one for one in asked if not isinstance(one, str)]
         texts = [one for one in asked if isinstance(one, str)]
-        of_pictures = iter(self._encoded(pictures, lambda: self.inner.encode_images(np.stack(pictures))))
+        of_images = iter(self._encoded(images, lambda: self.inner.encode_images(np.stack(images))))
         of_texts = iter(self._encoded(texts, lambda: self._texts(texts)))
-        return [next(of_texts) if isinstance(one, str) else next(of_pictures) for one in asked]
+        return [next(of_texts) if isinstance(one, str) else next(of_images) for one in asked]
 
     def _encoded(self, asked: Sequence[Pixels | str], encode: Callable[[], Vectors]) -> Sequence[Vector]:
         if not asked:
@@ -82,7 +82,7 @@ class Batched:
         raise NotImplementedError("only an encoder with words gets texts")
 
 
-class BatchedWords(Batched):
+class BatchedTextEncoder(BatchedEncoder):
     """The same for an encoder that knows words."""
 
     inner: TextEncoder
@@ -95,9 +95,9 @@ class BatchedWords(Batched):
         return self.inner.encode_texts(texts)
 
 
-def batched(encoder: Encoder, batch_size: int, lanes: int, observe: Callable[[int], object]) -> Batched:
+def batch_encoder(encoder: Encoder, batch_size: int, lanes: int, observe: Callable[[int], object]) -> BatchedEncoder:
     """Put an encoder behind micro-batches."""
-    kind = BatchedWords if isinstance(encoder, TextEncoder) else Batched
+    kind = BatchedTextEncoder if isinstance(encoder, TextEncoder) else BatchedEncoder
     return kind(encoder, batch_size, lanes, observe)
 
 
@@ -110,18 +110,18 @@ class _Question(NamedTuple):
     fields: tuple[str, ...]
 
 
-class Searches:
+class BatchedSearch:
     """Searches of a collection, those with the same filter and limit in one call."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         # Milvus Lite is Python: a second thread would only take turns with the first.
         workers = 1 if store.exact else _SEARCHERS
-        self._together: Together[_Question, list[Fields]] = Together(self._run, _SEARCHES, workers)
+        self._together: MicroBatcher[_Question, list[Row]] = MicroBatcher(self._run, _SEARCHES, workers)
 
     def search_many(
         self, vectors: Sequence[Vector], limit: int, *, where: str = "", fields: Sequence[str] = ()
-    ) -> list[list[Fields]]:
+    ) -> list[list[Row]]:
         """Search as Store.search_many does. Raises TooLate, StoreUnavailable."""
         return self._together.do([_Question(vector, limit, where, tuple(fields)) for vector in vectors])
 
@@ -129,11 +129,11 @@ class Searches:
         """Finish what waits, then end."""
         self._together.close()
 
-    def _run(self, asked: Sequence[_Question]) -> list[list[Fields]]:
+    def _run(self, asked: Sequence[_Question]) -> list[list[Row]]:
         alike: dict[tuple[int, str, tuple[str, ...]], list[int]] = {}
         for place, (_, *key) in enumerate(asked):
             alike.setdefault(tuple(key), []).append(place)  # type: ignore[arg-type]
-        found: list[list[Fields]] = [[] for _ in asked]
+        found: list[list[Row]] = [[] for _ in asked]
         for (limit, where, fields), places in alike.items():
             vectors = [asked[place].vector for place in places]
             for place, rows in zip(

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from lookalike.schema.errors import LookalikeError
 
 
-class TooLate(LookalikeError):
+class DeadlineExceeded(LookalikeError):
     """The deadline has passed, or nobody waits for the answer any more."""
 
 
@@ -30,18 +30,18 @@ class Deadline:
         return 0.0 if self._abandoned else max(0.0, self._end - time.monotonic())
 
     def check(self) -> None:
-        """Raise TooLate when there is no time left."""
+        """Raise DeadlineExceeded when there is no time left."""
         if self._abandoned:
-            raise TooLate("nobody waits for the answer any more")
+            raise DeadlineExceeded("nobody waits for the answer any more")
         if not self.left:
-            raise TooLate(f"no answer within {self.seconds:g} s; the service is busy, ask again")
+            raise DeadlineExceeded(f"no answer within {self.seconds:g} s; the service is busy, ask again")
 
 
 _CURRENT: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 
 @contextmanager
-def within(deadline: Deadline) -> Iterator[None]:
+def deadline_scope(deadline: Deadline) -> Iterator[None]:
     """Work within a deadline; threads that are started with this context do too."""
     token = _CURRENT.set(deadline)
     try:
@@ -50,6 +50,6 @@ def within(deadline: Deadline) -> Iterator[None]:
         _CURRENT.reset(token)
 
 
-def current() -> Deadline | None:
+def current_deadline() -> Deadline | None:
     """The deadline of the request that is worked on, if there is one."""
     return _CURRENT.get()

@@ -8,12 +8,12 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
-from lookalike.serve.runtime.deadline import Deadline, TooLate, within
+from lookalike.serve.runtime.deadline import Deadline, DeadlineExceeded, deadline_scope
 
 Result = TypeVar("Result")
 
 
-class Desk:
+class RequestExecutor:
     """Threads that work on requests, and how many seconds each request has."""
 
     def __init__(self, threads: int, seconds: float) -> None:
@@ -21,7 +21,7 @@ class Desk:
         self._seconds = seconds
 
     async def run(self, request: Request, work: Callable[[], Result]) -> Result:
-        """Do some work for a request, whose body was read. Raises TooLate, and what the work raises."""
+        """Do some work for a request, whose body was read. Raises DeadlineExceeded, and what the work raises."""
         deadline = Deadline(self._seconds)
         watching = asyncio.create_task(_watch(request, deadline))
         try:
@@ -30,7 +30,7 @@ class Desk:
             watching.cancel()
 
     async def run_for_many(self, work: Callable[[], Result]) -> Result:
-        """Do some work that others than who asked for it wait for too. Raises TooLate, and what the work raises."""
+        """Do some work that others than who asked for it wait for too. Raises DeadlineExceeded, and what the work raises."""
         return await self._within(Deadline(self._seconds), work)
 
     def close(self) -> None:
@@ -39,13 +39,13 @@ class Desk:
 
     async def _within(self, deadline: Deadline, work: Callable[[], Result]) -> Result:
         try:
-            with within(deadline):
+            with deadline_scope(deadline):
                 context = contextvars.copy_context()
             working = asyncio.get_running_loop().run_in_executor(self._threads, context.run, _begin, deadline, work)
             async with asyncio.timeout(self._seconds):
                 return await working
         except TimeoutError:
-            raise TooLate(f"no answer within {self._seconds:g} s; the service is busy, ask again") from None
+            raise DeadlineExceeded(f"no answer within {self._seconds:g} s; the service is busy, ask again") from None
         finally:
             deadline.abandon()
 

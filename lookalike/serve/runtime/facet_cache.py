@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import structlog
 
 from lookalike.schema.errors import LookalikeError
-from lookalike.schema.milvus.reader import Fields
+from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
 from lookalike.search.facets import Facet, count_facets
 
@@ -23,7 +23,7 @@ _PATIENCE = 2.0
 _log = structlog.get_logger("lookalike")
 
 
-class Counted:
+class FacetCache:
     """What the live version can be narrowed by; counted anew in the background when that is old."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Counted:
                 self._until = time.monotonic() + kept
                 self._counting = None
 
-    def _rows(self, store: Store) -> Iterator[Fields]:
+    def _rows(self, store: Store) -> Iterator[Row]:
         for row in store.rows(fields=["product_id", "metadata"]):
             if self._closed:
                 return

@@ -5,7 +5,7 @@ from lookalike.encode.fetch.fetcher import Fetcher
 from lookalike.encode.fetch.limits import Limits
 from lookalike.encode.fetch.url import shown_url
 from lookalike.schema.errors import BadQuery
-from lookalike.serve.runtime.deadline import current
+from lookalike.serve.runtime.deadline import current_deadline
 
 _SECONDS = 10.0
 _ATTEMPTS = 2
@@ -19,7 +19,7 @@ def query_fetcher(max_bytes: int, seconds: float = _SECONDS) -> Fetcher:
     return Fetcher(Limits(max_bytes, seconds, seconds, seconds, _ATTEMPTS, _REDIRECTS, _PER_HOST))
 
 
-class Fetches:
+class RequestFetcher:
     """The fetches of one request: so many, so many bytes in all, and no longer than anybody waits for its answer."""
 
     def __init__(self, fetcher: Fetcher | None, most: int, max_bytes: int) -> None:
@@ -34,7 +34,7 @@ class Fetches:
             raise BadQuery("image_url is not fetched by this service (--fetch-urls); send the image itself as image")
         if self._done == self._most:
             raise BadQuery(f"one request may name {self._most} images by image_url; send the others in another one")
-        deadline = current()
+        deadline = current_deadline()
         if deadline is not None:
             deadline.check()
         self._done += 1

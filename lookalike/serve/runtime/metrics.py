@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from lookalike.serve.runtime.deadline import current
+from lookalike.serve.runtime.deadline import current_deadline
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -37,7 +37,7 @@ class Metrics:
         )
         self._batches = Histogram(
             "lookalike_batch_size",
-            "Pictures or texts that went through the network together.",
+            "Images or texts that went through the network together.",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
             registry=self.registry,
         )
@@ -54,7 +54,7 @@ class Metrics:
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Measure a stage; one that nobody waits for is not begun. Raises TooLate."""
-        deadline = current()
+        deadline = current_deadline()
         if deadline is not None:
             deadline.check()
         started = time.perf_counter()

@@ -7,8 +7,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from lookalike.schema.errors import EncoderUnavailable, LookalikeError, StoreAway
-from lookalike.serve.runtime.deadline import Deadline, TooLate, current
+from lookalike.schema.errors import EncoderUnavailable, LookalikeError, StoreUnreachable
+from lookalike.serve.runtime.deadline import Deadline, DeadlineExceeded, current_deadline
 
 Asked = TypeVar("Asked")
 Got = TypeVar("Got")
@@ -25,7 +25,7 @@ class _Item(Generic[Asked, Got]):
     got: "Future[Got]" = field(default_factory=Future)
 
 
-class Together(Generic[Asked, Got]):
+class MicroBatcher(Generic[Asked, Got]):
     """Workers that take what waits, up to `most`, whenever they are free: nothing waits for a batch to fill.
 
     `run` does a batch and gives a result for each. What nobody waits for any more is left out; where a batch fails,
@@ -46,8 +46,8 @@ class Together(Generic[Asked, Got]):
         return self._queue.qsize()
 
     def do(self, asked: Sequence[Asked]) -> list[Got]:
-        """Have it done, together with what others ask. Raises TooLate, and what `run` raises."""
-        deadline = current()
+        """Have it done, together with what others ask. Raises DeadlineExceeded, and what `run` raises."""
+        deadline = current_deadline()
         items: list[_Item[Asked, Got]] = [_Item(one, deadline) for one in asked]
         for item in items:
             self._queue.put(item)
@@ -56,7 +56,7 @@ class Together(Generic[Asked, Got]):
         except TimeoutError:
             if deadline is not None:
                 deadline.check()
-            raise TooLate(f"nothing was heard for {_NO_DEADLINE:g} s") from None
+            raise DeadlineExceeded(f"nothing was heard for {_NO_DEADLINE:g} s") from None
 
     def close(self) -> None:
         """Finish what waits, then end."""
@@ -72,7 +72,7 @@ class Together(Generic[Asked, Got]):
                 if item.deadline is None or item.deadline.left:
                     wanted.append(item)
                 else:
-                    item.got.set_exception(TooLate("nobody waits for it any more"))
+                    item.got.set_exception(DeadlineExceeded("nobody waits for it any more"))
             if wanted:
                 self._settle(wanted)
 
@@ -101,7 +101,7 @@ class Together(Generic[Asked, Got]):
 
     def _fail(self, items: Sequence[_Item[Asked, Got]], error: Exception) -> None:
         # Milvus is away for one as for all.
-        if len(items) == 1 or isinstance(error, StoreAway):
+        if len(items) == 1 or isinstance(error, StoreUnreachable):
             for item in items:
                 item.got.set_exception(_ours(error))
         else:

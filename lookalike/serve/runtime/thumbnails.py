@@ -1,4 +1,4 @@
-"""Pictures that the collection knows, as they are or small."""
+"""Images that the collection knows, as they are or small."""
 
 import hashlib
 import io
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from lookalike.encode.decode import open_picture, unpack
+from lookalike.encode.decode import load_rgb, open_image
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.ingest.sources.files import ImageReader, image_reader
 from lookalike.schema.errors import BadImage, UnknownProduct
@@ -21,32 +21,32 @@ _KEPT_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """The bytes of a picture, what they are, and a name for them that changes when they do."""
+class ImageFile:
+    """The bytes of an image, what they are, and a name for them that changes when they do."""
 
     content: bytes
     media_type: str
     etag: str
 
 
-class Pictures:
-    """Reads pictures and keeps small ones in memory, up to 64 MB; safe to use from several threads."""
+class ThumbnailCache:
+    """Reads images and keeps small ones in memory, up to 64 MB; safe to use from several threads."""
 
     def __init__(self, budget: PixelBudget, reader: ImageReader | None = None) -> None:
         self._budget = budget
         self._reader = reader or image_reader()
-        self._kept: OrderedDict[str, Shown] = OrderedDict()
+        self._kept: OrderedDict[str, ImageFile] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def show(self, store: Store, image_id: str, size: int | None) -> Shown:
-        """Get a picture by its key, no edge longer than `size`.
+    def show(self, store: Store, image_id: str, size: int | None) -> ImageFile:
+        """Get an image by its key, no edge longer than `size`.
 
         Raises UnknownProduct for a key that the collection does not know, or whose file is not there any more.
         """
         row = next(store.get([image_id], ["image", "image_hash"]), None)
         if row is None:
-            raise UnknownProduct(f"no picture {image_id!r}")
+            raise UnknownProduct(f"no image {image_id!r}")
         etag = f"{row['image_hash']}-{size or 'original'}"
         kept = self._recall(etag)
         if kept is not None:
@@ -55,26 +55,26 @@ class Pictures:
             shown = self._read(row["image"], size, etag)
         except BadImage as error:
             # Where it was, and why it cannot be read, is for whoever runs the service.
-            raise UnknownProduct(f"the file of picture {image_id!r} is gone, or no picture any more") from error
+            raise UnknownProduct(f"the file of image {image_id!r} is gone, or no image any more") from error
         self._keep(shown)
         return shown
 
-    def _read(self, where: str, size: int | None, etag: str) -> Shown:
+    def _read(self, where: str, size: int | None, etag: str) -> ImageFile:
         content, _ = self._reader.read(where)
-        picture = open_picture(content, self._budget.most)
+        image = open_image(content, self._budget.most)
         if size is None:
-            media_type = Image.MIME.get(picture.format or "", "application/octet-stream")
-            return Shown(content, media_type, etag)
-        with self._budget.take(picture.width * picture.height):
-            return Shown(thumbnail(picture, size), "image/jpeg", etag)
+            media_type = Image.MIME.get(image.format or "", "application/octet-stream")
+            return ImageFile(content, media_type, etag)
+        with self._budget.take(image.width * image.height):
+            return ImageFile(thumbnail(image, size), "image/jpeg", etag)
 
-    def _recall(self, etag: str) -> Shown | None:
+    def _recall(self, etag: str) -> ImageFile | None:
         with self._lock:
             if etag in self._kept:
                 self._kept.move_to_end(etag)
             return self._kept.get(etag)
 
-    def _keep(self, shown: Shown) -> None:
+    def _keep(self, shown: ImageFile) -> None:
         if len(shown.content) > _KEPT_BYTES // 16:
             return
         with self._lock:
@@ -86,11 +86,11 @@ class Pictures:
                 self._bytes -= len(oldest.content)
 
 
-def thumbnail(picture: Image.Image, size: int) -> bytes:
+def thumbnail(image: Image.Image, size: int) -> bytes:
     """Make a JPEG, no edge longer than `size`. Raises BadImage."""
     # A JPEG is decoded at a fraction of its size already.
-    picture.draft("RGB", (size, size))
-    small = unpack(picture)
+    image.draft("RGB", (size, size))
+    small = load_rgb(image)
     small.thumbnail((size, size), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     small.save(file, "JPEG", quality=85)

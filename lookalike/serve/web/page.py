@@ -10,19 +10,19 @@ from starlette.datastructures import UploadFile
 from lookalike.encode.encoder import TextEncoder
 from lookalike.schema.errors import LookalikeError
 from lookalike.schema.filters.ast import Filter
-from lookalike.schema.filters.expression import any_of
+from lookalike.schema.filters.expression import column_in
 from lookalike.schema.milvus.store import Store
-from lookalike.search.browse import some_products
-from lookalike.search.facets import Choice, Choices, Facet, Range
-from lookalike.search.finder import Answer
+from lookalike.search.browse import browse_products
+from lookalike.search.facets import Facet, FacetValue, RangeFacet, ValueFacet
+from lookalike.search.finder import SearchResult
 from lookalike.search.query import MAX_REACH, Query
-from lookalike.serve.api.problems import Refused, problem, request_id, told_of
-from lookalike.serve.api.schemas import Problem, picture_url
-from lookalike.serve.runtime.facet_cache import Counted
+from lookalike.serve.api.problems import RequestRefused, problem, request_id, told_of
+from lookalike.serve.api.schemas import Problem, image_path
+from lookalike.serve.runtime.facet_cache import FacetCache
 from lookalike.serve.service import Service, service_of
-from lookalike.serve.web.page_query import Asked
+from lookalike.serve.web.page_query import PageQuery
 from lookalike.serve.web.templating import page
-from lookalike.serve.web.upload_cache import Uploaded
+from lookalike.serve.web.upload_cache import UploadCache
 
 router = APIRouter(include_in_schema=False)
 
@@ -31,7 +31,7 @@ LIMIT = 24
 
 _MOST_FACETS = 20
 _GONE = (
-    "The picture of this address is not here any more: they are kept in memory for a while only. "
+    "The image of this address is not here any more: they are kept in memory for a while only. "
     "Choose it again, and share the new address."
 )
 
@@ -42,7 +42,7 @@ class Part:
 
     name: str
     label: str
-    picture: str
+    image: str
     """Where to see it, empty for words."""
 
     without: str
@@ -53,18 +53,18 @@ class Page:
     """What the page remembers between requests, and how it answers one."""
 
     def __init__(self, service: Service) -> None:
-        self.uploaded = Uploaded(service.settings.max_pixels)
-        self._counted = Counted()
+        self.uploaded = UploadCache(service.settings.max_pixels)
+        self._counted = FacetCache()
         self._service = service
 
-    def answer(self, asked: Asked) -> HTMLResponse:
+    def answer(self, asked: PageQuery) -> HTMLResponse:
         """Answer a question. Raises LookalikeError and Refused."""
         version = self._service.live.version
         found = self._found(asked) if asked.is_question else _some(version.store, asked.where)
         facets = _with_asked(self._counted.facets(version.store), asked)
         return self._page(asked, facets, self._parts(version.store, asked), found=found)
 
-    def explain(self, asked: Asked, problem: Problem) -> HTMLResponse:
+    def explain(self, asked: PageQuery, problem: Problem) -> HTMLResponse:
         """Say why there is no answer, without any work."""
         facets = _with_asked(self._counted.known(self._service.live.version.store), asked)
         return self._page(asked, facets, self._parts(None, asked), problem=problem)
@@ -73,9 +73,9 @@ class Page:
         """Leave what is being counted."""
         self._counted.close()
 
-    def _found(self, asked: Asked) -> Answer:
+    def _found(self, asked: PageQuery) -> SearchResult:
         query = Query(
-            image=self._picture(asked.picture) if asked.picture else None,
+            image=self._image(asked.image) if asked.image else None,
             text=asked.text or None,
             product_id=asked.product or None,
             where=asked.where,
@@ -84,29 +84,27 @@ class Page:
         )
         return self._service.live.finder.find(query)
 
-    def _picture(self, name: str) -> bytes:
+    def _image(self, name: str) -> bytes:
         content = self.uploaded.find(name)
         if content is None:
-            raise Refused(410, _GONE)
+            raise RequestRefused(410, _GONE)
         return content
 
-    def _parts(self, store: Store | None, asked: Asked) -> list[Part]:
-        """What is asked with; the picture of a product is looked up in the store, where there is one."""
+    def _parts(self, store: Store | None, asked: PageQuery) -> list[Part]:
+        """What is asked with; the image of a product is looked up in the store, where there is one."""
         parts = []
-        if asked.picture and self.uploaded.find(asked.picture) is not None:
-            parts.append(
-                Part("picture", "your picture", _uploaded_url(asked.picture), asked.without("picture").address)
-            )
+        if asked.image and self.uploaded.find(asked.image) is not None:
+            parts.append(Part("image", "your image", _uploaded_url(asked.image), asked.without("image").address))
         if asked.product:
-            picture = _picture_of(store, asked.product) if store is not None else ""
-            parts.append(Part("product", asked.product, picture, asked.without("product").address))
+            image = _image_of(store, asked.product) if store is not None else ""
+            parts.append(Part("product", asked.product, image, asked.without("product").address))
         if asked.text:
             parts.append(Part("text", f"“{asked.text}”", "", asked.without("text").address))
         return parts
 
-    def _page(self, asked: Asked, facets: list[Facet], parts: list[Part], **values: Any) -> HTMLResponse:
+    def _page(self, asked: PageQuery, facets: list[Facet], parts: list[Part], **values: Any) -> HTMLResponse:
         told: Problem | None = values.get("problem")
-        found: Answer | None = values.get("found")
+        found: SearchResult | None = values.get("found")
         more = asked.further(found.next_offset or 0).address if found is not None and _goes_on(found) else ""
         return page(
             "page.html",
@@ -121,34 +119,34 @@ class Page:
             collection=self._service.live.version.store.name,
             keys=self._service.settings.keys.required,
             max_body=self._service.settings.max_body,
-            picture_url=picture_url,
+            image_path=image_path,
         )
 
 
 @router.get("/")
 async def show(request: Request) -> Response:
     """Answer the question of an address."""
-    asked = Asked()
+    asked = PageQuery()
     try:
-        asked = Asked.read(request.query_params.multi_items())
+        asked = PageQuery.read(request.query_params.multi_items())
         return await service_of(request).desk.run(request, lambda: page_of(request).answer(asked))
-    except (LookalikeError, Refused) as error:
+    except (LookalikeError, RequestRefused) as error:
         return page_of(request).explain(asked, _told(request, error))
 
 
 @router.post("/")
 async def ask(request: Request) -> Response:
-    """Take in a question with its picture, and lead to the address that answers it."""
+    """Take in a question with its image, and lead to the address that answers it."""
     async with request.form(max_files=1, max_fields=1_000) as form:
         fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
         upload = form.get("upload")
         content = await upload.read() if isinstance(upload, UploadFile) else b""
-    uploaded, asked = page_of(request).uploaded, Asked()
+    uploaded, asked = page_of(request).uploaded, PageQuery()
     try:
-        asked = Asked.read(fields)
+        asked = PageQuery.read(fields)
         if content:
             name = await service_of(request).desk.run(request, lambda: uploaded.keep(content))
-            asked = replace(asked, picture=name)
+            asked = replace(asked, image=name)
     except LookalikeError as error:
         response = page_of(request).explain(asked, _told(request, error))
         response.headers["HX-Push-Url"] = "false"  # to htmx: this has no address
@@ -158,10 +156,10 @@ async def ask(request: Request) -> Response:
 
 @router.get("/uploaded/{name}")
 async def uploaded(request: Request, name: str) -> Response:
-    """Show a picture that was asked with."""
+    """Show an image that was asked with."""
     content = page_of(request).uploaded.find(name)
     if content is None:
-        raise Refused(404, _GONE)
+        raise RequestRefused(404, _GONE)
     headers = {"Cache-Control": "private, max-age=3600", "Content-Security-Policy": "default-src 'none'; sandbox"}
     return Response(content, media_type="image/jpeg", headers=headers)
 
@@ -171,43 +169,43 @@ def page_of(request: Request) -> Page:
     return cast("Page", request.app.state.page)
 
 
-def _told(request: Request, error: LookalikeError | Refused) -> Problem:
-    if isinstance(error, Refused):
+def _told(request: Request, error: LookalikeError | RequestRefused) -> Problem:
+    if isinstance(error, RequestRefused):
         return problem(error.status, error.detail, request_id(request))
     return told_of(request, error)
 
 
-def _some(store: Store, where: Filter) -> Answer:
-    return Answer(some_products(store, where, LIMIT), 0.0)
+def _some(store: Store, where: Filter) -> SearchResult:
+    return SearchResult(browse_products(store, where, LIMIT), 0.0)
 
 
-def _goes_on(found: Answer) -> bool:
+def _goes_on(found: SearchResult) -> bool:
     return found.next_offset is not None and found.next_offset + LIMIT <= MAX_REACH
 
 
-def _picture_of(store: Store, product_id: str) -> str:
-    rows: list[Any] = store.fetch(where=any_of("product_id", [product_id]), fields=[], limit=1)
-    return picture_url(rows[0]["image_id"]) if rows else ""
+def _image_of(store: Store, product_id: str) -> str:
+    rows: list[Any] = store.fetch(where=column_in("product_id", [product_id]), fields=[], limit=1)
+    return image_path(rows[0]["image_id"]) if rows else ""
 
 
 def _uploaded_url(name: str) -> str:
     return f"/uploaded/{name}"
 
 
-def _with_asked(facets: list[Facet], asked: Asked) -> list[Facet]:
+def _with_asked(facets: list[Facet], asked: PageQuery) -> list[Facet]:
     """Add what is asked for but was not counted, so that it can be seen and undone."""
     left = {column for column, _ in asked.choices}
     bounded = {column for column, _, _ in asked.bounds}
     shown: list[Facet] = []
     for facet in facets[:_MOST_FACETS]:
-        if isinstance(facet, Choices):
+        if isinstance(facet, ValueFacet):
             known = {choice.value for choice in facet.choices}
-            new = tuple(Choice(value) for value in asked.chosen(facet.column) if value not in known)
-            shown.append(Choices(facet.column, (*facet.choices, *new)))
+            new = tuple(FacetValue(value) for value in asked.chosen(facet.column) if value not in known)
+            shown.append(ValueFacet(facet.column, (*facet.choices, *new)))
             left.discard(facet.column)
         else:
             shown.append(facet)
             bounded.discard(facet.column)
-    shown.extend(Choices(column, tuple(map(Choice, asked.chosen(column)))) for column in sorted(left))
-    shown.extend(Range(column) for column in sorted(bounded))
+    shown.extend(ValueFacet(column, tuple(map(FacetValue, asked.chosen(column)))) for column in sorted(left))
+    shown.extend(RangeFacet(column) for column in sorted(bounded))
     return shown

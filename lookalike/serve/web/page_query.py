@@ -6,8 +6,8 @@ from typing import Literal
 from urllib.parse import urlencode
 
 from lookalike.schema.errors import BadFilter
-from lookalike.schema.filters.ast import Condition, Filter, Scalar, check_size
-from lookalike.serve.api.redaction import without_places
+from lookalike.schema.filters.ast import Condition, Filter, Scalar, check_filter_size
+from lookalike.serve.api.redaction import reject_location_filters
 
 Bound = Literal["min", "max"]
 
@@ -17,14 +17,14 @@ _OPERATORS = {"min": ">=", "max": "<="}
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PageQuery:
     """A question as a person puts it.
 
-    `picture` is the name of an uploaded one; `choices` are columns with a value each, several of one column are
+    `image` is the name of an uploaded one; `choices` are columns with a value each, several of one column are
     alternatives; `bounds` are columns with "min" or "max" and what was typed.
     """
 
-    picture: str = ""
+    image: str = ""
     text: str = ""
     product: str = ""
     choices: tuple[tuple[str, str], ...] = ()
@@ -32,7 +32,7 @@ class Asked:
     offset: int = 0
 
     @classmethod
-    def read(cls, fields: Iterable[tuple[str, str]]) -> "Asked":
+    def read(cls, fields: Iterable[tuple[str, str]]) -> "PageQuery":
         """Read a query string or a form; what is not known is left alone. Raises BadFilter for too much."""
         told: dict[str, str] = {}
         choices: dict[tuple[str, str], None] = {}
@@ -48,7 +48,7 @@ class Asked:
             if len(choices) + len(bounds) > _MOST_CHOICES:
                 raise BadFilter(f"more than {_MOST_CHOICES} choices are too many; leave some out")
         return cls(
-            picture=told.get("picture", ""),
+            image=told.get("image", ""),
             text=told.get("text", ""),
             product=told.get("product", ""),
             choices=tuple(choices),
@@ -59,7 +59,7 @@ class Asked:
     @property
     def is_question(self) -> bool:
         """Whether there is something to be like."""
-        return bool(self.picture or self.text or self.product)
+        return bool(self.image or self.text or self.product)
 
     @property
     def is_filtered(self) -> bool:
@@ -74,12 +74,12 @@ class Asked:
         limits = [
             Condition(column, _OPERATORS[kind], (_number(kind, column, text),)) for column, kind, text in self.bounds
         ]
-        return without_places(check_size((*chosen, *limits)))
+        return reject_location_filters(check_filter_size((*chosen, *limits)))
 
     @property
     def address(self) -> str:
         """Where this is answered."""
-        named = [("picture", self.picture), ("text", self.text), ("product", self.product)]
+        named = [("image", self.image), ("text", self.text), ("product", self.product)]
         fields = [
             *((name, value) for name, value in named if value),
             *((f"{_CHOICE}.{column}", value) for column, value in self.choices),
@@ -96,19 +96,19 @@ class Asked:
         """What was typed as the least or the most of a column."""
         return next((text for name, which, text in self.bounds if (name, which) == (column, kind)), "")
 
-    def like(self, product_id: str) -> "Asked":
+    def like(self, product_id: str) -> "PageQuery":
         """Ask for more like a product, among the same ones."""
-        return replace(self, picture="", text="", product=product_id, offset=0)
+        return replace(self, image="", text="", product=product_id, offset=0)
 
-    def without(self, part: str) -> "Asked":
-        """Ask without one of picture, text and product."""
+    def without(self, part: str) -> "PageQuery":
+        """Ask without one of image, text and product."""
         return replace(self, offset=0, **{part: ""})  # type: ignore[arg-type]  # fields by name, all of them text
 
-    def anywhere(self) -> "Asked":
+    def anywhere(self) -> "PageQuery":
         """Ask for the same among all products."""
         return replace(self, choices=(), bounds=(), offset=0)
 
-    def further(self, offset: int) -> "Asked":
+    def further(self, offset: int) -> "PageQuery":
         """Ask for another page."""
         return replace(self, offset=offset)
 

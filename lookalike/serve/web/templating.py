@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lookalike.serve.api.problems import Refused
+from lookalike.serve.api.problems import RequestRefused
 from lookalike.serve.runtime.thumbnails import name_of
 
 router = APIRouter(include_in_schema=False)
@@ -37,7 +37,7 @@ async def static(digest: str, name: str) -> Response:
     """Send a file that pages load."""
     address = f"/static/{digest}/{name}"
     if _ADDRESSES.get(name) != address:
-        raise Refused(404, f"there is no {address}")
+        raise RequestRefused(404, f"there is no {address}")
     headers = {"Cache-Control": "public, max-age=31536000, immutable"}
     return Response(_FILES[name], media_type=_KINDS.get(Path(name).suffix, "text/plain"), headers=headers)
 

@@ -1,11 +1,11 @@
-"""Pictures that were asked with on the page: small copies in memory, so that an address can name them for a while."""
+"""Images that were asked with on the page: small copies in memory, so that an address can name them for a while."""
 
 import hashlib
 import secrets
 import threading
 from collections import OrderedDict
 
-from lookalike.encode.decode import open_picture
+from lookalike.encode.decode import open_image
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.serve.runtime.thumbnails import thumbnail
 
@@ -15,7 +15,7 @@ EDGE = 512
 _KEPT_BYTES = 32 * 2**20
 
 
-class Uploaded:
+class UploadCache:
     """Keeps small copies under names that cannot be guessed, the latest used ones; safe to use from several threads."""
 
     def __init__(self, max_pixels: int, most_bytes: int = _KEPT_BYTES) -> None:
@@ -27,11 +27,11 @@ class Uploaded:
         self._lock = threading.Lock()
 
     def keep(self, content: bytes) -> str:
-        """Keep a copy of a picture, a JPEG of at most 512×512; returns its name. Raises BadImage."""
-        picture = open_picture(content, self._budget.most)
-        with self._budget.take(picture.width * picture.height):
-            copy = thumbnail(picture, EDGE)
-        # The same picture has the same name; without the key, nobody can tell what that is.
+        """Keep a copy of an image, a JPEG of at most 512×512; returns its name. Raises BadImage."""
+        image = open_image(content, self._budget.most)
+        with self._budget.take(image.width * image.height):
+            copy = thumbnail(image, EDGE)
+        # The same image has the same name; without the key, nobody can tell what that is.
         name = hashlib.blake2b(copy, key=self._key, digest_size=16).hexdigest()
         with self._lock:
             if name not in self._kept:

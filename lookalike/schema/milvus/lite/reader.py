@@ -16,10 +16,10 @@ import numpy.typing as npt
 from milvus_lite.exceptions import MilvusLiteError
 from milvus_lite.search.filter import FilterError
 
-from lookalike.schema.milvus.connection import Wire
+from lookalike.schema.milvus.connection import Connection
 from lookalike.schema.milvus.lite.filter import Mask, NotUnderstood, keep, parsed
-from lookalike.schema.milvus.lite.segments import Part, View
-from lookalike.schema.milvus.reader import Consistency, Fields, Reads, cosine
+from lookalike.schema.milvus.lite.segments import Segment, Snapshot
+from lookalike.schema.milvus.reader import Consistency, Row, ServerReader, cosine
 from lookalike.schema.product import Vector
 
 _KNOWN = installed("milvus-lite").startswith("3.2.")
@@ -34,23 +34,23 @@ _SPARSE = 0.2
 class _Seen:
     """A view, and what was the case when it was taken."""
 
-    view: View
+    view: Snapshot
     changes: int
     segments: tuple[Any, ...]
 
 
-class LiteReads(Reads):
+class LiteReader(ServerReader):
     """Reads a version of a collection in Milvus Lite; exact."""
 
-    def __init__(self, wire: Wire, version: str) -> None:
+    def __init__(self, wire: Connection, version: str) -> None:
         super().__init__(wire, version)
         self._seen: _Seen | None = None
-        self._parts: dict[int, tuple[Any, Part]] = {}
+        self._parts: dict[int, tuple[Any, Segment]] = {}
         self._looking = threading.Lock()
 
     def search(
         self, vectors: Sequence[Vector], limit: int, where: str, fields: Sequence[str], ef: int | None
-    ) -> list[list[Fields]]:
+    ) -> list[list[Row]]:
         """Return the rows nearest to each vector, best first, each with its cosine as `score`."""
         kept = self._kept(where)
         if kept is None:
@@ -58,17 +58,17 @@ class LiteReads(Reads):
         together = max(1, _MOST_SCORES // max((len(mask) for _, mask in kept), default=1))
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         queries = (np.asarray(vectors) / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-        found: list[list[Fields]] = []
+        found: list[list[Row]] = []
         for start in range(0, len(queries), together):
             found += _nearest(kept, queries[start : start + together], limit, ["image_id", *fields])
         return found
 
-    def fetch(self, where: str, fields: Sequence[str], limit: int, consistency: Consistency) -> list[Fields]:
+    def fetch(self, where: str, fields: Sequence[str], limit: int, consistency: Consistency) -> list[Row]:
         """Read up to `limit` of the rows that match, in no order."""
         kept = self._kept(where)
         if kept is None:
             return super().fetch(where, fields, limit, consistency)
-        found: list[Fields] = []
+        found: list[Row] = []
         for part, mask in kept:
             found += part.read(np.flatnonzero(mask)[: limit - len(found)], ["image_id", *fields])
         return found
@@ -78,7 +78,7 @@ class LiteReads(Reads):
         kept = self._kept(where)
         return super().count(where, consistency) if kept is None else sum(int(mask.sum()) for _, mask in kept)
 
-    def _kept(self, where: str) -> list[tuple[Part, Mask]] | None:
+    def _kept(self, where: str) -> list[tuple[Segment, Mask]] | None:
         """All parts, and which of their rows match; None where Milvus Lite has to be asked."""
         view = self._view()
         if view is None:
@@ -90,7 +90,7 @@ class LiteReads(Reads):
         except (NotUnderstood, FilterError):
             return None
 
-    def _view(self) -> View | None:
+    def _view(self) -> Snapshot | None:
         """The collection as it is; None when that is not to be had."""
         collection = self._collection()
         if collection is None:
@@ -123,13 +123,13 @@ class LiteReads(Reads):
         self._parts = {id(segment): self._parts.get(id(segment)) or _part(segment) for segment in segments}
         parts = [part for _, part in self._parts.values()]
         if keys:
-            parts.append(Part({key: place for place, key in enumerate(keys)}, stamps, table, _vectors(table)))
-        return _Seen(View.of(parts, deletes), self.wire.changes, segments)
+            parts.append(Segment({key: place for place, key in enumerate(keys)}, stamps, table, _vectors(table)))
+        return _Seen(Snapshot.of(parts, deletes), self.wire.changes, segments)
 
 
-def _part(segment: Any) -> tuple[Any, Part]:
+def _part(segment: Any) -> tuple[Any, Segment]:
     """The segment is kept beside it, so that no other one gets its id."""
-    return segment, Part(segment.pk_to_row, segment.seqs, segment.table, segment.vectors)
+    return segment, Segment(segment.pk_to_row, segment.seqs, segment.table, segment.vectors)
 
 
 def _vectors(table: Any) -> npt.NDArray[np.float32]:
@@ -154,10 +154,10 @@ def _merged(collection: Any, seen: _Seen) -> bool:
 
 
 def _nearest(
-    kept: Sequence[tuple[Part, Mask]], queries: npt.NDArray[np.float32], limit: int, fields: Sequence[str]
-) -> list[list[Fields]]:
+    kept: Sequence[tuple[Segment, Mask]], queries: npt.NDArray[np.float32], limit: int, fields: Sequence[str]
+) -> list[list[Row]]:
     """The rows nearest to each of some unit vectors, of shape (queries, dim)."""
-    best: list[list[tuple[float, Part, int]]] = [[] for _ in queries]
+    best: list[list[tuple[float, Segment, int]]] = [[] for _ in queries]
     for part, mask in kept:
         rows = np.flatnonzero(mask)
         few = len(rows) < _SPARSE * len(mask)
@@ -179,9 +179,9 @@ def _top(scores: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int64]:
     return ordered
 
 
-def _read(best: Sequence[tuple[float, Part, int]], fields: Sequence[str]) -> list[Fields]:
+def _read(best: Sequence[tuple[float, Segment, int]], fields: Sequence[str]) -> list[Row]:
     """Read the rows, part by part, and put them in their order."""
-    found: list[Fields] = [{}] * len(best)
+    found: list[Row] = [{}] * len(best)
     for part in {id(part): part for _, part, _ in best}.values():
         places = [place for place, (_, owner, _) in enumerate(best) if owner is part]
         rows = part.read(np.array([best[place][2] for place in places], dtype=np.int64), fields)

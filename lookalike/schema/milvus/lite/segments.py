@@ -22,7 +22,7 @@ Stamps = npt.NDArray[np.uint64]
 """When each row was written: the larger, the later; shape (rows,)."""
 
 
-class Part:
+class Segment:
     """A segment, or what is not in one yet: an Arrow table, and its vectors, of shape (rows, dim), without a copy."""
 
     def __init__(self, places: Mapping[str, int], stamps: Stamps, table: Any, vectors: npt.NDArray[np.float32]) -> None:
@@ -73,13 +73,13 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Snapshot:
     """A collection at one moment: its parts, each with the rows of it that count."""
 
-    parts: Sequence[tuple[Part, Mask]]
+    parts: Sequence[tuple[Segment, Mask]]
 
     @classmethod
-    def of(cls, parts: Sequence[Part], deleted: Mapping[str, int]) -> "View":
+    def of(cls, parts: Sequence[Segment], deleted: Mapping[str, int]) -> "Snapshot":
         """See which rows count: of each key the last one, unless it was deleted later; `deleted` says when."""
         alive = [(part, _whole(part)) for part in parts]
         for one, other in combinations(alive, 2):
@@ -92,14 +92,14 @@ class View:
         return cls(alive)
 
 
-def _keep_later(one: tuple[Part, Mask], other: tuple[Part, Mask]) -> None:
+def _keep_later(one: tuple[Segment, Mask], other: tuple[Segment, Mask]) -> None:
     for key in one[0].places.keys() & other[0].places.keys():
         earlier = min((part.stamps[part.places[key]], n) for n, (part, _) in enumerate((one, other)))[1]
         part, mask = (one, other)[earlier]
         mask[part.places[key]] = False
 
 
-def _whole(part: Part) -> Mask:
+def _whole(part: Segment) -> Mask:
     rows = len(part.stamps)
     if len(part.places) == rows:
         return np.ones(rows, dtype=bool)

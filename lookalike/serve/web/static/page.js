@@ -1,19 +1,19 @@
 "use strict";
-// What HTML and htmx cannot do: pictures that are dropped or pasted, ids that are copied, and who has the focus.
+// What HTML and htmx cannot do: images that are dropped or pasted, ids that are copied, and who has the focus.
 (() => {
   const at = (id) => document.getElementById(id);
 
-  // A new picture, or a pasted id, is a new question; words and filters stay.
+  // A new image, or a pasted id, is a new question; words and filters stay.
   const ask = (fresh) => {
-    for (const id of ["picture", "product"]) at(id).value = fresh[id] ?? "";
+    for (const id of ["image", "product"]) at(id).value = fresh[id] ?? "";
     at("ask").requestSubmit();
   };
 
   const askWith = (files) => {
-    const picture = [...files].find((file) => file.type.startsWith("image/"));
-    if (!picture) return files.length && tell("This is no picture", "Drop or paste a picture: JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF.");
+    const image = [...files].find((file) => file.type.startsWith("image/"));
+    if (!image) return files.length && tell("This is no image", "Drop or paste an image: JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF.");
     const sent = new DataTransfer();
-    sent.items.add(picture);
+    sent.items.add(image);
     at("upload").files = sent.files;
     at("upload").dispatchEvent(new Event("change", { bubbles: true }));
   };
@@ -37,7 +37,7 @@
       at("product").value = "";
     } else {
       event.stopPropagation();
-      if (file) tell("Too large", `This picture has ${Math.ceil(file.size / 1e6)} MB; the limit is ${Math.floor(most / 1e6)} MB.`);
+      if (file) tell("Too large", `This image has ${Math.ceil(file.size / 1e6)} MB; the limit is ${Math.floor(most / 1e6)} MB.`);
       event.target.value = "";
     }
   }, true);
@@ -89,8 +89,8 @@
     at("status").textContent = `Copied ${button.dataset.copy}`;
   });
 
-  // A picture whose file is gone.
-  document.addEventListener("error", (event) => event.target.closest?.(".picture")?.classList.add("gone"), true);
+  // An image whose file is gone.
+  document.addEventListener("error", (event) => event.target.closest?.(".image")?.classList.add("gone"), true);
 
   // Not a page: a problem of the gate, or the way in after the key was taken back.
   document.addEventListener("htmx:after:request", (event) => {
