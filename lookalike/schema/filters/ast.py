@@ -1,4 +1,4 @@
-"""Filters over metadata: what they are, and what they mean.
+r"""Filters over metadata: what they are, and what they mean.
 
 A filter is a tuple of clauses that all have to hold: conditions, alternatives (`AnyOf`) and negations (`Not`). What
 conditions mean, on Milvus Lite and on a server alike:
@@ -6,6 +6,8 @@ conditions mean, on Milvus Lite and on a server alike:
 =, !=, <, <=, >, >=   compare with one value; text with text (by code point), numbers with numbers
 in, not in            equal to one of several values, or to none of them
 contains              a list that has the value as an element
+startswith            text that begins with the value
+like                  text that matches a pattern, in which % stands for any text, and \% for itself
 exists                the product has the column
 
 A product without the column matches none of them: `price != 5` means "has a price, and it is not 5". `Not` is the
@@ -24,7 +26,7 @@ from lookalike.schema.errors import BadFilter
 
 Scalar = str | int | float | bool
 
-OPERATORS = ("not in", "in", "contains", "exists", "!=", "<=", ">=", "=", "<", ">")
+OPERATORS = ("not in", "in", "contains", "startswith", "like", "exists", "!=", "<=", ">=", "=", "<", ">")
 
 MAX_CONDITIONS = 100
 MAX_DEPTH = 8
@@ -54,6 +56,8 @@ class Condition:
             raise BadFilter(f"{self.column} {self.operator}: the wrong number of values ({len(self.values)})")
         if len(self.values) > MAX_VALUES:
             raise BadFilter(f"{self.column} {self.operator}: {len(self.values)} values are too many ({MAX_VALUES})")
+        if self.operator in ("startswith", "like") and not all(isinstance(value, str) for value in self.values):
+            raise BadFilter(f"{self.column} {self.operator} {self.values[0]!r}: it takes text")
         for value in (self.column, *self.values):
             if not _can_be_sent(value):
                 raise BadFilter(f"{self.column!a} {self.operator} {value!a}: Milvus has no place for such a value")

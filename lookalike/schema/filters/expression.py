@@ -1,5 +1,6 @@
 """From a filter to a Milvus boolean expression, with every value escaped."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from lookalike.schema.errors import BadFilter
@@ -57,7 +58,7 @@ def _incomparable(condition: Condition) -> list[str]:
         return []
     path = _path(condition.column)
     missing = f"(not (exists {path}))"
-    if condition.operator not in ("<", "<=", ">", ">="):
+    if condition.operator not in ("<", "<=", ">", ">=", "startswith", "like"):
         return [missing]
     is_text = f'({path} like "%")'
     texts = all(isinstance(value, str) for value in _ordered(condition, condition.values))
@@ -79,7 +80,42 @@ def _condition(condition: Condition) -> str:
             raise BadFilter(f"{column} contains …: {column} is one text, not a list")
         # One element a list: Milvus Lite takes no negative number in json_contains, a server no mixed list.
         return _any([f"json_contains_any({column}, [{quote_literal(_as_element(value))}])" for value in values])
+    if condition.operator in ("startswith", "like"):
+        return _any([_matches(column, condition.operator, str(value)) for value in values])
     return _any([f"{column} {condition.operator} {quote_literal(value)}" for value in _ordered(condition, values)])
+
+
+def _matches(column: str, operator: str, pattern: str) -> str:
+    """Match text. A prefix is a range, which every Milvus knows; a 2.3 server refuses other patterns."""
+    literals = [pattern, ""] if operator == "startswith" else _split_pattern(pattern)
+    if len(literals) == 1:
+        return f"{column} == {quote_literal(literals[0])}"
+    if len(literals) == 2 and not literals[1]:
+        end = _end_of_prefix(literals[0])
+        upper = f" and {column} < {quote_literal(end)}" if end else ""
+        return f"({column} >= {quote_literal(literals[0])}{upper})"
+    escaped = (re.sub(r"([\\%_])", r"\\\1", text) for text in literals)
+    return f"{column} like {quote_literal('%'.join(escaped))}"
+
+
+def _split_pattern(pattern: str) -> list[str]:
+    r"""Split a pattern at its wildcards: `red%mug` is red, mug. \% and \\ stand for themselves."""
+    literals = [""]
+    for part in re.findall(r"\\[\\%]|.", pattern, re.DOTALL):
+        if part == "%":
+            literals.append("")
+        else:
+            literals[-1] += part[-1]
+    return literals
+
+
+def _end_of_prefix(prefix: str) -> str:
+    """The first text, by code points, after all that begin with a prefix; empty when there is none."""
+    kept = prefix.rstrip("\U0010ffff")
+    if not kept:
+        return ""
+    following = ord(kept[-1]) + 1
+    return kept[:-1] + chr(0xE000 if following == 0xD800 else following)
 
 
 def _path(column: str) -> str:

@@ -1,8 +1,8 @@
 r"""Filters as JSON: `{"category": "shoes", "price": {"lt": 50}, "or": [{"brand": "A"}, {"not": {"size": 42}}]}`.
 
-The keys of an object are columns; all have to hold. A column's value is what it equals, or an object of operators: eq,
-ne, lt, lte, gt, gte, in, not_in, contains, exists. The keys `and`, `or` (lists of filters) and `not` (one filter)
-combine; a column of such a name is written in quotes of its own, `"\"or\""`.
+The keys of an object are columns; all have to hold. A column's value is what it equals, or an object of operators: eq, ne,
+lt, lte, gt, gte, in, not_in, contains, startswith, like, exists. The keys `and`, `or` (lists of filters) and `not` (one
+filter) combine; a column of such a name is written in quotes of its own, `"\"or\""`.
 """
 
 import json
@@ -32,6 +32,8 @@ _OPERATORS = {
     "in": "in",
     "not_in": "not in",
     "contains": "contains",
+    "startswith": "startswith",
+    "like": "like",
 }
 
 

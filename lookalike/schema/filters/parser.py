@@ -1,4 +1,11 @@
-"""Filters as they are typed: `price < 50`, `brand in Acme, "Fine, Ltd"`, `colour exists`."""
+"""Filters as people type them: `category = mug and (price < 50 or sale = true) and not brand in Acme, "Fine, Ltd"`.
+
+filter     one or more conditions, joined by `and`, `or`, `not` and parentheses
+condition  COLUMN OPERATOR VALUE, or COLUMN exists
+operator   = != < <= > >= in, not in, contains, startswith, like
+value      words up to the next `and`, `or` or closing parenthesis; a list after `in` has commas
+"…"        text or a column name that holds one of these words or characters
+"""
 
 import json
 import re
@@ -7,98 +14,211 @@ from contextlib import suppress
 from itertools import pairwise
 
 from lookalike.schema.errors import BadFilter
-from lookalike.schema.filters.ast import MAX_CHARACTERS, Clause, Condition, Filter, Scalar, check_filter_size
+from lookalike.schema.filters.ast import (
+    MAX_CHARACTERS,
+    MAX_DEPTH,
+    AnyOf,
+    Condition,
+    Filter,
+    Not,
+    Scalar,
+    check_filter_size,
+)
 from lookalike.schema.filters.json import parse_json_filter
 
 # No blank on either side: a pattern that may give blanks to its neighbours tries every way to share them out.
 _COLUMN = r'(?P<column>"(?:[^"\\]|\\.)*"|\S(?:.*?\S)??)'
 # The first operator counts, so that a value may hold any text: `title = not in stock`.
 _CONDITION = re.compile(
-    _COLUMN + r"(?:\s*(?P<symbol>!=|<=|>=|==|=|<|>)\s*|\s+(?P<word>not\s+in|in|contains)\s+)(?P<value>.*)", re.DOTALL
+    _COLUMN
+    + r"(?:\s*(?P<symbol>!=|<=|>=|==|=|<|>)\s*|\s+(?P<word>not\s+in|in|contains|startswith|like)\s+)(?P<value>.*)",
+    re.DOTALL,
 )
 _EXISTS = re.compile(_COLUMN + r"\s+exists", re.DOTALL)
-_SHOWN = 200
+_WORD = re.compile(r"(?i:and|or|not)(?=[\s(\"]|$)")
+_SHOWN = 60
 """Characters of a filter that a message repeats."""
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 
 def parse_filter(texts: Iterable[str]) -> Filter:
-    """Read conditions such as `price < 50`, or filters in JSON such as `{"or": [{"brand": "A"}, {"brand": "B"}]}`.
+    """Read filters such as `price < 50 and not brand = Acme`, or JSON such as `{"price": {"lt": 50}}`; all must hold.
 
-    A value in double quotes is always text. A bare number or true/false matches the text of the same spelling
-    too. Raises BadFilter with the text that was not understood.
+    A value in double quotes is always text. A bare number or true/false also matches the text of the same spelling.
+    Raises BadFilter, which marks the place that is not understood.
     """
-    return check_filter_size(tuple(clause for text in texts for clause in _clauses(_not_too_long(text).strip())))
+    return check_filter_size(tuple(clause for text in texts for clause in _parse_one(text)))
 
 
-def _clauses(text: str) -> Filter:
-    if text.startswith("{"):
-        with suppress(ValueError, RecursionError):
-            return parse_json_filter(json.loads(text))
-    return (_condition(text),)
-
-
-def _not_too_long(text: str) -> str:
+def _parse_one(text: str) -> Filter:
     if len(text) > MAX_CHARACTERS:
         raise BadFilter(f"a filter of {len(text)} characters is too long; {MAX_CHARACTERS} is the limit")
-    return text
+    if text.lstrip().startswith("{"):
+        with suppress(ValueError, RecursionError):
+            return parse_json_filter(json.loads(text))
+    return _Parser(text).parse()
 
 
-def _condition(text: str) -> Clause:
-    if match := _CONDITION.fullmatch(text):
-        operator = "=" if match["symbol"] == "==" else match["symbol"] or " ".join(match["word"].split())
-        value = match["value"].strip()
-        words = _split(value) if operator in ("in", "not in") else [value]
-        return Condition(_unquoted(match["column"]), operator, tuple(v for word in words for v in _readings(word)))
-    if match := _EXISTS.fullmatch(text):
-        return Condition(_unquoted(match["column"]), "exists")
-    raise BadFilter(
-        f"filter {text[:_SHOWN]!r} was not understood; write COLUMN OPERATOR VALUE, for example "
-        "'category = shoes', 'price < 50', 'brand in Acme, Fine' or 'colour exists'"
-    )
+class _Parser:
+    """A recursive-descent parser of one filter. `_at` is the index of the next character to read."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self._is_unquoted = bytearray(len(text) + 1)
+        for index in _unquoted_indexes(text):
+            self._is_unquoted[index] = True
+
+    def parse(self) -> Filter:
+        parsed = self._read_alternatives(depth=0)
+        if self._at < len(self._text):
+            raise self._error(
+                "there is no parenthesis to close" if self._text[self._at] == ")" else "write `and` or `or` here"
+            )
+        return parsed
+
+    def _read_alternatives(self, depth: int) -> Filter:
+        alternatives = [self._read_clauses(depth)]
+        while self._skip_word("or"):
+            alternatives.append(self._read_clauses(depth))
+        return alternatives[0] if len(alternatives) == 1 else (AnyOf(tuple(alternatives)),)
+
+    def _read_clauses(self, depth: int) -> Filter:
+        clauses = self._read_clause(depth)
+        while self._skip_word("and"):
+            clauses += self._read_clause(depth)
+        return clauses
+
+    def _read_clause(self, depth: int) -> Filter:
+        if depth > MAX_DEPTH:
+            raise self._error(f"`not` and parentheses may be nested {MAX_DEPTH} deep, not more")
+        if self._skip_word("not"):
+            return (Not(self._read_clause(depth + 1)),)
+        self._skip_blanks()
+        if self._text[self._at : self._at + 1] == "(":
+            self._at += 1
+            group = self._read_alternatives(depth + 1)
+            if self._text[self._at : self._at + 1] != ")":
+                raise self._error("a parenthesis is not closed")
+            self._at += 1
+            self._skip_blanks()
+            return group
+        start = self._at
+        self._at = self._end_of_condition(is_in_group=depth > 0)
+        return (self._parse_condition(start, self._text[start : self._at].rstrip()),)
+
+    def _end_of_condition(self, is_in_group: bool) -> int:
+        """Find where a condition ends: at `and`, `or`, the parenthesis that closes its group, or the end."""
+        opened = 0
+        for index in range(self._at, len(self._text)):
+            if not self._is_unquoted[index]:
+                continue
+            character = self._text[index]
+            if character == ")" and not opened and is_in_group:
+                return index
+            opened = max(0, opened + (character == "(") - (character == ")"))
+            if not opened and self._word_at(index) in ("and", "or"):
+                return index
+        return len(self._text)
+
+    def _parse_condition(self, start: int, text: str) -> Condition:
+        if match := _CONDITION.fullmatch(text):
+            operator = "=" if match["symbol"] == "==" else match["symbol"] or " ".join(match["word"].split())
+            value = match["value"].strip()
+            if operator in ("in", "not in"):
+                words = _split(value)
+            else:
+                words = [value]
+                self._refuse_comma(start + match.start("value"), start + match.end("value"), match["column"], operator)
+            return Condition(_unquote(match["column"]), operator, _read_values(operator, words))
+        if match := _EXISTS.fullmatch(text):
+            return Condition(_unquote(match["column"]), "exists")
+        self._at = start
+        raise self._error(
+            "write COLUMN OPERATOR VALUE, for example 'category = shoes', 'price < 50', 'brand in Acme, Fine' or "
+            "'colour exists'" + ('; put text that holds "and" or "or" in double quotes' if start else "")
+        )
+
+    def _refuse_comma(self, start: int, end: int, column: str, operator: str) -> None:
+        for index in range(start, end):
+            if self._text[index] == "," and self._is_unquoted[index]:
+                self._at = index
+                raise self._error(
+                    "write `and` between two conditions, a decimal point in a number, or put text with a comma in "
+                    f'double quotes: {column} {operator} "…"'
+                )
+
+    def _skip_blanks(self) -> None:
+        while self._at < len(self._text) and self._text[self._at].isspace():
+            self._at += 1
+
+    def _skip_word(self, word: str) -> bool:
+        self._skip_blanks()
+        if self._word_at(self._at) != word:
+            return False
+        self._at += len(word)
+        return True
+
+    def _word_at(self, index: int) -> str:
+        """Return `and`, `or` or `not` where it begins at an index as a word of its own, else the empty string."""
+        is_start = index == 0 or self._text[index - 1].isspace() or self._text[index - 1] in '()"'
+        match = _WORD.match(self._text, index) if is_start and self._is_unquoted[index] else None
+        return match[0].lower() if match else ""
+
+    def _error(self, advice: str) -> BadFilter:
+        before, after = self._text[: self._at], self._text[self._at :]
+        shown = f"{'…' if len(before) > _SHOWN else ''}{before[-_SHOWN:]}▸{after[:_SHOWN]}"
+        shown += "…" if len(after) > _SHOWN else ""
+        return BadFilter(f"filter {shown!r} was not understood at character {self._at + 1} (▸): {advice}")
 
 
 def _split(text: str) -> list[str]:
     """Cut `a, "b, c", d` at the commas outside quotes; brackets or parentheses around the list are optional."""
     if (text[:1], text[-1:]) in (("[", "]"), ("(", ")")):
         text = text[1:-1]
-    cuts = [place for place in _unquoted_places(text) if text[place] == ","]
+    cuts = [index for index in _unquoted_indexes(text) if text[index] == ","]
     words = [text[start + 1 : end].strip() for start, end in pairwise((-1, *cuts, len(text)))]
     return [word for word in words if word]
 
 
-def _unquoted_places(text: str) -> Iterator[int]:
+def _unquoted_indexes(text: str) -> Iterator[int]:
     """Where text stands outside quotes; a quote without its closing one is text as any other.
 
     By hand: a pattern that tries every opening quote to the end takes a minute for thousands of them.
     """
-    place = 0
-    while place < len(text):
-        end = _closing(text, place) if text[place] == '"' else None
-        if text[place] == '"' and end is None:
-            yield from range(place, len(text))
+    index = 0
+    while index < len(text):
+        end = _find_closing_quote(text, index) if text[index] == '"' else None
+        if text[index] == '"' and end is None:
+            yield from range(index, len(text))
             return
         if end is None:
-            yield place
-        place = (end or place) + 1
+            yield index
+        index = (end or index) + 1
 
 
-def _closing(text: str, opening: int) -> int | None:
-    place = opening + 1
-    while place < len(text) and text[place] != '"':
-        place += 2 if text[place] == "\\" else 1
-    return place if place < len(text) else None
+def _find_closing_quote(text: str, opening: int) -> int | None:
+    index = opening + 1
+    while index < len(text) and text[index] != '"':
+        index += 2 if text[index] == "\\" else 1
+    return index if index < len(text) else None
 
 
-def _readings(word: str) -> tuple[Scalar, ...]:
+def _read_values(operator: str, words: Iterable[str]) -> tuple[Scalar, ...]:
+    if operator in ("startswith", "like"):
+        return tuple(_unquote(word) for word in words)
+    return tuple(value for word in words for value in _read_word(word))
+
+
+def _read_word(word: str) -> tuple[Scalar, ...]:
     """All that a word may mean: a quoted one is text, a bare number or boolean is itself or its spelling."""
     if _is_quoted(word):
-        return (_unquoted(word),)
+        return (_unquote(word),)
     if word in ("true", "false"):
         return (word == "true", word)
     if _NUMBER.fullmatch(word):
-        return (_number(word), word)
+        return (_read_number(word), word)
     return (word,)
 
 
@@ -106,7 +226,7 @@ def _is_quoted(word: str) -> bool:
     return len(word) > 1 and word[0] == word[-1] == '"'
 
 
-def _unquoted(word: str) -> str:
+def _unquote(word: str) -> str:
     if not _is_quoted(word):
         return word.strip()
     try:
@@ -115,7 +235,7 @@ def _unquoted(word: str) -> str:
         raise BadFilter(f'{word[:_SHOWN]} is not a quoted text: {error}; write a quote in it as \\"') from None
 
 
-def _number(word: str) -> int | float:
+def _read_number(word: str) -> int | float:
     """Past 64 bits, an integer is the float that Milvus would make of it."""
     if re.search(r"[.eE]", word) or len(word) > 20:
         return float(word)

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from lookalike.schema.errors import DiskFull, ResponseTooLarge, StoreUnavailable, StoreUnreachable
+from lookalike.schema.errors import BadFilter, DiskFull, ResponseTooLarge, StoreUnavailable, StoreUnreachable
 from lookalike.schema.milvus.driver import MilvusClient, MilvusException
 from lookalike.schema.settings import is_lite
 
@@ -43,6 +43,7 @@ _RETRIED_STATUS = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDE
 _RETRIED_CODES = {1, 2, 3, 4, 8, 101, 103}
 
 # Of a server between its parts, and of a part of it.
+_UNSUPPORTED_PATTERN = "unsupported pattern"
 _TOO_MUCH = ("message larger than max", "exceed the limit size")
 
 # Two threads that write one Milvus Lite collection corrupt its log: one writer at a time in the whole process.
@@ -104,6 +105,10 @@ class Connection:
                 raise self._full(error) from error
             if self._may_pass(error):
                 raise StoreUnreachable(_unreachable(self.uri, error)) from error
+            if _UNSUPPORTED_PATTERN in str(error):
+                raise BadFilter(
+                    "this Milvus knows `like` only with a % at the end; upgrade it to 2.4 or later, or use startswith"
+                ) from error
             kind = ResponseTooLarge if any(sign in str(error) for sign in _TOO_MUCH) else StoreUnavailable
             raise kind(f"Milvus at {self.uri} refused {method}: {_reason(error)}") from error
         finally:

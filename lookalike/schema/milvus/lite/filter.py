@@ -5,6 +5,7 @@ Of the expressions that Milvus Lite reads, those that are written here (schema.e
 
 import json
 import operator
+import re
 from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache, reduce
 from typing import Any
@@ -101,14 +102,24 @@ def keep(node: Any, columns: Columns) -> Mask:
             return _column(field, columns).one_of(map(_value, values.elements))
         case ast.IsNullOp(field=field, negate=True):
             return _column(field, columns).present()
-        case ast.LikeOp(value=value, pattern=ast.StringLit(value="%")):
-            return _column(value, columns).that(lambda found: isinstance(found, str))
+        case ast.LikeOp(value=value, pattern=ast.StringLit(value=pattern)):
+            matches = _like(pattern).fullmatch
+            return _column(value, columns).that(lambda found: isinstance(found, str) and matches(found) is not None)
         case ast.ArrayContainsOp(value=value, values=ast.ListLit(elements=elements), mode="any"):
             wanted = {_identity(_value(element)) for element in elements}
             return _column(value, columns).that(
                 lambda found: isinstance(found, list) and not wanted.isdisjoint(map(_identity, found))
             )
     raise NotUnderstood(type(node).__name__)
+
+
+def _like(pattern: str) -> re.Pattern[str]:
+    r"""Turn a pattern into a regular expression: % is any text, _ one character, a backslash makes them literal."""
+    wildcards = {"%": ".*", "_": "."}
+    parts = re.findall(r"\\[\\%_]|.", pattern, re.DOTALL)
+    return re.compile(
+        "".join(wildcards.get(part) or re.escape(part[-1] if len(part) == 2 else part) for part in parts), re.DOTALL
+    )
 
 
 def _compared(op: str, column: Column, value: Any) -> Mask:
