@@ -1,4 +1,4 @@
-"""A server that is away for a moment is waited for; one that stays away is named."""
+"""A call waits for a server that is away for a moment. When the server stays away, the error names its address."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from conftest import PLAIN, a_row
 from proxy import Proxy
 
 from lookalike.schema.errors import StoreUnavailable
-from lookalike.schema.milvus.connection import RetryPolicy
+from lookalike.schema.milvus.retry import RetryPolicy
 from lookalike.schema.milvus.store import Store
 
 
@@ -33,9 +33,9 @@ def test_a_write_waits_for_a_server_that_is_away(proxy: Proxy) -> None:
         assert store.count() == 2
 
 
-def test_a_server_that_stays_away_is_named(proxy: Proxy) -> None:
+def test_the_error_names_the_address_of_a_server_that_stays_away(proxy: Proxy) -> None:
     Store.create(proxy.uri, PLAIN, collection="gone").close()
-    with Store.open(proxy.uri, collection="gone", patience=RetryPolicy(call=2, retry=2)) as store:
+    with Store.open(proxy.uri, collection="gone", retry=RetryPolicy(call_timeout=2, give_up_after=2)) as store:
         proxy.cut()
         with pytest.raises(StoreUnavailable, match=f"{proxy.uri} does not answer.*Is it running"):
             store.upsert([a_row("lost.jpg")])
