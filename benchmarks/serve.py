@@ -193,7 +193,7 @@ def _search(_photos: Path, uri: str, options: dict[str, Any]) -> Figures:
                 data=[vectors[product]],
                 limit=limit,
                 output_fields=list(fields),
-                search_params={} if store.exact else {"params": {"ef": 1_024}},
+                search_params={} if store.is_exact else {"params": {"ef": 1_024}},
                 consistency_level="Session",
             )
 

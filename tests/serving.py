@@ -43,7 +43,7 @@ def service_for(
     """A service for the collection of a store, opened anew."""
     return Service.start(
         Settings(keys=Keys.parse(keys), uploads=uploads, **settings),
-        lambda: Store.open(store.uri, collection=store.name, patience=SERVICE_RETRY),
+        lambda: Store.open(store.uri, collection=store.name, retry=SERVICE_RETRY),
         lambda name: Engine(encoder, 16, lanes),
     )
 

@@ -73,7 +73,7 @@ def run(job: Job, report: Report) -> str:
                 job.source.images(), RowScope(job.source.name), model, WriteTarget(store, report, job.profile), job.pace
             )
         except KeyboardInterrupt:
-            store.settle(report.stored)
+            store.flush_after(report.stored)
             raise
         for column, problem in store.index(job.fields).items():
             if problem:

@@ -165,7 +165,7 @@ class Finder:
 
         A server with its graph built does so itself, and Milvus Lite always.
         """
-        if not where or not self.store.indexing() or self.store.count(where, consistency="Session") > _FEW:
+        if not where or not self.store.is_indexing() or self.store.count(where, consistency="Session") > _FEW:
             return None
         return [list(self._compared(vector, where)) for vector in vectors]
 
@@ -202,7 +202,7 @@ class Finder:
 
     def _left_behind(self, where: str, found: int) -> int:
         """Count the rows that match, but that a graph search has not reached: with a filter it may end early."""
-        return 0 if self.store.exact else max(0, self.store.count(where, consistency="Session") - found)
+        return 0 if self.store.is_exact else max(0, self.store.count(where, consistency="Session") - found)
 
     def _compared(self, vector: Vector, where: str) -> Iterator[Row]:
         """Compare every row that matches."""

@@ -11,15 +11,15 @@ import uvicorn
 
 from lookalike.ingest.options import load_engine
 from lookalike.schema.errors import BadSettings
-from lookalike.schema.milvus.connection import RetryPolicy
 from lookalike.schema.milvus.create import describe_missing_collection
+from lookalike.schema.milvus.retry import RetryPolicy
 from lookalike.schema.milvus.store import Store
 from lookalike.serve.app import create_app
 from lookalike.serve.logs import log_to_stderr
 from lookalike.serve.service import Service
 from lookalike.serve.settings import Settings
 
-SERVICE_RETRY = RetryPolicy(call=10.0, retry=3.0)
+SERVICE_RETRY = RetryPolicy(call_timeout=10.0, give_up_after=3.0)
 """A guest waits: better a 503 soon than an answer in two minutes."""
 
 _END_SECONDS = 30
@@ -34,9 +34,7 @@ def run(settings: Settings, options: dict[str, Any]) -> None:
     listening = _listen(settings.host, options["port"])
 
     def open_store() -> Store:
-        return Store.open(
-            options["uri"], token=options["token"], collection=options["collection"], patience=SERVICE_RETRY
-        )
+        return Store.open(options["uri"], token=options["token"], collection=options["collection"], retry=SERVICE_RETRY)
 
     service = Service.start(settings, open_store, lambda name: load_engine(options["encoder"] or name, options))
     service.warm_up()

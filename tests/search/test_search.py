@@ -320,18 +320,22 @@ def test_one_product_fills_more_than_a_whole_window(new_store: NewStore) -> None
 
 def test_products_that_a_graph_does_not_reach_are_found(new_store: NewStore) -> None:
     """A server's graph search may end early; here it is made to, on every backend."""
-    store = new_store()
+
+    class ApproximateStore(Store):
+        is_exact = False
+
+    empty = new_store()
     rows = scattered(20, lambda p: 2)
-    store.upsert(rows)
-    store.exact = False
-
-    def early(*asked: Any, **options: Any) -> Any:
-        return [rows[:3] for rows in store.search_many(*asked, **options)]
-
     vector = mean(row.embedding for row in sorted(rows[:2], key=lambda row: row.image_id))
 
-    finder = Finder(store, lambda: pytest.fail("no encoder is needed"), search_many=early)
-    found = ids(finder, product_id="p0", limit=15)
+    with ApproximateStore.open(empty.uri, collection=empty.name) as store:
+        store.upsert(rows)
+
+        def early(*asked: Any, **options: Any) -> Any:
+            return [rows[:3] for rows in store.search_many(*asked, **options)]
+
+        finder = Finder(store, lambda: pytest.fail("no encoder is needed"), search_many=early)
+        found = ids(finder, product_id="p0", limit=15)
 
     assert found == exact(rows[2:], vector, 15, lambda row: True)
 

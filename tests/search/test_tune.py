@@ -10,7 +10,8 @@ from conftest import DIM, PLAIN, a_row
 from PIL import Image
 
 from lookalike.schema.filters.expression import column_in
-from lookalike.schema.milvus.store import SERVER_EF, Store
+from lookalike.schema.milvus.store import Store
+from lookalike.schema.milvus.store_reader import SERVER_EF
 from lookalike.search.tuning.plot import draw_curve
 from lookalike.search.tuning.recall import Point, choose, measure
 
@@ -45,17 +46,17 @@ def test_the_narrowest_search_that_suffices_is_taken() -> None:
 
 def test_what_is_kept_holds_for_searches_without_a_filter(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert filled.ef == SERVER_EF
-    filled.keep_ef(64)
+    filled.set_search_ef(64)
     with Store.open(filled.uri, collection="tuned") as again:
         assert again.ef == 64
         asked: list[int] = []
-        call = again._wire.call
+        call = again.connection.call
 
         def spy(method: str, *arguments: object, **options: object) -> object:
             asked.append(options["search_params"]["params"]["ef"])  # type: ignore[index]
             return call(method, *arguments, **options)
 
-        monkeypatch.setattr(again._wire, "call", spy)
+        monkeypatch.setattr(again.connection, "call", spy)
         vector = np.eye(1, DIM, dtype=np.float32)[0]
         for limit, where in ((10, ""), (100, ""), (10, column_in("source", ["test"]))):
             assert again.search(vector, limit, where=where)

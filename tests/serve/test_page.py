@@ -280,7 +280,7 @@ def test_filters_are_counted_once_for_a_version(shop: Shop) -> None:
         ("/?product=nothing", 404, "no product &#39;nothing&#39;"),
         ("/?text=a+mug", 422, "knows images but no words"),
         ("/?min.price=cheap", 422, "min.price: &#39;cheap&#39; is not a number"),
-        ("/?max.price=nan", 422, "Milvus has no place for such a value"),
+        ("/?max.price=nan", 422, "Milvus cannot store such a value"),
         ("/?product=red-plain-mug&offset=9999", 422, "offset 9999"),
         ("/?min.image=5", 422, "image has no order here"),
         ("/?" + "&".join(f"f.brand={n}" for n in range(300)), 422, "more than 200 choices"),

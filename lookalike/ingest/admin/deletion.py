@@ -33,5 +33,5 @@ def delete_images(store: Store, image_ids: Sequence[str]) -> None:
     """Delete images by key. Raises StoreUnavailable, also when the collection moved to another version."""
     if image_ids:
         store.delete(image_ids)
-        store.settle(len(image_ids))
+        store.flush_after(len(image_ids))
         store.require_live()

@@ -85,7 +85,7 @@ def import_rows(store: Store, path: Path) -> int:
     with _opened(path) as table:
         for batch in table.iter_batches(_GROUP):
             count += store.upsert(_rows(batch))
-        store.settle(count)
+        store.flush_after(count)
         store.require_live()
     return count
 

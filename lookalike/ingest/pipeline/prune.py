@@ -30,7 +30,7 @@ def prune(plan: Diff, store: Store, report: Report, pruning: PruneOptions) -> No
         chunk = gone[start : start + _CHUNK]
         store.delete(chunk)
         report.remove(plan.known[image_id] for image_id in chunk)
-    store.settle(len(gone))
+    store.flush_after(len(gone))
 
 
 def to_prune(plan: Diff, pruning: PruneOptions) -> list[str]:

@@ -92,7 +92,8 @@ def ingest(
     loaded = in_parallel(loader, steps, workers=pace.threads, ahead=max(8 * pace.workers, pace.threads))
     batches = in_background(_batches(_work(loaded, inventory, plan, report), model), ahead=2)
     encoded = in_parallel(partial(_encode, model, plan, report), batches, workers=pace.batches, ahead=pace.batches)
-    written = in_parallel(partial(_write_fresh, target), encoded, workers=store.lanes, ahead=store.lanes)
+    writers = store.parallel_writes
+    written = in_parallel(partial(_write_fresh, target), encoded, workers=writers, ahead=writers)
     with closing(batches), closing(encoded), closing(written):
         for batch in written:
             # After that: an image's twin may be in the same batch, or in one before.
@@ -101,7 +102,7 @@ def ingest(
             for late in _batches(_pixels(gone, loader, plan, report), model):
                 _write(_encode(model, plan, report, late).ready, target)
     with timed(profile, "flush", report.stored):
-        store.settle(report.stored)
+        store.flush_after(report.stored)
     return plan
 
 

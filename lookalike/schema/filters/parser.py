@@ -9,9 +9,8 @@ value      words up to the next `and`, `or` or closing parenthesis; a list after
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from itertools import pairwise
 
 from lookalike.schema.errors import BadFilter
 from lookalike.schema.filters.ast import (
@@ -25,10 +24,11 @@ from lookalike.schema.filters.ast import (
     check_filter_size,
 )
 from lookalike.schema.filters.json import parse_json_filter
+from lookalike.schema.filters.words import parse_value, split_list, unquote, unquoted_indices
 
-# No blank on either side: a pattern that may give blanks to its neighbours tries every way to share them out.
+# Starts and ends with a non-blank: if two parts of the pattern could match the same blanks, matching would be slow.
 _COLUMN = r'(?P<column>"(?:[^"\\]|\\.)*"|\S(?:.*?\S)??)'
-# The first operator counts, so that a value may hold any text: `title = not in stock`.
+# The first operator is the one that counts, so that a value may be any text: `title = not in stock`.
 _CONDITION = re.compile(
     _COLUMN
     + r"(?:\s*(?P<symbol>!=|<=|>=|==|=|<|>)\s*|\s+(?P<word>not\s+in|in|contains|startswith|like)\s+)(?P<value>.*)",
@@ -36,10 +36,8 @@ _CONDITION = re.compile(
 )
 _EXISTS = re.compile(_COLUMN + r"\s+exists", re.DOTALL)
 _WORD = re.compile(r"(?i:and|or|not)(?=[\s(\"]|$)")
-_SHOWN = 60
-"""Characters of a filter that a message repeats."""
-
-_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
+_MAX_SHOWN = 60
+"""How many characters before and after the marked place an error message repeats."""
 
 
 def parse_filter(texts: Iterable[str]) -> Filter:
@@ -67,7 +65,7 @@ class _Parser:
         self._text = text
         self._at = 0
         self._is_unquoted = bytearray(len(text) + 1)
-        for index in _unquoted_indexes(text):
+        for index in unquoted_indices(text):
             self._is_unquoted[index] = True
 
     def parse(self) -> Filter:
@@ -127,13 +125,13 @@ class _Parser:
             operator = "=" if match["symbol"] == "==" else match["symbol"] or " ".join(match["word"].split())
             value = match["value"].strip()
             if operator in ("in", "not in"):
-                words = _split(value)
+                words = split_list(value)
             else:
                 words = [value]
                 self._refuse_comma(start + match.start("value"), start + match.end("value"), match["column"], operator)
-            return Condition(_unquote(match["column"]), operator, _read_values(operator, words))
+            return Condition(unquote(match["column"]), operator, _parse_values(operator, words))
         if match := _EXISTS.fullmatch(text):
-            return Condition(_unquote(match["column"]), "exists")
+            return Condition(unquote(match["column"]), "exists")
         self._at = start
         raise self._error(
             "write COLUMN OPERATOR VALUE, for example 'category = shoes', 'price < 50', 'brand in Acme, Fine' or "
@@ -168,76 +166,12 @@ class _Parser:
 
     def _error(self, advice: str) -> BadFilter:
         before, after = self._text[: self._at], self._text[self._at :]
-        shown = f"{'…' if len(before) > _SHOWN else ''}{before[-_SHOWN:]}▸{after[:_SHOWN]}"
-        shown += "…" if len(after) > _SHOWN else ""
+        shown = f"{'…' if len(before) > _MAX_SHOWN else ''}{before[-_MAX_SHOWN:]}▸{after[:_MAX_SHOWN]}"
+        shown += "…" if len(after) > _MAX_SHOWN else ""
         return BadFilter(f"filter {shown!r} was not understood at character {self._at + 1} (▸): {advice}")
 
 
-def _split(text: str) -> list[str]:
-    """Cut `a, "b, c", d` at the commas outside quotes; brackets or parentheses around the list are optional."""
-    if (text[:1], text[-1:]) in (("[", "]"), ("(", ")")):
-        text = text[1:-1]
-    cuts = [index for index in _unquoted_indexes(text) if text[index] == ","]
-    words = [text[start + 1 : end].strip() for start, end in pairwise((-1, *cuts, len(text)))]
-    return [word for word in words if word]
-
-
-def _unquoted_indexes(text: str) -> Iterator[int]:
-    """Where text stands outside quotes; a quote without its closing one is text as any other.
-
-    By hand: a pattern that tries every opening quote to the end takes a minute for thousands of them.
-    """
-    index = 0
-    while index < len(text):
-        end = _find_closing_quote(text, index) if text[index] == '"' else None
-        if text[index] == '"' and end is None:
-            yield from range(index, len(text))
-            return
-        if end is None:
-            yield index
-        index = (end or index) + 1
-
-
-def _find_closing_quote(text: str, opening: int) -> int | None:
-    index = opening + 1
-    while index < len(text) and text[index] != '"':
-        index += 2 if text[index] == "\\" else 1
-    return index if index < len(text) else None
-
-
-def _read_values(operator: str, words: Iterable[str]) -> tuple[Scalar, ...]:
+def _parse_values(operator: str, words: Iterable[str]) -> tuple[Scalar, ...]:
     if operator in ("startswith", "like"):
-        return tuple(_unquote(word) for word in words)
-    return tuple(value for word in words for value in _read_word(word))
-
-
-def _read_word(word: str) -> tuple[Scalar, ...]:
-    """All that a word may mean: a quoted one is text, a bare number or boolean is itself or its spelling."""
-    if _is_quoted(word):
-        return (_unquote(word),)
-    if word in ("true", "false"):
-        return (word == "true", word)
-    if _NUMBER.fullmatch(word):
-        return (_read_number(word), word)
-    return (word,)
-
-
-def _is_quoted(word: str) -> bool:
-    return len(word) > 1 and word[0] == word[-1] == '"'
-
-
-def _unquote(word: str) -> str:
-    if not _is_quoted(word):
-        return word.strip()
-    try:
-        return str(json.loads(word, strict=False))
-    except ValueError as error:
-        raise BadFilter(f'{word[:_SHOWN]} is not a quoted text: {error}; write a quote in it as \\"') from None
-
-
-def _read_number(word: str) -> int | float:
-    """Past 64 bits, an integer is the float that Milvus would make of it."""
-    if re.search(r"[.eE]", word) or len(word) > 20:
-        return float(word)
-    number = int(word)
-    return number if -(2**63) < number < 2**63 else float(number)
+        return tuple(unquote(word) for word in words)
+    return tuple(value for word in words for value in parse_value(word))

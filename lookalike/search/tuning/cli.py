@@ -38,7 +38,7 @@ def tune(**options: Any) -> None:
     if options["plot"] is not None and not options["plot"].parent.is_dir():
         raise BadSettings(f"--plot {str(options['plot'])!r}: its folder does not exist")
     with Store.open(options["uri"], token=options["token"], collection=options["collection"]) as store:
-        if store.exact:
+        if store.is_exact:
             raise BadSettings("Milvus Lite compares every row, exactly: there is nothing to tune")
         if store.count() == 0:
             raise BadSettings(f"{store.name!r} is empty; fill it first")
@@ -53,7 +53,7 @@ def _tune(store: "Store", options: dict[str, Any]) -> None:
     points = measure(store, options["limit"], options["queries"])
     chosen = choose(points, options["recall"])
     if chosen is not None and not options["dry_run"]:
-        store.keep_ef(chosen.ef)
+        store.set_search_ef(chosen.ef)
     if options["plot"] is not None:
         _plot(points, options)
     if options["output"] == "json":
@@ -80,9 +80,9 @@ def _said(store: "Store", chosen: "Point | None", before: int, options: dict[str
 def _wait_until_built(store: "Store") -> None:
     """A graph that is not built yet is not the one that will be searched."""
     until = time.monotonic() + _BUILT_SECONDS
-    if store.indexing():
+    if store.is_indexing():
         click.echo("waiting for the server to build its graph …", err=True)
-    while store.indexing():
+    while store.is_indexing():
         if time.monotonic() > until:
             raise BadSettings("the server is still building its graph; try again later")
         time.sleep(1)

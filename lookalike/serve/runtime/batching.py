@@ -116,7 +116,7 @@ class BatchedSearch:
     def __init__(self, store: Store) -> None:
         self._store = store
         # Milvus Lite is Python: a second thread would only take turns with the first.
-        workers = 1 if store.exact else _SEARCHERS
+        workers = 1 if store.is_exact else _SEARCHERS
         self._together: MicroBatcher[_Question, list[Row]] = MicroBatcher(self._run, _SEARCHES, workers)
 
     def search_many(

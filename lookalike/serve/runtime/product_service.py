@@ -88,7 +88,7 @@ class ProductService:
                 raise _unknown(product_id)
             _delete(store, [row["image_id"] for row in rows])
             version.finder.forget(product_id)
-            store.settle(len(rows))
+            store.flush_after(len(rows))
             store.require_live()
             self._forget(rows)
 
@@ -139,7 +139,7 @@ class ProductService:
         ]
         ready, _ = inventory.ready(wanted)
         store.upsert([item.row for item in ready])
-        store.settle(len(ready))
+        store.flush_after(len(ready))
         return WriteOut(product_id=product_id, new=0, changed=0, metadata=len(ready), unchanged=0, removed=0)
 
     @contextlib.contextmanager
