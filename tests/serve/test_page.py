@@ -274,7 +274,7 @@ def test_the_upload_cache_drops_the_copy_that_was_not_used_for_longest(shop: Sho
     assert uploads.get(second) is None
 
 
-def test_filters_are_counted_once_per_version(shop: Shop) -> None:
+def test_facets_are_computed_once_per_version(shop: Shop) -> None:
     cache = FacetCache()
     assert list(cache.get_cached(shop.store)) == []
     facets = cache.get_facets(shop.store)

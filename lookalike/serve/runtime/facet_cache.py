@@ -25,7 +25,7 @@ _log = structlog.get_logger("lookalike")
 
 
 @dataclass(frozen=True, slots=True)
-class _Counted:
+class _Snapshot:
     """The facets of a version, and when to count them again."""
 
     version: str = ""
@@ -43,20 +43,20 @@ class FacetCache:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="facets")
         self._lock = threading.Lock()
         self._counting: Future[None] | None = None
-        self._counted = _Counted()
+        self._snapshot = _Snapshot()
         self._is_closed = False
 
     def get_facets(self, store: Store) -> Sequence[Facet]:
         """Return the facets of a version. Waits up to two seconds for the first count; none if it takes longer."""
         counting = self._count_if_old(store)
-        if counting is not None and self._counted.version != store.version:
+        if counting is not None and self._snapshot.version != store.version:
             wait([counting], _MAX_WAIT_SECONDS)
         return self.get_cached(store)
 
     def get_cached(self, store: Store) -> Sequence[Facet]:
         """Return the facets of a version if they are cached, else none. Starts no count."""
-        counted = self._counted
-        return counted.facets if counted.version == store.version else ()
+        snapshot = self._snapshot
+        return snapshot.facets if snapshot.version == store.version else ()
 
     def close(self) -> None:
         """Stop counting and end the thread. What is cached can still be read."""
@@ -66,7 +66,7 @@ class FacetCache:
     def _count_if_old(self, store: Store) -> "Future[None] | None":
         """Start a count if one is due; return the count that runs, if any."""
         with self._lock:
-            is_old = self._counted.version != store.version or time.monotonic() >= self._counted.fresh_until
+            is_old = self._snapshot.version != store.version or time.monotonic() >= self._snapshot.fresh_until
             if self._counting is None and is_old and not self._is_closed:
                 self._counting = self._thread.submit(self._count, store)
             return self._counting
@@ -81,7 +81,7 @@ class FacetCache:
             _log.warning("cannot count the filters of the page", reason=str(error))
         finally:
             with self._lock:
-                self._counted = _Counted(store.version, facets, time.monotonic() + fresh_seconds)
+                self._snapshot = _Snapshot(store.version, facets, time.monotonic() + fresh_seconds)
                 self._counting = None
 
     def _read_rows(self, store: Store) -> Iterator[Row]:

@@ -215,6 +215,6 @@ def _add_chosen(facets: Sequence[Facet], query: PageQuery) -> list[Facet]:
 
 
 def _add_chosen_values(facet: ValueFacet, query: PageQuery) -> ValueFacet:
-    counted = {choice.value for choice in facet.choices}
-    new = [FacetValue(value) for value in query.chosen_values(facet.column) if value not in counted]
+    listed = {choice.value for choice in facet.choices}
+    new = [FacetValue(value) for value in query.chosen_values(facet.column) if value not in listed]
     return ValueFacet(facet.column, (*facet.choices, *new))
