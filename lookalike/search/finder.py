@@ -19,7 +19,7 @@ from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Hit, HitImage, Vector
 from lookalike.search.query import Query
-from lookalike.search.query_encoder import PartError, QueryEncoder, ResolvedPart, StageTimer
+from lookalike.search.query_encoder import PartError, QueryEncoder, ResolvedPart, Stages, StageTimer
 from lookalike.search.ranking import best_by_product, combine, cut
 
 _FIELDS = ("product_id", "image", "metadata")
@@ -77,9 +77,9 @@ class Finder:
 
     `load` loads the collection's encoder; it is called with the first question that has an image or words in it,
     so that asking by product id needs no network at all. Images that are decoded at the same time have at most
-    `max_pixels` pixels in all. A product's vector is remembered for `remember` seconds, so that the next question like
-    it is one call to Milvus. `search_many` stands in for that of the store. `timed` is entered around each stage, with
-    its name (decode, encode, lookup, search); what it raises ends the question.
+    `max_pixels` pixels in all. A product's vector is cached for `cache_seconds` seconds, so that the next question like
+    it is one call to Milvus. `search_many` stands in for that of the store. Each stage (decode, encode, lookup, search)
+    begins with `check_deadline`, which may raise, and runs inside `timer(stage)`. Decoding holds one of `decode_slots`.
     """
 
     def __init__(
@@ -88,17 +88,19 @@ class Finder:
         load: Callable[[], Encoder],
         *,
         max_pixels: int = MAX_PIXELS,
-        remember: float = 0,
+        cache_seconds: float = 0,
         search_many: SearchMany | None = None,
-        timed: StageTimer = nullcontext,
+        timer: StageTimer = nullcontext,
+        check_deadline: Callable[[], None] = lambda: None,
+        decode_slots: threading.Semaphore | None = None,
     ) -> None:
         self.store = store
         self._load = load
         self._loading = threading.Lock()
         self._encoder: Encoder | None = None
-        self._timed = timed
+        self._stages = Stages(timer, check_deadline, decode_slots)
         self._search_many = search_many or store.search_many
-        self._reader = QueryEncoder(store, lambda: self.encoder, PixelBudget(max_pixels), timed, remember)
+        self._reader = QueryEncoder(store, lambda: self.encoder, PixelBudget(max_pixels), self._stages, cache_seconds)
 
     def forget(self, product_id: str) -> None:
         """A product was written: what is remembered of it holds no longer."""
@@ -154,7 +156,7 @@ class Finder:
         found: list[list[Row]] = [[] for _ in several]
         for (where, width), places in together.items():
             vectors = [several[place].vector for place in places]
-            with self._timed("search"):
+            with self._stages.run("search"):
                 answers = self._few(vectors, where) or self._search_many(vectors, width, where=where, fields=_FIELDS)
             for place, rows in zip(places, answers, strict=True):
                 found[place] = rows
@@ -197,7 +199,7 @@ class Finder:
             width *= 4
             if ended or width > self.store.window:
                 beyond = _without(where, known)
-            with self._timed("search"):
+            with self._stages.run("search"):
                 [rows] = self._search_many([asked.vector], width, where=beyond, fields=_FIELDS)
 
     def _left_behind(self, where: str, found: int) -> int:

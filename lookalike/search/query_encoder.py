@@ -1,7 +1,8 @@
 """From parts of questions to unit vectors: images and words by the encoder, products and keys by the collection."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,29 @@ PartError = BadImage | BadQuery | BadFilter | UnknownProduct
 """What is wrong with one question, and says nothing of others."""
 
 StageTimer = Callable[[str], AbstractContextManager[object]]
-"""What is entered around a stage, by its name."""
+"""Makes the context that measures a stage, by the stage's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What surrounds each stage of a search: a check of the deadline, a timer and, for decoding, a slot."""
+
+    timer: StageTimer
+    check_deadline: Callable[[], None]
+    decode_slots: threading.Semaphore | None
+
+    @contextmanager
+    def run(self, stage: str) -> Iterator[None]:
+        """Check the deadline, then measure the stage."""
+        self.check_deadline()
+        with self.timer(stage):
+            yield
+
+    @contextmanager
+    def decode(self) -> Iterator[None]:
+        """Wait for a slot, then run the stage; the wait is not measured."""
+        with self.decode_slots or nullcontext(), self.run("decode"):
+            yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +71,13 @@ class QueryEncoder:
     """Turns parts of questions into vectors; safe to use from several threads."""
 
     def __init__(
-        self, store: Store, encoder: Callable[[], Encoder], budget: PixelBudget, timed: StageTimer, remember: float
+        self, store: Store, encoder: Callable[[], Encoder], budget: PixelBudget, stages: Stages, cache_seconds: float
     ) -> None:
         self._store = store
         self._encoder = encoder
         self._budget = budget
-        self._timed = timed
-        self.recent: TtlCache[ResolvedPart] = TtlCache(remember, _REMEMBERED)
+        self._stages = stages
+        self.recent: TtlCache[ResolvedPart] = TtlCache(cache_seconds, _REMEMBERED)
         """Products that were asked with lately."""
 
     def read(self, parts: Sequence[Part]) -> list[ResolvedPart | PartError]:
@@ -81,10 +104,10 @@ class QueryEncoder:
     def _images(self, contents: Sequence[bytes]) -> Iterator[ResolvedPart | PartError]:
         for start in range(0, len(contents), _TOGETHER):
             encoder = self._encoder()
-            with self._timed("decode"):
+            with self._stages.decode():
                 prepared = [self._prepared(encoder, content) for content in contents[start : start + _TOGETHER]]
             good = [pixels for pixels in prepared if not isinstance(pixels, BadImage)]
-            with self._timed("encode"):
+            with self._stages.run("encode"):
                 vectors = iter(encoder.encode_images(np.stack(good)) if good else ())
             yield from (pixels if isinstance(pixels, BadImage) else _finite(next(vectors)) for pixels in prepared)
 
@@ -112,7 +135,7 @@ class QueryEncoder:
 
     def _text(self, encoder: TextEncoder, text: str) -> ResolvedPart | PartError:
         try:
-            with self._timed("encode"):
+            with self._stages.run("encode"):
                 vectors: Vectors = encoder.encode_texts([text])
         except BadQuery as error:
             return error
@@ -137,7 +160,7 @@ class QueryEncoder:
         if not product_ids:
             return {}
         forgotten = self.recent.forgotten
-        with self._timed("lookup"):
+        with self._stages.run("lookup"):
             rows = self._store.fetch(
                 where=column_in("product_id", sorted(product_ids)),
                 fields=["product_id", "embedding"],
@@ -163,7 +186,7 @@ class QueryEncoder:
             image_id: UnknownProduct(f"no image {image_id!r} in {self._store.name!r}") for image_id in image_ids
         }
         if image_ids:
-            with self._timed("lookup"):
+            with self._stages.run("lookup"):
                 for row in self._store.get(sorted(image_ids), ["embedding", "product_id"]):
                     found[row["image_id"]] = ResolvedPart(mean(_vectors([row])), frozenset({row["product_id"]}))
         return found
