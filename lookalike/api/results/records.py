@@ -7,7 +7,7 @@ from lookalike.schema.errors import UnknownProduct
 from lookalike.schema.filters.expression import column_in
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Metadata, ProductImage
-from lookalike.search.collection_stats import count_collection
+from lookalike.search.explore.stats import count_collection
 
 _FIELDS = ("source", "product_id", "image", "metadata")
 

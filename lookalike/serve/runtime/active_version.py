@@ -2,8 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from lookalike.schema.errors import LookalikeError
 from lookalike.schema.milvus.store import Store
 from lookalike.search.finder import Finder
 from lookalike.serve.runtime.batching import BatchedEncoder, BatchedSearch, batch_encoder
+from lookalike.serve.runtime.deadline import current_deadline
 from lookalike.serve.runtime.metrics import Metrics
 from lookalike.serve.settings import Settings
 
@@ -63,6 +63,7 @@ class ActiveVersion:
         self._load = load
         self._metrics = metrics
         self._settings = settings
+        # More images decoded at once than there are cores would only take turns.
         self._decoding = threading.BoundedSemaphore(count_cores())
         self._left: list[tuple[float, OpenVersion, bool]] = []
         self._stop = threading.Event()
@@ -122,17 +123,13 @@ class ActiveVersion:
             store,
             lambda: encoder,
             max_pixels=self._settings.max_pixels,
-            remember=_REMEMBERED,
+            cache_seconds=_REMEMBERED,
             search_many=searches.search_many,
-            timed=self._timed,
+            timer=self._metrics.timed,
+            check_deadline=_check_deadline,
+            decode_slots=self._decoding,
         )
         return OpenVersion(store, engine, encoder, searches, finder)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        """Measure a stage; more images decoded at once than there are cores would only take turns."""
-        with self._decoding if stage == "decode" else nullcontext(), self._metrics.timed(stage):
-            yield
 
     def _follow(self) -> None:
         while not self._stop.wait(LOOK_EVERY):
@@ -150,3 +147,10 @@ class ActiveVersion:
         while self._left and self._left[0][0] <= now:
             _, version, kept = self._left.pop(0)
             version.close(encoder=not kept)
+
+
+def _check_deadline() -> None:
+    """Raise DeadlineExceeded when the request that is worked on has no time left."""
+    deadline = current_deadline()
+    if deadline is not None:
+        deadline.check()
