@@ -152,7 +152,7 @@ def test_the_summary_is_one_json_object_and_the_report_has_every_rejection(tmp_p
         (("ingest", "photos", "--uri", "store"), "neither a Milvus Lite store"),
         (("ingest", "photos", "--uri", "no/folder/x.db"), "make it first"),
         (("ingest", "photos", "--source-name", b"\xff".decode(errors="surrogateescape")), "UTF-8"),
-        (("search",), "nothing is asked"),
+        (("search",), "the query is empty"),
         (("search", "nothing.jpg"), "'nothing.jpg' cannot be read: No such file"),
         (("search", "photos"), "cannot be read: Is a directory"),
         (("search", "--product", "x", "--where", "price ~ 5"), "was not understood"),

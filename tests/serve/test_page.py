@@ -288,7 +288,7 @@ def test_facets_are_computed_once_per_version(shop: Shop) -> None:
     ("address", "status", "detail"),
     [
         ("/?product=nothing", 404, "no product &#39;nothing&#39;"),
-        ("/?text=a+mug", 422, "knows images but no words"),
+        ("/?text=a+mug", 422, "encodes images but no text"),
         ("/?min.price=cheap", 422, "min.price: &#39;cheap&#39; is not a number"),
         ("/?max.price=nan", 422, "Milvus cannot store such a value"),
         ("/?product=red-plain-mug&offset=9999", 422, "offset 9999"),

@@ -149,10 +149,10 @@ BOMB += chunk(b"IDAT", zlib.compress(bytes(99_999))) + chunk(b"IEND", b"")
 @pytest.mark.parametrize(
     ("asked", "status", "detail"),
     [
-        ({}, 422, "nothing is asked"),
+        ({}, 422, "the query is empty"),
         ({"product_id": "nothing"}, 404, "no product 'nothing'"),
         ({"image_id": "nothing"}, 404, "no image 'nothing'"),
-        ({"text": "a red mug"}, 422, "knows images but no words"),
+        ({"text": "a red mug"}, 422, "encodes images but no text"),
         ({"product_id": "red-plain-mug", "limit": 0}, 422, "see `errors`"),
         ({"product_id": "red-plain-mug", "lmit": 3}, 422, "see `errors`"),
         ({"product_id": "red-plain-mug", "offset": 9_999, "limit": 10}, 422, "offset 9999 is not between"),

@@ -13,6 +13,7 @@ from lookalike.schema.collection import Fingerprint
 from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Vector, Vectors
+from lookalike.search.grouping import run_grouped
 from lookalike.serve.runtime.micro_batcher import MicroBatcher
 
 _MAX_SEARCHES = 64
@@ -134,15 +135,10 @@ class BatchedSearch:
         """Run the queued searches, then end the workers."""
         self._batcher.close()
 
-    def _run(self, asked: Sequence[_Question]) -> list[list[Row]]:
-        alike: dict[tuple[int, str, tuple[str, ...]], list[int]] = {}
-        for place, (_, *key) in enumerate(asked):
-            alike.setdefault(tuple(key), []).append(place)  # type: ignore[arg-type]
-        found: list[list[Row]] = [[] for _ in asked]
-        for (limit, where, fields), places in alike.items():
-            vectors = [asked[place].vector for place in places]
-            for place, rows in zip(
-                places, self._store.search_many(vectors, limit, where=where, fields=fields), strict=True
-            ):
-                found[place] = rows
-        return found
+    def _run(self, searches: Sequence[_Question]) -> list[list[Row]]:
+        return run_grouped(searches, key=lambda one: (one.limit, one.where, one.fields), run=self._run_group)
+
+    def _run_group(self, searches: Sequence[_Question]) -> list[list[Row]]:
+        """Run searches with the same limit, filter and fields."""
+        _, limit, where, fields = searches[0]
+        return self._store.search_many([search.vector for search in searches], limit, where=where, fields=fields)

@@ -11,7 +11,7 @@ import structlog
 from lookalike.schema.errors import LookalikeError
 from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
-from lookalike.search.facets import Facet, count_facets
+from lookalike.search.explore.facets import Facet, count_facets
 
 _MIN_FRESH_SECONDS = 300.0
 _FRESH_PER_SECOND = 100

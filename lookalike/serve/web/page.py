@@ -12,8 +12,8 @@ from lookalike.encode.encoder import TextEncoder
 from lookalike.schema.errors import LookalikeError
 from lookalike.schema.filters.expression import column_in
 from lookalike.schema.milvus.store import Store
-from lookalike.search.browse import browse_products
-from lookalike.search.facets import Facet, FacetValue, RangeFacet, ValueFacet
+from lookalike.search.explore.browse import browse_products
+from lookalike.search.explore.facets import Facet, FacetValue, RangeFacet, ValueFacet
 from lookalike.search.finder import SearchResult
 from lookalike.search.query import MAX_REACH, Query
 from lookalike.serve.api.problems import RequestRefused, problem, request_id, told_of
