@@ -11,7 +11,7 @@ from lookalike.encode.engine import LazyEngine, ReadChanged
 from lookalike.encode.fetch.limits import MAX_PER_HOST
 from lookalike.encode.process_tuning import count_cores
 from lookalike.ingest.admin.reindex import ReindexResult, reindex
-from lookalike.ingest.job import ImageSource, Job, dry_run, run
+from lookalike.ingest.job import Job, dry_run, run
 from lookalike.ingest.pipeline.prune import PruneOptions
 from lookalike.ingest.pipeline.stages import PipelineLimits
 from lookalike.ingest.reports.report import Report, Summary
@@ -19,6 +19,7 @@ from lookalike.ingest.run_lock import run_lock
 from lookalike.ingest.sources.files import image_reader
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.open import first_product, open_source
+from lookalike.ingest.sources.source import ImageSource
 from lookalike.ingest.threshold import Threshold
 from lookalike.schema.metadata import ColumnTypes, parse_column_types
 from lookalike.schema.milvus.versions import Versions

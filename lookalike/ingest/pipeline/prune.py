@@ -29,7 +29,7 @@ def prune(plan: Diff, store: Store, report: Report, pruning: PruneOptions) -> No
     for start in range(0, len(gone), _CHUNK):
         chunk = gone[start : start + _CHUNK]
         store.delete(chunk)
-        report.remove(plan.known[image_id] for image_id in chunk)
+        report.record_removed(plan.known[image_id] for image_id in chunk)
     store.flush_after(len(gone))
 
 
