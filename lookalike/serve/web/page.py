@@ -16,7 +16,7 @@ from lookalike.search.browse import browse_products
 from lookalike.search.facets import Facet, FacetValue, RangeFacet, ValueFacet
 from lookalike.search.finder import SearchResult
 from lookalike.search.query import MAX_REACH, Query
-from lookalike.serve.api.problems import RequestRefused, problem, request_id, told_of
+from lookalike.serve.api.problems import RequestRefused, get_request_id, make_problem, report_error
 from lookalike.serve.api.schemas import Problem, image_path
 from lookalike.serve.runtime.facet_cache import FacetCache
 from lookalike.serve.service import Service, service_of
@@ -129,7 +129,7 @@ async def show(request: Request) -> Response:
     asked = PageQuery()
     try:
         asked = PageQuery.read(request.query_params.multi_items())
-        return await service_of(request).desk.run(request, lambda: page_of(request).answer(asked))
+        return await service_of(request).executor.run(request, lambda: page_of(request).answer(asked))
     except (LookalikeError, RequestRefused) as error:
         return page_of(request).explain(asked, _told(request, error))
 
@@ -145,7 +145,7 @@ async def ask(request: Request) -> Response:
     try:
         asked = PageQuery.read(fields)
         if content:
-            name = await service_of(request).desk.run(request, lambda: uploaded.keep(content))
+            name = await service_of(request).executor.run(request, lambda: uploaded.keep(content))
             asked = replace(asked, image=name)
     except LookalikeError as error:
         response = page_of(request).explain(asked, _told(request, error))
@@ -171,8 +171,8 @@ def page_of(request: Request) -> Page:
 
 def _told(request: Request, error: LookalikeError | RequestRefused) -> Problem:
     if isinstance(error, RequestRefused):
-        return problem(error.status, error.detail, request_id(request))
-    return told_of(request, error)
+        return make_problem(error.status, error.detail, get_request_id(request))
+    return report_error(request, error)
 
 
 def _some(store: Store, where: Filter) -> SearchResult:
