@@ -1,5 +1,6 @@
 """The real application on a real port, in a thread."""
 
+import io
 import socket
 import threading
 import time
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import uvicorn
+from PIL import Image
 
 from lookalike.encode.encoder import Encoder
 from lookalike.encode.engine import Engine
@@ -51,6 +54,14 @@ def service_for(
 def client(address: str, **options: Any) -> httpx2.Client:
     """Make a client for an address, with a timeout that suits a busy machine."""
     return httpx2.Client(base_url=address, timeout=60, trust_env=False, **options)
+
+
+def draw_noise(size: tuple[int, int], image_format: str = "PNG", seed: int = 0) -> bytes:
+    """Draw an image of noise and return its file. The same seed gives the same image."""
+    file = io.BytesIO()
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, image_format)
+    return file.getvalue()
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:

@@ -18,7 +18,7 @@ _MAX_PUBLIC_BODY = 16 * 2**10
 
 @dataclass(frozen=True, slots=True)
 class BodyLimit:
-    """The most bytes that a body may have, and the seconds within which all of it must arrive."""
+    """The maximum size of a body, and the seconds within which all of it must arrive."""
 
     max_bytes: int
     timeout: float
