@@ -123,17 +123,17 @@ class ProductService:
             file = self._file(store.name, product_id, content, self._suffix(content))
             image = ProductImage.named(SOURCE, product_id, file.name, str(file), metadata)
             unique[image.image_id], contents[image.image_id] = image, content
-        engine = UploadEngine(version.encoder, version.engine.batch_size, version.engine.lanes)
+        upload_engine = UploadEngine(version.encoder, version.engine.batch_size, version.engine.lanes)
         # A stored image was decoded when it was first uploaded.
-        engine.prepare_uploads(
+        upload_engine.prepare_uploads(
             [content for image_id, content in contents.items() if image_id not in before], self._budget
         )
         for image_id, content in contents.items():
             _write(Path(unique[image_id].image), content)
-        model = LazyEngine(lambda: engine)
-        owned = RowScope(None, column_in("product_id", [product_id]))
+        engine = LazyEngine(lambda: upload_engine)
+        scope = RowScope(None, column_in("product_id", [product_id]))
         plan = ingest(
-            unique.values(), owned, model, WriteTarget(store, report), PipelineLimits(count_cores(), self._budget.most)
+            unique.values(), scope, engine, WriteTarget(store, report), PipelineLimits(count_cores(), self._budget.most)
         )
         if report.first_rejections:
             self._undo(store, [image for image_id, image in unique.items() if image_id not in before])
