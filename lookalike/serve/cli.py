@@ -54,9 +54,9 @@ def serve(**options: Any) -> None:
     requests that have begun.
     """
     settings = _read_settings(options)
-    from lookalike.serve.server import ServeOptions, run
+    from lookalike.serve.server import ServerOptions, run
 
-    run(settings, ServeOptions(**{name: options[name] for name in _STORE_AND_PORT}, engine=options))
+    run(settings, ServerOptions(**{name: options[name] for name in _STORE_AND_PORT}, engine=options))
 
 
 def _read_settings(options: dict[str, Any]) -> "Settings":

@@ -29,7 +29,7 @@ _BACKLOG = 2_048
 
 
 @dataclass(frozen=True, slots=True)
-class ServeOptions:
+class ServerOptions:
     """Which collection to serve, and on which port.
 
     `encoder` is another name or directory of the collection's encoder; None takes the stored name. `wait` waits until
@@ -49,7 +49,7 @@ class ServeOptions:
         return Store.open(self.uri, token=self.token, collection=self.collection, patience=SERVICE_RETRY)
 
 
-def run(settings: Settings, options: ServeOptions) -> None:
+def run(settings: Settings, options: ServerOptions) -> None:
     """Serve until a signal arrives, then finish the requests that have begun."""
     log_to_stderr()
     if options.wait:
@@ -78,7 +78,7 @@ def _announce(service: Service, collection: str, address: str) -> None:
     structlog.get_logger("lookalike").info("listening", address=address)
 
 
-def _wait_for_collection(options: ServeOptions) -> None:
+def _wait_for_collection(options: ServerOptions) -> None:
     """Return when the collection exists; the first ingest creates it. Raises StoreUnreachable."""
     was_announced = False
     while (store := Store.find(options.uri, token=options.token, collection=options.collection)) is None:
