@@ -3,16 +3,19 @@
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import structlog
 
-from lookalike.encode.decode import load_rgb, open_image
-from lookalike.encode.engine import Engine, LazyEngine
+from lookalike.encode.decode import open_image
+from lookalike.encode.engine import Content, Engine, LazyEngine
 from lookalike.encode.pixel_budget import PixelBudget
+from lookalike.encode.preprocess import Pixels
 from lookalike.encode.process_tuning import count_cores
+from lookalike.encode.profile import Profile
 from lookalike.ingest.pipeline.diff import Change
 from lookalike.ingest.pipeline.existing_rows import ExistingRows, RowScope, StoredVector
 from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
@@ -40,6 +43,23 @@ _RESERVED_SUFFIX = "/similar"
 _FIELDS = ("product_id", "source", "image", "metadata")
 
 _log = structlog.get_logger("lookalike")
+
+
+@dataclass(frozen=True)
+class UploadEngine(Engine):
+    """Prepares uploads before anything is written, and hands them to the ingest pipeline: each is decoded once."""
+
+    uploads: dict[bytes, Pixels] = field(default_factory=dict)
+
+    def prepare_uploads(self, contents: Iterable[bytes], budget: PixelBudget) -> None:
+        """Decode images. Raises BadImage for the first that is broken."""
+        for content in contents:
+            self.uploads[content] = super().prepare(content, budget, None)
+
+    def prepare(self, content: Content, budget: PixelBudget, profile: Profile | None) -> Pixels:
+        """Return the pixels of an upload; decode an image that is none."""
+        pixels = self.uploads.get(cast("bytes", content))
+        return super().prepare(content, budget, profile) if pixels is None else pixels
 
 
 class ProductService:
@@ -99,12 +119,20 @@ class ProductService:
     ) -> WriteOut:
         store, report = version.store, Report()
         before = {row["image_id"]: row for row in _fetch(store, product_id)}
-        files = [self._file(store.name, product_id, content, self._suffix(content)) for content in images]
-        for file, content in zip(files, images, strict=True):
-            _write(file, content)
-        pictures = [ProductImage.named(SOURCE, product_id, file.name, str(file), metadata) for file in files]
-        unique = {image.image_id: image for image in pictures}
-        engine = LazyEngine(lambda: Engine(version.encoder, version.engine.batch_size, version.engine.lanes))
+        unique: dict[str, ProductImage] = {}
+        contents: dict[str, bytes] = {}
+        for content in images:
+            file = self._file(store.name, product_id, content, self._suffix(content))
+            image = ProductImage.named(SOURCE, product_id, file.name, str(file), metadata)
+            unique[image.image_id], contents[image.image_id] = image, content
+        upload_engine = UploadEngine(version.encoder, version.engine.batch_size, version.engine.lanes)
+        # A stored image was decoded when it was first uploaded.
+        upload_engine.prepare_uploads(
+            [content for image_id, content in contents.items() if image_id not in before], self._budget
+        )
+        for image_id, content in contents.items():
+            _write(Path(unique[image_id].image), content)
+        engine = LazyEngine(lambda: upload_engine)
         scope = RowScope(None, column_in("product_id", [product_id]))
         plan = ingest(
             unique.values(), scope, engine, WriteTarget(store, report), PipelineLimits(count_cores(), self._budget.most)
@@ -157,11 +185,8 @@ class ProductService:
         self._delete_uploads([{"source": image.source, "image": image.image} for image in images])
 
     def _suffix(self, content: bytes) -> str:
-        """The suffix of an image that can be decoded. Raises BadImage."""
-        image = open_image(content, self._budget.most)
-        with self._budget.take(image.width * image.height):
-            load_rgb(image)
-        return f".{(image.format or 'image').lower()}"
+        """Return the file suffix for an image's format, which its header names. Raises BadImage."""
+        return f".{(open_image(content, self._budget.most).format or 'image').lower()}"
 
     def _file(self, collection: str, product_id: str, content: bytes, suffix: str) -> Path:
         # Names are hashes: no text of a request becomes part of a path.

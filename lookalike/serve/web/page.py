@@ -16,7 +16,7 @@ from lookalike.search.explore.browse import browse_products
 from lookalike.search.explore.facets import Facet, FacetValue, RangeFacet, ValueFacet
 from lookalike.search.finder import SearchResult
 from lookalike.search.query import MAX_REACH, Query
-from lookalike.serve.api.problems import RequestRefused, problem, request_id, told_of
+from lookalike.serve.api.problems import RequestRefused, get_request_id, make_problem, report_error
 from lookalike.serve.api.schemas import Problem, image_path
 from lookalike.serve.runtime.facet_cache import FacetCache
 from lookalike.serve.service import Service, service_of
@@ -139,7 +139,7 @@ async def show_page(request: Request) -> Response:
     query = PageQuery()
     try:
         query = PageQuery.parse(request.query_params.multi_items())
-        return await service_of(request).desk.run(request, lambda: page_of(request).render_results(query))
+        return await service_of(request).executor.run(request, lambda: page_of(request).render_results(query))
     except (LookalikeError, RequestRefused) as error:
         return page_of(request).render_problem(query, _problem_of(request, error))
 
@@ -155,7 +155,7 @@ async def submit_query(request: Request) -> Response:
     try:
         query = PageQuery.parse(fields)
         if content:
-            name = await service_of(request).desk.run(request, lambda: uploads.add(content))
+            name = await service_of(request).executor.run(request, lambda: uploads.add(content))
             query = replace(query, image=name)
     except LookalikeError as error:
         response = page_of(request).render_problem(query, _problem_of(request, error))
@@ -181,8 +181,8 @@ def page_of(request: Request) -> Page:
 
 def _problem_of(request: Request, error: LookalikeError | RequestRefused) -> Problem:
     if isinstance(error, RequestRefused):
-        return problem(error.status, error.detail, request_id(request))
-    return told_of(request, error)
+        return make_problem(error.status, error.detail, get_request_id(request))
+    return report_error(request, error)
 
 
 def _next_url(query: PageQuery, result: SearchResult | None) -> str:
