@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx2
 
-from lookalike.stack.milvus import free_port
+from lookalike.stack.milvus import find_free_port
 
 QUICK = {
     "QUERYCOORD_CHECKCHANNELINTERVAL": "50",
@@ -46,7 +46,7 @@ def milvus_server(folder: Path) -> Iterator[str]:
 def _started(folder: Path) -> "tuple[subprocess.Popen[bytes] | None, str]":
     """A server that is ready and its address; no process when it does not get ready."""
     folder.mkdir(parents=True)
-    port, health_port = free_port(), free_port()
+    port, health_port = find_free_port(), find_free_port()
     with (folder / "log.txt").open("wb") as log:
         command = [sys.executable, "-m", "lookalike.stack.milvus", str(folder / "data"), str(port), str(health_port)]
         root = str(Path(__file__).parents[1])
