@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
 
 import click
 
@@ -30,12 +29,7 @@ ROOT = Path(__file__).parents[1]
 # Import from this checkout; this folder itself holds an `ingest.py` and a `search.py`.
 sys.path[0] = str(ROOT)
 
-LIMIT = 10
-_BOUNDARY = "a-boundary-that-no-image-has"
-_FORM = f"multipart/form-data; boundary={_BOUNDARY}"
-_MAX_IMAGES = 512
-
-Figures = dict[str, float]
+from benchmarks.load import LIMIT, Figures, choose_images, image_requests, product_requests, send_requests  # noqa: E402
 
 
 @click.command()
@@ -112,9 +106,8 @@ def _run_ingest(shared: dict[str, Any], layout: str) -> None:
     for name in ("uri", "encoder", "collection"):
         command += [f"--{name}", shared[name]]
     output = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout
-    print(
-        f"{output.splitlines()[0]}; {shared['encoder']}, {'Milvus Lite' if '://' not in shared['uri'] else 'a server'}"
-    )
+    milvus = "a server" if "://" in shared["uri"] else "Milvus Lite"
+    print(f"{output.splitlines()[0]}; {shared['encoder']}, {milvus}")
 
 
 def _drop_collection(shared: dict[str, Any]) -> None:
@@ -156,7 +149,7 @@ def _measure_encoder(photos: Path, _uri: str, options: dict[str, Any]) -> Figure
     from lookalike.ingest.pipeline.concurrency import in_parallel
 
     engine = load_engine(options["encoder"], {"device": "auto", "dtype": "auto", "engine": "auto", "batch_size": None})
-    pixels = [engine.encoder.prepare(decode(file.read_bytes())) for file in _choose_images(photos)]
+    pixels = [engine.encoder.prepare(decode(file.read_bytes())) for file in choose_images(photos)]
     size, parallel = engine.batch_size, engine.lanes
     # Full batches only: the last one is filled from the start of the list.
     batches = [np.stack((pixels + pixels[:size])[start : start + size]) for start in range(0, len(pixels), size)]
@@ -225,74 +218,9 @@ def _measure_medians(cases: dict[str, Callable[[str], object]], products: Sequen
 
 
 def _generate_load(photos: Path, _uri: str, options: dict[str, Any]) -> Figures:
-    """Run clients that each send a request when the last response has arrived; the first tenth of the time is warm-up.
-
-    Requests are encoded beforehand, and responses are not parsed, to leave the CPU to the service.
-    """
-    requests = (_image_requests if options["kind"] == "image" else _product_requests)(photos, options["address"])
-    return asyncio.run(_send_requests(options["address"], requests, int(options["clients"]), options["seconds"]))
-
-
-async def _send_requests(address: str, requests: Sequence[bytes], clients: int, seconds: float) -> Figures:
-    latencies: list[float] = []
-    statuses: list[int] = []
-    shared = itertools.cycle(requests)
-    begin = time.perf_counter() + seconds / 10
-    end = begin + seconds
-
-    async def client() -> None:
-        reader, writer = await asyncio.open_connection(urlsplit(address).hostname, urlsplit(address).port)
-        while (started := time.perf_counter()) < end:
-            writer.write(next(shared))
-            status = await _read_status(reader)
-            if begin <= (now := time.perf_counter()) < end:
-                latencies.append((now - started) * 1_000)
-                statuses.append(status)
-        writer.close()
-
-    await asyncio.gather(*(client() for _ in range(clients)))
-    cuts = statistics.quantiles(latencies, n=100)
-    failed = sum(status != 200 for status in statuses)
-    return {"rate": (len(latencies) - failed) / seconds, "p50": cuts[49], "p99": cuts[98], "failed": failed}
-
-
-async def _read_status(reader: asyncio.StreamReader) -> int:
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = re.search(rb"content-length: (\d+)", head)
-    await reader.readexactly(int(length[1]) if length else 0)
-    return int(head.split(None, 2)[1])
-
-
-def _image_requests(photos: Path, address: str) -> list[bytes]:
-    before = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="upload"\r\n\r\n'.encode()
-    after = f"\r\n--{_BOUNDARY}--\r\n".encode()
-    bodies = [before + file.read_bytes() + after for file in _choose_images(photos)]
-    return [
-        _head(f"POST /search HTTP/1.1\r\nContent-Type: {_FORM}\r\nContent-Length: {len(body)}", address) + body
-        for body in bodies
-    ]
-
-
-def _product_requests(photos: Path, address: str) -> list[bytes]:
-    """Take the product ids from searches with some images, because only the layout knows the ids of all products."""
-    from lookalike.serve.client import Client
-
-    with Client(address) as client:
-        products = {hit.product_id for file in _choose_images(photos)[::16] for hit in client.search(image=file).hits}
-    return [
-        _head(f"GET /products/{quote(product, safe='')}/similar?limit={LIMIT} HTTP/1.1", address)
-        for product in sorted(products)
-    ]
-
-
-def _head(lines: str, address: str) -> bytes:
-    return f"{lines}\r\nHost: {urlsplit(address).netloc}\r\n\r\n".encode()
-
-
-def _choose_images(photos: Path) -> list[Path]:
-    """Up to 512 JPEGs, spread evenly over the catalogue."""
-    files = sorted(photos.rglob("*.jpg"))
-    return files[:: max(1, len(files) // _MAX_IMAGES)][:_MAX_IMAGES]
+    """Requests per second and latency, with one number of clients."""
+    requests = (image_requests if options["kind"] == "image" else product_requests)(photos, options["address"])
+    return asyncio.run(send_requests(options["address"], requests, int(options["clients"]), options["seconds"]))
 
 
 _PARTS = {"encoder": _measure_encoder, "search": _measure_search, "load": _generate_load}

@@ -25,7 +25,7 @@ def test_three_packages_are_linked_at_the_root_and_nothing_imports_through_the_l
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
-def test_a_folder_has_at_most_thirteen_files(folder: Path) -> None:
+def test_no_folder_has_more_than_13_files(folder: Path) -> None:
     files = [file.name for file in folder.glob("*.py") if file.name != "__init__.py"]
     assert len(files) <= MAX_FILES, f"{name_of(folder)}: split these {len(files)} files into packages: {files}"
 
