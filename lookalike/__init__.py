@@ -10,7 +10,7 @@ Each name is loaded when it is first used: `import lookalike` imports neither to
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Collection",
