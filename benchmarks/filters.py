@@ -33,7 +33,7 @@ def main(rows: int, queries: int, uri: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = catalogue.fill(uri or f"{folder}/filters.db")
         finder = Finder(store, lambda: sys.exit("no encoder is needed"))
-        kind = "Milvus Lite" if store.exact else "server"
+        kind = "Milvus Lite" if store.is_exact else "server"
         click.echo(f"{rows} images, {len(set(catalogue.products))} products, {DIM}-d, {kind}")
         click.echo("  kept   products  recall@10  answered  median ms")
         for kept in (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001):

@@ -28,7 +28,8 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 from benchmarks.drawn import DIM, Catalogue, Vectors  # noqa: E402  the path comes first
 from lookalike.schema.milvus.driver import MilvusClient  # noqa: E402
-from lookalike.schema.milvus.store import SERVER_EF, Store  # noqa: E402
+from lookalike.schema.milvus.store import Store  # noqa: E402
+from lookalike.schema.milvus.store_reader import SERVER_EF  # noqa: E402
 
 LIMIT = 10
 KEPT = (1.0, 0.5, 0.05, 0.01, 0.001)
@@ -67,11 +68,11 @@ def main(rows: int, queries: int, uri: str | None, folder: Path | None, output: 
         Path(kept).mkdir(exist_ok=True)
         address = uri or f"{kept}/search_{rows}.db"
         with catalogue.fill(address) as store:
-            while store.indexing():
+            while store.is_indexing():
                 time.sleep(5)
-            kind = "Milvus Lite" if store.exact else f"server, ef {SERVER_EF}"
+            kind = "Milvus Lite" if store.is_exact else f"server, ef {SERVER_EF}"
             print(f"{rows} rows, {DIM}-d, {kind}, {os.cpu_count()} cores, Python {platform.python_version()}")
-            graph = None if store.exact else _graph(catalogue, Path(kept))
+            graph = None if store.is_exact else _graph(catalogue, Path(kept))
             for share in KEPT:
                 for figures in _measured(catalogue, store, graph, share, queries):
                     _show(figures, output)
@@ -99,7 +100,7 @@ def _measured(catalogue: Catalogue, store: Store, graph: Any, share: float, quer
         Figures(
             len(catalogue.vectors),
             share,
-            f"{name}{'' if store.exact else ' (server)'}",
+            f"{name}{'' if store.is_exact else ' (server)'}",
             float(np.percentile(took[name], 50)),
             float(np.percentile(took[name], 99)),
             rates[name],
@@ -112,7 +113,7 @@ def _measured(catalogue: Catalogue, store: Store, graph: Any, share: float, quer
 def _cases(catalogue: Catalogue, store: Store, graph: Any, share: float) -> dict[str, Ask]:
     where = "" if share == 1 else f'metadata["chance"] < {share}'
     client = MilvusClient(store.uri)
-    parameters = {} if store.exact else {"params": {"ef": SERVER_EF}}
+    parameters = {} if store.is_exact else {"params": {"ef": SERVER_EF}}
 
     def ours(vector: Vectors) -> list[int]:
         return [int(str(hit["image"])[:-4]) for hit in store.search(vector, LIMIT, where=where, fields=["image"])]

@@ -177,7 +177,7 @@ def _search(_photos: Path, uri: str, options: dict[str, Any]) -> Figures:
     from lookalike.schema.milvus.store import Store
     from lookalike.search.finder import Finder
     from lookalike.search.query import Query
-    from lookalike.search.ranking import mean
+    from lookalike.search.resolved_query import mean_vector
 
     client = MilvusClient(uri)
     with Store.open(uri, collection=options["collection"]) as store:
@@ -185,7 +185,7 @@ def _search(_photos: Path, uri: str, options: dict[str, Any]) -> Figures:
         images: dict[str, list[Any]] = {}
         for row in store.rows(fields=["product_id", "embedding"]):
             images.setdefault(row["product_id"], []).append(np.asarray(row["embedding"], dtype=np.float32))
-        vectors = {product: mean(embeddings) for product, embeddings in images.items()}
+        vectors = {product: mean_vector(embeddings) for product, embeddings in images.items()}
 
         def bare(product: str, limit: int, fields: Sequence[str]) -> None:
             client.search(
@@ -193,7 +193,7 @@ def _search(_photos: Path, uri: str, options: dict[str, Any]) -> Figures:
                 data=[vectors[product]],
                 limit=limit,
                 output_fields=list(fields),
-                search_params={} if store.exact else {"params": {"ef": 1_024}},
+                search_params={} if store.is_exact else {"params": {"ef": 1_024}},
                 consistency_level="Session",
             )
 

@@ -84,9 +84,7 @@ class DecodePool:
                 f"decode processes crash again and again ({process.exit_reason}), maybe for lack of memory; "
                 "use a smaller --decode-processes or --max-pixels, or --decode-processes 0"
             )
-        raise BadImage(
-            f"{_ATTEMPTS} processes crashed on it ({process.exit_reason}); save it anew, or make it smaller"
-        )
+        raise BadImage(f"{_ATTEMPTS} processes crashed on it ({process.exit_reason}); save it anew, or make it smaller")
 
 
 class _DecodeProcess:

@@ -23,9 +23,10 @@ from lookalike.schema.metadata import parse_column_types
 from lookalike.schema.settings import ALL_ENGINES, setting, store_options
 
 if TYPE_CHECKING:
-    from lookalike.ingest.job import ImageSource, Job
+    from lookalike.ingest.job import Job
     from lookalike.ingest.run_lock import Shutdown
     from lookalike.ingest.sources.folder import FolderSource
+    from lookalike.ingest.sources.source import ImageSource
 
 NOTHING_STORED = 1
 _EXAMPLE_LAYOUT = "{category}/{product_id}/{image}"

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from lookalike.encode.engine import EncodingEngine, LazyEngine, ReadChanged
 from lookalike.encode.profile import Profile
@@ -12,27 +11,15 @@ from lookalike.encode.registry import DEFAULT_ENCODER
 from lookalike.ingest.pipeline.existing_rows import RowScope
 from lookalike.ingest.pipeline.prune import PruneOptions, prune, to_prune
 from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, count_changes, ingest
-from lookalike.ingest.reports.report import Rejection, Report
+from lookalike.ingest.reports.report import Report
 from lookalike.ingest.run_lock import run_lock
 from lookalike.ingest.sources.files import image_reader
+from lookalike.ingest.sources.source import ImageSource
 from lookalike.ingest.threshold import Threshold
 from lookalike.schema.collection import require_same_encoder
 from lookalike.schema.errors import BadSource, LimitExceeded
 from lookalike.schema.metadata import ColumnTypes
 from lookalike.schema.milvus.store import Store
-from lookalike.schema.product import ProductImage
-
-
-class ImageSource(Protocol):
-    """Where images come from."""
-
-    name: str
-
-    def images(self) -> Iterator[ProductImage | Rejection]:
-        """Name every image, or say why one cannot be used."""
-
-    def count(self) -> int | None:
-        """Count what `images` would give, if that can be known before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +60,11 @@ def run(job: Job, report: Report) -> str:
                 job.source.images(), RowScope(job.source.name), model, WriteTarget(store, report, job.profile), job.pace
             )
         except KeyboardInterrupt:
-            store.settle(report.stored)
+            store.flush_after(report.stored)
             raise
         for column, problem in store.index(job.fields).items():
             if problem:
-                report.remark(f"column {column} is not indexed: {problem}")
+                report.warn(f"column {column} is not indexed: {problem}")
         _check(report, job)
         # The last moment at which the end may have been asked for.
         report.on_progress(report.seen)
@@ -97,7 +84,7 @@ def dry_run(job: Job, report: Report) -> str:
         plan = count_changes(job.source.images(), job.source.name, store, report, job.read)
         _check(report, job)
         if job.pruning is not None:
-            report.remove(plan.known[image_id] for image_id in to_prune(plan, job.pruning))
+            report.record_removed(plan.known[image_id] for image_id in to_prune(plan, job.pruning))
         return job.encoder or (store.fingerprint.encoder if store else DEFAULT_ENCODER)
     finally:
         if store is not None:

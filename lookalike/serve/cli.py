@@ -1,8 +1,8 @@
-"""`lookalike serve`: the service and its page."""
+"""`lookalike serve`: the HTTP service and its page."""
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +11,11 @@ from lookalike.ingest.options import engine_settings
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.settings import setting, store_options
 
+if TYPE_CHECKING:
+    from lookalike.serve.settings import Settings
+
 _MEGABYTE = 2**20
+_STORE_AND_PORT = ("uri", "token", "collection", "port", "encoder", "wait")
 
 
 @click.command()
@@ -22,8 +26,14 @@ _MEGABYTE = 2**20
 @setting("--encoder", help="Another name or directory of the collection's encoder.")
 @setting("--max-in-flight", default=128, show_default=True, type=click.IntRange(1), help="More requests get a 429.")
 @setting("--max-body", default=25, show_default=True, type=click.IntRange(1, 1024), help="Megabytes of a request.")
-@setting("--deadline", default=30.0, show_default=True, type=click.FloatRange(0.1, 600), help="Seconds for an answer.")
-@click.option("--wait", is_flag=True, help="Wait until the collection is there.")
+@setting(
+    "--deadline",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 600),
+    help="Seconds after which a request gets a 504.",
+)
+@click.option("--wait", is_flag=True, help="Wait until the collection exists.")
 @setting("--fetch-urls", is_flag=True, help="Fetch image_url of requests, from public addresses.")
 @setting(
     "--allow-private-urls",
@@ -35,13 +45,22 @@ _MEGABYTE = 2**20
     type=click.Path(path_type=Path),
     default=Path("lookalike-uploads"),
     show_default=True,
-    help="Folder for images that come with a product.",
+    help="Folder for images that are uploaded with a product.",
 )
 def serve(**options: Any) -> None:
-    """Answer questions over HTTP, and on a page in the browser.
+    """Serve searches over HTTP, and a page for the browser.
 
-    API keys are read from LOOKALIKE_API_KEYS: `key, key:write, …`. Ends on Ctrl-C or SIGTERM, after what it has begun.
+    API keys are read from LOOKALIKE_API_KEYS: `key, key:write, …`. Ctrl-C or SIGTERM ends the service after the
+    requests that have begun.
     """
+    settings = _read_settings(options)
+    from lookalike.serve.server import ServerOptions, run
+
+    run(settings, ServerOptions(**{name: options[name] for name in _STORE_AND_PORT}, engine=options))
+
+
+def _read_settings(options: dict[str, Any]) -> "Settings":
+    """Raises BadSettings for a service that is open to others without API keys."""
     from lookalike.serve.settings import Keys, Settings, is_loopback
 
     keys = Keys.parse(os.environ.get("LOOKALIKE_API_KEYS", ""))
@@ -50,7 +69,7 @@ def serve(**options: Any) -> None:
             f"--host {options['host']} is open to others: set LOOKALIKE_API_KEYS to `key, key:write, …` first, "
             "or listen at 127.0.0.1"
         )
-    settings = Settings(
+    return Settings(
         keys=keys,
         host=options["host"],
         max_body=options["max_body"] * _MEGABYTE,
@@ -61,6 +80,3 @@ def serve(**options: Any) -> None:
         allow_private_urls=options["allow_private_urls"],
         uploads=options["uploads"],
     )
-    from lookalike.serve.server import run
-
-    run(settings, options)

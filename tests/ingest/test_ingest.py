@@ -225,18 +225,18 @@ def test_a_source_that_is_no_folder(tmp_path: Path, folder: str) -> None:
     ],
 )
 def test_layouts(template: str, path: str, product_id: str, metadata: dict[str, object]) -> None:
-    place = Layout(template).place(path)
+    place = Layout(template).read_path(path)
     assert (place.product_id, place.metadata) == (product_id, metadata)
 
 
 def test_a_path_that_does_not_fit_its_layout_says_so() -> None:
     with pytest.raises(ValueError, match=r"does not fit the layout \{category\}"):
-        LAYOUT.place("m1/1.jpg")
+        LAYOUT.read_path("m1/1.jpg")
     for price in ("cheap", "nan", "inf", "1_000"):
         with pytest.raises(ValueError, match=f"price is '{price}', not float"):
-            Layout("{price:float}/{product_id}").place(f"{price}/m1.jpg")
+            Layout("{price:float}/{product_id}").read_path(f"{price}/m1.jpg")
     with pytest.raises(ValueError, match=r"stock is '9{23}', not int"):
-        Layout("{stock:int}/{product_id}").place(f"{'9' * 23}/m1.jpg")
+        Layout("{stock:int}/{product_id}").read_path(f"{'9' * 23}/m1.jpg")
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_layouts_that_cannot_work(template: str) -> None:
     ],
 )
 def test_without_a_layout_the_folder_is_the_product(path: str, product_id: str, metadata: dict[str, str]) -> None:
-    place = FolderRule().place(path)
+    place = FolderRule().read_path(path)
     assert (place.product_id, place.metadata) == (product_id, metadata)
 
 

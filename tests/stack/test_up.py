@@ -122,7 +122,7 @@ def test_a_stack_serves_heals_and_ends(catalogue: Path, tmp_path: Path) -> None:
         assert "192 images, by pixels" in found["collection"]["found"]
         assert found["group by"]["found"].startswith("does not work"), "2.3 ignores it"
         with Store.open(stack.uri) as store:
-            assert not [name for name in store._wire.call("list_collections") if "doctor" in name]
+            assert not [name for name in store.connection.call("list_collections") if "doctor" in name]
 
         assert "has the folder" in fails(1, "up", "--folder", "stack", cwd=tmp_path, run=lookalike_process)
 
@@ -173,7 +173,7 @@ def test_doctor_looks_at_a_milvus_lite_folder_without_touching_it(tmp_path: Path
     asked = {"uri": str(tmp_path / "lookalike.db"), "token": "", "collection": "products"}
     with Store.create(asked["uri"], PLAIN) as store:
         store.upsert([a_row("1.jpg")])
-        [version, *_] = store._wire.call("list_collections")
+        [version, *_] = store.connection.call("list_collections")
         # One process at a time has it: here that is this one, which stands for a service.
         found = {finding.check: finding for finding in surroundings.milvus(asked)}
         assert (found["milvus"].state, found["milvus"].found) == (
@@ -184,7 +184,7 @@ def test_doctor_looks_at_a_milvus_lite_folder_without_touching_it(tmp_path: Path
     assert found["collection"].found == f"products is {version}: 1 images, by test (weights none, 8 dimensions)"
     assert (found["encoder"].state, found["group by"].state) == ("warning", "ok")
     with Store.open(asked["uri"]) as store:
-        assert store._wire.call("list_collections") == [version]
+        assert store.connection.call("list_collections") == [version]
 
 
 def test_doctor_says_what_is_broken_or_missing_and_leaves_nothing(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class ExistingRows:
         self.known: dict[str, ExistingImage] = {}
         self._by_hash: dict[str, str] = {}
         self._store = store
-        self._keeps_etags = store.keeps("image_etag")
+        self._keeps_etags = store.has_column("image_etag")
         for row in store.rows(where=owned.where, fields=_FIELDS):
             self._by_hash[row["image_hash"]] = row["image_id"]
             if owned.source is None or row["source"] == owned.source:

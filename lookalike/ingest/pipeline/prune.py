@@ -29,8 +29,8 @@ def prune(plan: Diff, store: Store, report: Report, pruning: PruneOptions) -> No
     for start in range(0, len(gone), _CHUNK):
         chunk = gone[start : start + _CHUNK]
         store.delete(chunk)
-        report.remove(plan.known[image_id] for image_id in chunk)
-    store.settle(len(gone))
+        report.record_removed(plan.known[image_id] for image_id in chunk)
+    store.flush_after(len(gone))
 
 
 def to_prune(plan: Diff, pruning: PruneOptions) -> list[str]:

@@ -92,7 +92,8 @@ def ingest(
     loaded = in_parallel(loader, steps, workers=pace.threads, ahead=max(8 * pace.workers, pace.threads))
     batches = in_background(_batches(_work(loaded, inventory, plan, report), model), ahead=2)
     encoded = in_parallel(partial(_encode, model, plan, report), batches, workers=pace.batches, ahead=pace.batches)
-    written = in_parallel(partial(_write_fresh, target), encoded, workers=store.lanes, ahead=store.lanes)
+    writers = store.parallel_writes
+    written = in_parallel(partial(_write_fresh, target), encoded, workers=writers, ahead=writers)
     with closing(batches), closing(encoded), closing(written):
         for batch in written:
             # After that: an image's twin may be in the same batch, or in one before.
@@ -101,7 +102,7 @@ def ingest(
             for late in _batches(_pixels(gone, loader, plan, report), model):
                 _write(_encode(model, plan, report, late).ready, target)
     with timed(profile, "flush", report.stored):
-        store.settle(report.stored)
+        store.flush_after(report.stored)
     return plan
 
 
@@ -146,7 +147,7 @@ def _steps(
     for item in images:
         step = _step(item, plan)
         if isinstance(step, Unchanged):
-            report.keep()
+            report.count_unchanged()
         else:
             yield step
 
@@ -176,7 +177,7 @@ def _work(
             if isinstance(item, Rejection):
                 _reject(item, plan, report)
             elif isinstance(item, Unchanged):
-                report.keep()
+                report.count_unchanged()
             elif isinstance(item, LoadedImage):
                 key = inventory.claim(item.file.hash, item.image.image_id)
                 first = key == item.image.image_id
@@ -207,7 +208,7 @@ def _encode(model: LazyEngine, plan: Diff, report: Report, batch: Batch) -> Batc
     if not batch.fresh:
         return batch
     vectors = model.encode([item.pixels for item in batch.fresh])
-    report.embed(len(vectors))
+    report.count_embedded(len(vectors))
     encoded = Batch(stored=batch.stored)
     for item, vector in zip(batch.fresh, vectors, strict=True):
         if np.isfinite(vector).all():
@@ -236,9 +237,9 @@ def _write(ready: Sequence[ReadyRow], target: WriteTarget) -> None:
     if ready:
         with timed(target.profile, "upsert", len(ready)):
             target.store.upsert([item.row for item in ready])
-        target.report.store(ready)
+        target.report.record_stored(ready)
 
 
 def _reject(rejection: Rejection, plan: Diff, report: Report) -> None:
     complete, unreadable = not rejection.incomplete, rejection.unreadable
-    report.reject(rejection, kept=plan.reject(rejection.image_id, complete=complete, unreadable=unreadable))
+    report.reject(rejection, row_stays=plan.reject(rejection.image_id, complete=complete, unreadable=unreadable))
