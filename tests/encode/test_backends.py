@@ -35,7 +35,7 @@ def measured_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOKALIKE_CACHE", str(folder))
-        patch.setattr("lookalike.encode.backends.select._SECONDS", 0.05)
+        patch.setattr("lookalike.encode.backends.measure.SECONDS", 0.05)
         told: list[str] = []
         load_encoder(str(TINY_CLIP), engine="auto", on_message=told.append)
         assert "measuring, once" in told[0]
@@ -46,7 +46,7 @@ def measured_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("lookalike.encode.backends.select._SECONDS", 0.05)
+    monkeypatch.setattr("lookalike.encode.backends.measure.SECONDS", 0.05)
     return tmp_path / "cache"
 
 
