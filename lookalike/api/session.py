@@ -116,7 +116,7 @@ class Session:
 
 def _load_engine(name: str, device: str) -> Engine:
     parallel_batches = min(count_cores(), MAX_PARALLEL_BATCHES)
-    encoder = load_encoder(name, device=device, engine="auto", lanes=parallel_batches)
+    encoder = load_encoder(name, device=device, engine="auto", parallel_batches=parallel_batches)
     if isinstance(encoder, DeviceEncoder) and encoder.device.type == "cuda":
         return _make_gpu_engine(cast("TorchEncoder", encoder))
     return Engine(encoder, _BATCH, parallel_batches)

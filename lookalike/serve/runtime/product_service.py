@@ -135,7 +135,11 @@ class ProductService:
         engine = LazyEngine(lambda: upload_engine)
         scope = RowScope(None, column_in("product_id", [product_id]))
         plan = ingest(
-            unique.values(), scope, engine, WriteTarget(store, report), PipelineLimits(count_cores(), self._budget.most)
+            unique.values(),
+            scope,
+            engine,
+            WriteTarget(store, report),
+            PipelineLimits(count_cores(), self._budget.max_pixels),
         )
         if report.first_rejections:
             self._discard(store, [image for image_id, image in unique.items() if image_id not in before])
@@ -186,7 +190,7 @@ class ProductService:
 
     def _suffix(self, content: bytes) -> str:
         """Return the file suffix for an image's format, which its header names. Raises BadImage."""
-        return f".{(open_image(content, self._budget.most).format or 'image').lower()}"
+        return f".{(open_image(content, self._budget.max_pixels).format or 'image').lower()}"
 
     def _file(self, collection: str, product_id: str, content: bytes, suffix: str) -> Path:
         # Names are hashes: no text of a request becomes part of a path.

@@ -31,8 +31,8 @@ class UploadCache:
 
     def add(self, content: bytes) -> str:
         """Cache a copy of an image, a JPEG of at most 512×512; returns its name. Raises BadImage."""
-        image = open_image(content, self._budget.most)
-        with self._budget.take(image.width * image.height):
+        image = open_image(content, self._budget.max_pixels)
+        with self._budget.reserve(image.width * image.height):
             copy = thumbnail(image, EDGE)
         # A keyed hash: the same image has the same name, but nobody can compute the name of an image.
         name = hashlib.blake2b(copy, key=self._key, digest_size=16).hexdigest()
