@@ -60,7 +60,8 @@ def main(
     folder: Path | None, models: tuple[str, ...], images: int, seconds: float, num_workers: int, **options: str
 ) -> None:
     """Measure each model, and print a line for it."""
-    from lookalike.ingest.options import load_engine
+    from lookalike.encode.load_engine import load_engine
+    from lookalike.encode.options import EngineConfig
 
     keep_freed_memory()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
@@ -74,7 +75,7 @@ def main(
         )
         for model in models:
             name = _random_clip(model, Path(scratch)) if model in CLIPS else model
-            engine = load_engine(name, {**options, "num_workers": num_workers, "max_pixels": None})
+            engine = load_engine(name, EngineConfig.from_click({**options, "num_workers": num_workers}))
             found = _measure(engine, files, uri, num_workers, seconds)
             print(_line(Path(model).name if model not in CLIPS else model, engine.batch_size, found), flush=True)
 
@@ -91,10 +92,10 @@ def _measure(engine: "Engine", files: list[Path], uri: str, workers: int, second
     budget = PixelBudget(MAX_PIXELS)
 
     def prepared(file: Path) -> "np.ndarray":
-        return engine.prepare(image_reader().read(str(file))[0], budget, None)
+        return engine.prepare(image_reader().read(str(file))[0], budget)
 
     pixels = np.stack([prepared(files[0])] * engine.batch_size)
-    forward = measure_throughput(engine.encoder, pixels, engine.lanes, seconds)
+    forward = measure_throughput(engine.encoder, pixels, engine.parallel_batches, seconds)
     started = time.perf_counter()
     for _ in in_parallel(prepared, files, workers=workers, ahead=8 * workers):
         pass
@@ -107,8 +108,10 @@ def _measure(engine: "Engine", files: list[Path], uri: str, workers: int, second
 def _ingest(engine: "Engine", files: list[Path], uri: str, workers: int) -> float:
     """Seconds from the first file to the last row that Milvus has acknowledged."""
     from lookalike.encode.engine import LazyEngine
+    from lookalike.ingest.job import ingest_images
     from lookalike.ingest.pipeline.existing_rows import RowScope
-    from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
+    from lookalike.ingest.pipeline.limits import PipelineLimits
+    from lookalike.ingest.pipeline.stages import PipelineContext
     from lookalike.ingest.reports.report import Report
     from lookalike.schema.milvus.store import Store
     from lookalike.schema.product import ProductImage
@@ -116,13 +119,8 @@ def _ingest(engine: "Engine", files: list[Path], uri: str, workers: int) -> floa
     images = [ProductImage.named("bench", file.stem, file.name, str(file), {}) for file in files]
     with Store.create(uri, engine.encoder.fingerprint, collection=f"gpu_{time.time_ns()}") as store, Report() as report:
         started = time.perf_counter()
-        ingest(
-            images,
-            RowScope("bench"),
-            LazyEngine(lambda: engine),
-            WriteTarget(store, report),
-            PipelineLimits(workers=workers),
-        )
+        context = PipelineContext(LazyEngine(lambda: engine), PipelineLimits(workers=workers))
+        ingest_images(images, RowScope("bench"), store, report, context)
         taken = time.perf_counter() - started
     assert report.stored == len(files)
     return taken

@@ -32,8 +32,10 @@ def main(photos: Path, queries: Path, layout: str, name: str, uri: str | None) -
     from lookalike.encode.engine import Engine, LazyEngine
     from lookalike.encode.process_tuning import count_cores
     from lookalike.encode.registry import load_encoder
+    from lookalike.ingest.job import ingest_images
     from lookalike.ingest.pipeline.existing_rows import RowScope
-    from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
+    from lookalike.ingest.pipeline.limits import PipelineLimits
+    from lookalike.ingest.pipeline.stages import PipelineContext
     from lookalike.ingest.reports.report import Report
     from lookalike.ingest.sources.folder import FolderSource
     from lookalike.ingest.sources.layout import Layout
@@ -43,7 +45,9 @@ def main(photos: Path, queries: Path, layout: str, name: str, uri: str | None) -
     from lookalike.search.query import Query
 
     encoder = load_encoder(name)
-    model = LazyEngine(lambda: Engine(encoder, batch_size=16, lanes=parallel_batches_on(torch.device("cpu"))))
+    engine = LazyEngine(
+        lambda: Engine(encoder, batch_size=16, parallel_batches=parallel_batches_on(torch.device("cpu")))
+    )
     asked = [item for item in FolderSource(queries, Layout(layout)).images() if isinstance(item, ProductImage)]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         started = time.perf_counter()
@@ -51,13 +55,8 @@ def main(photos: Path, queries: Path, layout: str, name: str, uri: str | None) -
         with Store.create(uri or f"{scratch}/recall.db", encoder.fingerprint, collection=collection) as store:
             with Report() as report:
                 source = FolderSource(photos, Layout(layout))
-                ingest(
-                    source.images(),
-                    RowScope(source.name),
-                    model,
-                    WriteTarget(store, report),
-                    PipelineLimits(workers=count_cores()),
-                )
+                context = PipelineContext(engine, PipelineLimits(workers=count_cores()))
+                ingest_images(source.images(), RowScope(source.name), store, report, context)
             print(f"ingest: {report.summary()}, {time.perf_counter() - started:.1f} s wall")
             finder = Finder(store, lambda: encoder)
             rows = list(store.rows(fields=["product_id", "embedding"]))

@@ -150,12 +150,13 @@ def _network(photos: Path, _uri: str, options: dict[str, Any]) -> Figures:
     import numpy as np
 
     from lookalike.encode.decode import decode
-    from lookalike.ingest.options import load_engine
+    from lookalike.encode.load_engine import load_engine
+    from lookalike.encode.options import EngineConfig
     from lookalike.ingest.pipeline.concurrency import in_parallel
 
-    engine = load_engine(options["encoder"], {"device": "auto", "dtype": "auto", "engine": "auto", "batch_size": None})
+    engine = load_engine(options["encoder"], EngineConfig())
     pixels = [engine.encoder.prepare(decode(file.read_bytes())) for file in _images(photos)]
-    size, lanes = engine.batch_size, engine.lanes
+    size, lanes = engine.batch_size, engine.parallel_batches
     # Whole batches only, the last one filled up from the front.
     batches = [np.stack((pixels + pixels[:size])[start : start + size]) for start in range(0, len(pixels), size)]
 

@@ -18,12 +18,16 @@ from hypothesis import HealthCheck, settings
 from milvus_server import milvus_server
 
 from lookalike.encode.encoder import Encoder
-from lookalike.encode.engine import Engine, LazyEngine, ReadChanged
+from lookalike.encode.engine import Engine, LazyEngine
 from lookalike.encode.registry import load_encoder
+from lookalike.ingest.job import ingest_images
 from lookalike.ingest.pipeline.existing_rows import RowScope
-from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
+from lookalike.ingest.pipeline.limits import PipelineLimits
+from lookalike.ingest.pipeline.load import ReadChanged
+from lookalike.ingest.pipeline.stages import PipelineContext
 from lookalike.ingest.reports.report import Rejection, Report
 from lookalike.ingest.sample import draw_catalogue
+from lookalike.ingest.sources.files import image_reader
 from lookalike.schema.collection import Fingerprint
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import FileState, ImageRow, Metadata, ProductImage, Vector
@@ -157,13 +161,14 @@ def bring(
     store: Store,
     report: Report | None = None,
     batch_size: int = 8,
-    read: "ReadChanged | None" = None,
+    read: ReadChanged | None = None,
 ) -> Report:
     """Ingest, as the command does; return the report."""
     report, items = report or Report(), list(images)
     source = next((item.source for item in items if isinstance(item, ProductImage)), "test")
-    model = LazyEngine(lambda: Engine(encoder, batch_size, lanes=2), read=read)
-    ingest(iter(items), RowScope(source), model, WriteTarget(store, report), PipelineLimits(workers=2))
+    engine = LazyEngine(lambda: Engine(encoder, batch_size, parallel_batches=2))
+    context = PipelineContext(engine, PipelineLimits(workers=2), read or image_reader().read_changed)
+    ingest_images(iter(items), RowScope(source), store, report, context)
     return report
 
 

@@ -6,19 +6,21 @@ from pathlib import Path
 
 from lookalike.api.session import Session
 from lookalike.encode.decode import MAX_PIXELS
-from lookalike.encode.engine import LazyEngine, ReadChanged
+from lookalike.encode.engine import LazyEngine
 from lookalike.encode.fetch.limits import MAX_PER_HOST
 from lookalike.encode.process_tuning import count_cores
 from lookalike.ingest.admin.reindex import ReindexResult, reindex
 from lookalike.ingest.job import ImageSource, Job, dry_run, run
-from lookalike.ingest.pipeline.prune import PruneOptions
-from lookalike.ingest.pipeline.stages import PipelineLimits
+from lookalike.ingest.pipeline.limits import PipelineLimits
+from lookalike.ingest.pipeline.load import ReadChanged
+from lookalike.ingest.pipeline.stages import PipelineContext
 from lookalike.ingest.reports.report import Report, Summary
 from lookalike.ingest.run_lock import run_lock
 from lookalike.ingest.sources.files import image_reader
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.open import first_product, open_source
-from lookalike.ingest.threshold import Threshold
+from lookalike.ingest.threshold import PruneOptions, Threshold
+from lookalike.schema.cancellation import CancelToken
 from lookalike.schema.metadata import ColumnTypes, parse_column_types
 from lookalike.schema.milvus.versions import Versions
 
@@ -49,8 +51,8 @@ class RunOptions:
         return Report(self.report, self.on_progress or (lambda done: None))
 
     @property
-    def pace(self) -> PipelineLimits:
-        """How much is under way at once."""
+    def limits(self) -> PipelineLimits:
+        """How much a run does at once."""
         return PipelineLimits(count_cores(), MAX_PIXELS, fetches=MAX_PER_HOST)
 
     @property
@@ -63,7 +65,7 @@ def run_ingest(session: Session, source: SourceOptions, options: RunOptions, *, 
     """Make the collection equal to the source. Raises what ingest.job.run raises."""
     job = _job(session, source, options)
     with options.open_report() as report:
-        (dry_run if is_dry else run)(job, report)
+        (dry_run if is_dry else run)(job, report, CancelToken())
         summary = report.summary()
     if not is_dry:
         session.see_writes()
@@ -72,14 +74,14 @@ def run_ingest(session: Session, source: SourceOptions, options: RunOptions, *, 
 
 def run_reindex(session: Session, encoder: str, options: RunOptions) -> ReindexResult:
     """Move the collection to another encoder. Raises what ingest.reindex.reindex raises."""
-    place, most_missing = session.place, Threshold(str(options.max_rejected))
+    place, max_missing = session.place, Threshold(str(options.max_rejected))
     with (
         Versions(place.uri, token=place.token, collection=place.collection) as versions,
         run_lock(place.uri, place.collection, "reindex"),
         options.open_report() as report,
     ):
-        model = LazyEngine(lambda: session.load_engine(encoder), read=options.read)
-        moved = reindex(versions, model, report, options.pace, most_missing)
+        engine = LazyEngine(lambda: session.load_engine(encoder))
+        moved = reindex(versions, PipelineContext(engine, options.limits, options.read), report, max_missing)
     session.encoder = encoder
     session.see_writes()
     return moved
@@ -89,12 +91,12 @@ def _job(session: Session, source: SourceOptions, options: RunOptions) -> Job:
     fields = parse_column_types(f"{name}:{kind}" for name, kind in source.fields.items())
     pruning = PruneOptions(Threshold(str(options.max_removals))) if options.prune else None
     return Job(
-        source=_open(source, fields, is_empty_meant=pruning is not None and pruning.most.everything),
-        place=session.place,
+        source=_open(source, fields, is_empty_meant=pruning is not None and pruning.max_removals.allows_all),
+        address=session.place,
         encoder=session.encoder,
-        load=session.load_engine,
-        pace=options.pace,
-        fields=fields,
+        load_engine=session.load_engine,
+        limits=options.limits,
+        columns=fields,
         pruning=pruning,
         max_rejected=None if options.max_rejected is None else Threshold(str(options.max_rejected)),
         read=options.read,

@@ -4,15 +4,16 @@ import threading
 import time
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from lookalike.encode.encoder import Encoder
 from lookalike.encode.engine import Engine
+from lookalike.encode.load_engine import as_torch_encoder
 from lookalike.encode.process_tuning import MAX_PARALLEL_BATCHES, count_cores
 from lookalike.encode.registry import load_encoder
-from lookalike.ingest.job import CollectionAddress
 from lookalike.schema.errors import BadQuery
 from lookalike.schema.milvus.store import Store
+from lookalike.schema.settings import CollectionAddress
 from lookalike.search.finder import Finder
 
 if TYPE_CHECKING:
@@ -102,10 +103,9 @@ class Session:
 def _load_engine(name: str, device: str) -> Engine:
     lanes = min(count_cores(), MAX_PARALLEL_BATCHES)
     encoder = load_encoder(name, device=device, engine="auto", lanes=lanes)
-    # Only torch's encoders have one; an import of torch just to ask by their type takes seconds.
-    placed = getattr(encoder, "device", None)
-    if placed is not None and placed.type == "cuda":
-        return _on_gpu(cast("TorchEncoder", encoder))
+    torch_encoder = as_torch_encoder(encoder)
+    if torch_encoder is not None and torch_encoder.device.type == "cuda":
+        return _on_gpu(torch_encoder)
     return Engine(encoder, _BATCH, lanes)
 
 

@@ -3,17 +3,19 @@
 import signal
 import socket
 import time
-from typing import Any
+from dataclasses import dataclass
 
 import click
 import structlog
 import uvicorn
 
-from lookalike.ingest.options import load_engine
+from lookalike.encode.load_engine import load_engine
+from lookalike.encode.options import EngineConfig
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.milvus.connection import RetryPolicy
 from lookalike.schema.milvus.create import describe_missing_collection
 from lookalike.schema.milvus.store import Store
+from lookalike.schema.settings import CollectionAddress
 from lookalike.serve.app import create_app
 from lookalike.serve.logs import log_to_stderr
 from lookalike.serve.service import Service
@@ -26,23 +28,36 @@ _END_SECONDS = 30
 _LOOK_EVERY = 1.0
 
 
-def run(settings: Settings, options: dict[str, Any]) -> None:
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Which collection is served, by which encoder, and on which port."""
+
+    address: CollectionAddress
+    encoder: str | None
+    """Another name or directory of the collection's encoder."""
+
+    engine: EngineConfig
+    port: int
+    wait: bool
+    """Wait until the collection exists."""
+
+
+def run(settings: Settings, options: ServerOptions) -> None:
     """Open, listen, answer; ends after what was begun when the process is asked to."""
     log_to_stderr()
-    if options["wait"]:
-        _wait_for_collection(options["uri"], options["token"], options["collection"])
-    listening = _listen(settings.host, options["port"])
+    at = options.address
+    if options.wait:
+        _wait_for_collection(at.uri, at.token, at.collection)
+    listening = _listen(settings.host, options.port)
 
     def open_store() -> Store:
-        return Store.open(
-            options["uri"], token=options["token"], collection=options["collection"], patience=SERVICE_RETRY
-        )
+        return Store.open(at.uri, token=at.token, collection=at.collection, patience=SERVICE_RETRY)
 
-    service = Service.start(settings, open_store, lambda name: load_engine(options["encoder"] or name, options))
+    service = Service.start(settings, open_store, lambda name: load_engine(options.encoder or name, options.engine))
     service.warm_up()
     address = f"http://{_shown(settings.host)}:{listening.getsockname()[1]}"
     store = service.live.version.store
-    click.echo(f"{options['collection']} ({store.count()} images) at {address}, documented at {address}/docs", err=True)
+    click.echo(f"{at.collection} ({store.count()} images) at {address}, documented at {address}/docs", err=True)
     structlog.get_logger("lookalike").info("listening", address=address)
     server = uvicorn.Server(
         uvicorn.Config(create_app(service), log_config=None, access_log=False, timeout_graceful_shutdown=_END_SECONDS)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from lookalike.ingest.run_lock import Shutdown
+from lookalike.ingest.shutdown import Shutdown
 from lookalike.stack.data_dir import DataDir
 from lookalike.stack.process import Process, ProcessSpec
 
@@ -19,15 +19,15 @@ def run(plans: Sequence[ProcessSpec], folder: DataDir, lock: int, hint: str) -> 
     """
     processes = [Process(plan, folder.log(plan.name), lock) for plan in plans]
     click.echo(f"Data and logs are in {folder.root}. Ctrl-C ends everything.", err=True)
-    with Shutdown() as stop:
+    with Shutdown() as shutdown:
         # The terminal was closed.
         signal.signal(signal.SIGHUP, lambda _number, _frame: signal.raise_signal(signal.SIGTERM))
         try:
-            while not stop.asked:
+            while not shutdown.token.is_cancelled:
                 if _all_up(processes) and hint:
                     click.echo(hint, err=True)
                     hint = ""
-                stop.wait(_LOOK_EVERY)
+                shutdown.token.wait(_LOOK_EVERY)
         finally:
             _end(processes)
 

@@ -5,16 +5,17 @@ reindex that was killed is continued, and what changes meanwhile is followed.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lookalike.encode.engine import LazyEngine
+from lookalike.ingest.job import ingest_images
 from lookalike.ingest.pipeline.diff import ExistingImage
 from lookalike.ingest.pipeline.existing_rows import ExistingRows, RowScope
-from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
+from lookalike.ingest.pipeline.stages import PipelineContext
 from lookalike.ingest.reports.report import Report
 from lookalike.ingest.threshold import Threshold
+from lookalike.schema.cancellation import CancelToken
 from lookalike.schema.collection import Fingerprint
 from lookalike.schema.errors import LimitExceeded
 from lookalike.schema.milvus.reader import Row
@@ -37,27 +38,27 @@ class ReindexResult:
     after: str
 
 
-def reindex(
-    versions: Versions, model: LazyEngine, report: Report, pace: PipelineLimits, most_missing: Threshold
-) -> ReindexResult:
+def reindex(versions: Versions, context: PipelineContext, report: Report, max_missing: Threshold) -> ReindexResult:
     """Fill the next version from the images of the live one, and make it the live one.
 
-    Images that cannot be read any more would be missing: past `most_missing` it raises LimitExceeded, and what was built
+    Images that cannot be read any more would be missing: past `max_missing` it raises LimitExceeded, and what was built
     is kept for the next try.
     """
-    current, fingerprint = versions.live, model.engine.fingerprint
+    current, fingerprint = versions.live, context.engine.engine.fingerprint
     if not current.fingerprint.differences(fingerprint):
         return ReindexResult(current.name, current.name)
     with versions.open(current.name) as live, _target(versions, current, fingerprint) as target:
         follow = report
         for _ in range(_PASSES):
             before = ExistingRows(live, _ALL).known
-            if not _follow(live, target, model, follow, pace):
+            if not _follow(live, target, follow, context):
                 break
             follow = Report(on_progress=report.on_progress)
-        _verify(live, target, most_missing)
+        _verify(live, target, max_missing)
+        context.cancel.check()
         versions.go_live(target.version)
-        _bring_late(live, target, model, pace, before)
+        # Searches see the new version now: what is late is brought to it even when the run is cancelled.
+        _bring_late(live, target, replace(context, cancel=CancelToken()), before)
         return ReindexResult(live.version, target.version)
 
 
@@ -68,10 +69,10 @@ def _target(versions: Versions, live: Version, fingerprint: Fingerprint) -> Stor
     return versions.open(begun[-1] if begun else versions.make(fingerprint))
 
 
-def _follow(live: Store, target: Store, model: LazyEngine, report: Report, pace: PipelineLimits) -> bool:
+def _follow(live: Store, target: Store, report: Report, context: PipelineContext) -> bool:
     """Bring what differs into the target; tell whether anything did."""
-    plan = ingest(_images(live.rows(fields=_FIELDS)), _ALL, model, WriteTarget(target, report), pace)
-    gone = plan.removed()
+    diff = ingest_images(_images(live.rows(fields=_FIELDS)), _ALL, target, report, context)
+    gone = diff.removed()
     target.delete(gone)
     summary = report.summary()
     return bool(summary.new + summary.changed + summary.metadata + len(gone))
@@ -102,13 +103,11 @@ def _verify(live: Store, target: Store, most: Threshold) -> None:
         )
 
 
-def _bring_late(
-    live: Store, target: Store, model: LazyEngine, pace: PipelineLimits, before: dict[str, ExistingImage]
-) -> None:
+def _bring_late(live: Store, target: Store, context: PipelineContext, before: dict[str, ExistingImage]) -> None:
     """Bring what was written to the version that was live between the last look at it and the move."""
     after = ExistingRows(live, _ALL).known
     written = [image_id for image_id, known in after.items() if before.get(image_id) != known]
     if written:
         rows = live.get(written, _FIELDS, consistency="Strong")
-        ingest(_images(rows), _ALL, model, WriteTarget(target, Report()), pace)
+        ingest_images(_images(rows), _ALL, target, Report(), context)
     target.delete([image_id for image_id in before if image_id not in after])

@@ -94,7 +94,7 @@ class Report:
     @property
     def stored(self) -> int:
         """Rows that Milvus has acknowledged."""
-        return sum(self._counts[change] for change in (Change.NEW, Change.IMAGE, Change.METADATA, Change.TOUCHED))
+        return sum(self._counts[change] for change in (Change.NEW, Change.CONTENT, Change.METADATA, Change.TOUCHED))
 
     @property
     def rejected(self) -> int:
@@ -167,7 +167,7 @@ class Report:
             stored=self.stored,
             rejected=self.rejected,
             new=counts[Change.NEW],
-            changed=counts[Change.IMAGE],
+            changed=counts[Change.CONTENT],
             metadata=counts[Change.METADATA],
             unchanged=counts[Change.UNCHANGED] + counts[Change.TOUCHED],
             removed=counts["removed"],
@@ -192,7 +192,7 @@ class Report:
                 self._file.write(json.dumps({"event": event, **details}) + "\n")
 
 
-_EVENTS = {Change.NEW: "new", Change.IMAGE: "changed", Change.METADATA: "metadata"}
+_EVENTS = {Change.NEW: "new", Change.CONTENT: "changed", Change.METADATA: "metadata"}
 
 
 def _open(path: Path) -> TextIO:

@@ -113,7 +113,7 @@ class ActiveVersion:
             else:
                 engine = self._load(store.fingerprint.encoder)
                 require_same_encoder(store.name, store.fingerprint, engine.encoder.fingerprint)
-                encoder = batch_encoder(engine.encoder, engine.batch_size, engine.lanes, self._metrics.batch)
+                encoder = batch_encoder(engine.encoder, engine.batch_size, engine.parallel_batches, self._metrics.batch)
         except BaseException:
             store.close()
             raise

@@ -13,9 +13,11 @@ from lookalike.encode.decode import load_rgb, open_image
 from lookalike.encode.engine import Engine, LazyEngine
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.encode.process_tuning import count_cores
+from lookalike.ingest.job import ingest_images
 from lookalike.ingest.pipeline.diff import Change
 from lookalike.ingest.pipeline.existing_rows import ExistingRows, RowScope, StoredVector
-from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
+from lookalike.ingest.pipeline.limits import PipelineLimits
+from lookalike.ingest.pipeline.stages import PipelineContext
 from lookalike.ingest.reports.report import Report
 from lookalike.ingest.sources.metadata import read_metadata
 from lookalike.schema.collection import describe_misfit
@@ -102,16 +104,15 @@ class ProductService:
             _write(file, content)
         pictures = [ProductImage.named(SOURCE, product_id, file.name, str(file), metadata) for file in files]
         unique = {image.image_id: image for image in pictures}
-        model = LazyEngine(lambda: Engine(version.encoder, version.engine.batch_size, version.engine.lanes))
-        owned = RowScope(None, column_in("product_id", [product_id]))
-        plan = ingest(
-            unique.values(), owned, model, WriteTarget(store, report), PipelineLimits(count_cores(), self._budget.most)
-        )
+        engine = LazyEngine(lambda: Engine(version.encoder, version.engine.batch_size, version.engine.parallel_batches))
+        scope = RowScope(None, column_in("product_id", [product_id]))
+        context = PipelineContext(engine, PipelineLimits(count_cores(), self._budget.most))
+        diff = ingest_images(unique.values(), scope, store, report, context)
         if report.first_rejections:
             self._undo(store, [image for image_id, image in unique.items() if image_id not in before])
             _log.error("an image was rejected", reason=report.first_rejections[0].reason)
             raise BadImage("an image could not be taken in, and none of them was; the service's log says why")
-        gone = plan.removed()
+        gone = diff.removed()
         _delete(store, gone)
         self._forget([before[image_id] for image_id in gone if image_id in before])
         done = report.summary()
