@@ -149,9 +149,9 @@ def test_links_to_folders_elsewhere_are_followed(tmp_path: Path) -> None:
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
 
-    found = list(FolderSource(tmp_path / "shop", FolderRule()).images())
+    items = list(FolderSource(tmp_path / "shop", FolderRule()).images())
 
-    assert [item.image for item in found if isinstance(item, ProductImage)] == [
+    assert [item.image for item in items if isinstance(item, ProductImage)] == [
         str(tmp_path / "shop" / "linked" / "x.jpg")
     ]
 
@@ -160,8 +160,8 @@ def test_a_link_beside_a_folder_does_not_take_its_place(tmp_path: Path) -> None:
     image(tmp_path / "mug" / "x.jpg")
     (tmp_path / "aa").symlink_to("mug")
     (tmp_path / "zz").symlink_to("mug")
-    found = [item for item in FolderSource(tmp_path, FolderRule()).images() if isinstance(item, ProductImage)]
-    assert [item.product_id for item in found] == ["aa", "mug"]
+    images = [item for item in FolderSource(tmp_path, FolderRule()).images() if isinstance(item, ProductImage)]
+    assert [item.product_id for item in images] == ["aa", "mug"]
 
 
 def test_a_folder_that_vanishes_during_the_walk_is_one_line(tmp_path: Path) -> None:
@@ -183,10 +183,10 @@ def test_links_that_branch_at_each_level_are_followed_once(tmp_path: Path) -> No
             (tmp_path / str(n) / name).symlink_to(tmp_path / str(n + 1), target_is_directory=True)
     image(tmp_path / "30" / "x.jpg")
 
-    found = list(FolderSource(tmp_path / "0", FolderRule()).images())
+    items = list(FolderSource(tmp_path / "0", FolderRule()).images())
 
-    assert sum(isinstance(item, ProductImage) for item in found) == 1
-    assert sum(isinstance(item, Rejection) for item in found) == 30
+    assert sum(isinstance(item, ProductImage) for item in items) == 1
+    assert sum(isinstance(item, Rejection) for item in items) == 30
 
 
 def test_folders_may_be_600_levels_deep(tmp_path: Path) -> None:

@@ -187,8 +187,8 @@ def test_changed_metadata_costs_no_forward_pass(shop: Shop) -> None:
     summary, _ = shop.update()
 
     assert (summary.metadata, summary.unchanged, shop.encoder.encoded) == (4, 96, 0)
-    found = shop.store.fetch(where='exists metadata["price"]', fields=["metadata"], limit=10)
-    assert [row["metadata"] for row in found] == 4 * [{"price": 9.5, "tags": ["a", "b"]}]
+    rows = shop.store.fetch(where='exists metadata["price"]', fields=["metadata"], limit=10)
+    assert [row["metadata"] for row in rows] == 4 * [{"price": 9.5, "tags": ["a", "b"]}]
 
 
 def test_a_copied_or_renamed_image_reuses_the_vector(shop: Shop, lite: NewStore) -> None:
