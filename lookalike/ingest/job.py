@@ -46,16 +46,26 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a run has to do; `encoder` is None for the collection's own, or the default one for a new collection."""
+    """What a run has to do."""
 
     source: ImageSource
     address: CollectionAddress
     encoder: str | None
+    """A name, hub id or directory; None for the collection's own, or the default one for a new collection."""
+
     load_engine: Callable[[str], EncodingEngine]
+    """Loads an encoder by that name."""
+
     limits: PipelineLimits
     columns: ColumnTypes
+    """Metadata columns to index."""
+
     pruning: PruneOptions | None
+    """None deletes nothing."""
+
     max_rejected: Threshold | None
+    """None for any number."""
+
     read: ReadChanged = field(default_factory=lambda: image_reader().read_changed)
     timer: StageTimer = NO_TIMER
 
@@ -93,22 +103,24 @@ def ingest_images(
     report: Report,
     context: PipelineContext,
 ) -> Diff:
-    """Write the images of a source that are new or have changed; return what is left to delete, as a Diff.
+    """Write the images of a source that are new or have changed; return its Diff, which knows what is left to delete.
 
-    The stages run at the same time, each on threads of its own, and what waits between two of them is bounded. Only
-    images whose file has changed are read, and only bytes that no row was made from are encoded. All that the report
-    counts is acknowledged by Milvus: run it again to continue a run that was killed.
+    The stages run at the same time, and what waits between two of them is bounded. Only images whose file has changed
+    are read, and only bytes that no row was made from are encoded. Milvus has acknowledged all that the report counts:
+    run it again to continue a run that was killed.
     """
-    limits, cancel, parallel_upserts = context.limits, context.cancel, store.lanes
+    limits, cancel, upserts = context.limits, context.cancel, store.lanes
     report.start()
+    # Reads the keys and hashes of all rows.
     stages = Stages(store, scope, report, context)
+    # Lists the source and compares sizes and mtimes, on the thread that makes batches.
     changed = stages.diff_source(images)
+    # Reads, hashes and decodes on `threads` threads; `workers` of them use the CPU, the others wait for a network.
     loaded = in_parallel(stages.load_image, changed, workers=limits.threads, ahead=limits.loaded_ahead, name="load")
     batches = in_background(stages.batch_images(loaded), ahead=_BATCHES_AHEAD)
+    # Batches wait here for the encoder, which takes `parallel_batches` of them at a time.
     encoded = in_parallel(stages.encode_batch, batches, workers=limits.batches, ahead=limits.batches, name="encode")
-    upserted = in_parallel(
-        stages.upsert_encoded, encoded, workers=parallel_upserts, ahead=parallel_upserts, name="upsert"
-    )
+    upserted = in_parallel(stages.upsert_encoded, encoded, workers=upserts, ahead=upserts, name="upsert")
     with closing(batches), closing(encoded), closing(upserted):
         for batch in upserted:
             cancel.check()

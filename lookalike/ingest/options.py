@@ -89,6 +89,30 @@ def pipeline_limits(engine: EngineConfig, urls: UrlOptions) -> PipelineLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ReindexOptions:
+    """What `lookalike reindex` was called with."""
+
+    address: CollectionAddress
+    encoder: str
+    max_missing: Threshold
+    engine: EngineConfig
+    urls: UrlOptions
+    report: ReportOptions
+
+    @classmethod
+    def from_click(cls, options: Mapping[str, Any]) -> Self:
+        """Take them from the command's options. Raises BadSettings for a value that cannot be used."""
+        return cls(
+            CollectionAddress.from_click(options),
+            options["encoder"],
+            Threshold(options["max_rejected"]),
+            EngineConfig.from_click(options),
+            UrlOptions.from_click(options),
+            ReportOptions.from_click(options),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class SourceOptions:
     """Which source is read, and how."""
 

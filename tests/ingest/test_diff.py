@@ -106,10 +106,10 @@ def test_only_new_bytes_are_encoded(before: list[Photo], after: list[Photo]) -> 
 def test_rejected_images_keep_their_rows(before: list[Photo], after: list[Photo]) -> None:
     rows = collection(before)
     diff = Diff(rows)
-    kept = [p.image.image_id for p in after if diff.mark_rejected(p.image.image_id, unreadable=p.price == 0)]
-    assert set(kept) == set(rows) & {photo.image.image_id for photo in after}
+    with_row = [p.image.image_id for p in after if diff.mark_rejected(p.image.image_id, unreadable=p.price == 0)]
+    assert set(with_row) == set(rows) & {photo.image.image_id for photo in after}
     assert set(diff.unreadable()) == set(rows) & {p.image.image_id for p in after if p.price == 0}
-    assert set(diff.removed()) == set(rows) - set(kept)
+    assert set(diff.removed()) == set(rows) - set(with_row)
 
 
 def test_a_file_with_another_path_is_read_even_with_the_same_size_and_mtime() -> None:

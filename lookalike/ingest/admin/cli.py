@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lookalike.encode.options import EngineConfig, engine_options
-from lookalike.ingest.options import ReportOptions, UrlOptions, pipeline_limits, report_options, url_options
-from lookalike.ingest.threshold import Threshold
+from lookalike.encode.options import engine_options
+from lookalike.ingest.options import ReindexOptions, pipeline_limits, report_options, url_options
 from lookalike.schema.filters.parser import parse_filter
 from lookalike.schema.output import format_option, print_table
 from lookalike.schema.settings import CollectionAddress, setting, store_options
 
 if TYPE_CHECKING:
+    from lookalike.ingest.admin.reindex import ReindexResult
+    from lookalike.ingest.reports.report import Summary
     from lookalike.schema.milvus.store import Store
     from lookalike.schema.milvus.versions import Versions
 
@@ -54,48 +55,50 @@ def delete(products: tuple[str, ...], where: tuple[str, ...], output: str, is_dr
 @engine_options
 @url_options
 @report_options
-def reindex(encoder: str, max_rejected: str, **options: Any) -> None:
+def reindex(**options: Any) -> None:
     """Move a collection to another encoder, from the images of its rows.
 
     Searches go on meanwhile, and the version before is kept for `lookalike rollback`. If it is killed, run it again to
     continue.
     """
+    typed = ReindexOptions.from_click(options)
+    moved, summary = _reindex(typed)
+    counts = {**asdict(moved), "stored": summary.stored, "rejected": summary.rejected, "seconds": summary.seconds}
+    name = typed.address.collection
+    if moved.before == moved.after:
+        line = f"{name} is filled by {typed.encoder} already; nothing to do"
+    else:
+        images = f"{summary.stored} images in {summary.seconds:.1f} s"
+        line = f"{name} is {moved.after} now: {images}; back with: lookalike rollback"
+    _print_result(counts, typed.report.format, line)
+
+
+def _reindex(options: ReindexOptions) -> "tuple[ReindexResult, Summary]":
     from lookalike.encode.engine import LazyEngine
     from lookalike.encode.load_engine import load_engine
-    from lookalike.ingest.admin.reindex import reindex as move
+    from lookalike.ingest.admin.reindex import reindex
     from lookalike.ingest.pipeline.stages import PipelineContext
     from lookalike.ingest.reports.report import Report
     from lookalike.ingest.reports.terminal import progress_bar
     from lookalike.ingest.run_lock import run_lock
     from lookalike.ingest.shutdown import Shutdown
 
-    address, config = CollectionAddress.from_click(options), EngineConfig.from_click(options)
-    urls, reporting = UrlOptions.from_click(options), ReportOptions.from_click(options)
-    max_missing = Threshold(max_rejected)
+    address = options.address
     only_run = run_lock(address.uri, address.collection, "reindex")
     with _open_store(address) as live, _open_versions(address) as versions, Shutdown() as shutdown, only_run:
-        engine = load_engine(encoder, config)
-        with (
-            progress_bar(live.count, shown=reporting.show_progress) as show,
-            Report(reporting.file, show) as report,
-        ):
-            context = PipelineContext(
-                LazyEngine(lambda: engine),
-                pipeline_limits(config, urls),
-                urls.reader(shutdown.token),
-                shutdown.token,
-            )
-            moved = move(versions, context, report, max_missing)
-    summary = report.summary()
-    counts = {**asdict(moved), "stored": summary.stored, "rejected": summary.rejected, "seconds": summary.seconds}
-    if moved.before == moved.after:
-        line = f"{address.collection} is filled by {engine.fingerprint.encoder} already; nothing to do"
-    else:
-        line = (
-            f"{address.collection} is {moved.after} now: {summary.stored} images in {summary.seconds:.1f} s; "
-            "back with: lookalike rollback"
+        engine = load_engine(options.encoder, options.engine)
+        context = PipelineContext(
+            LazyEngine(lambda: engine),
+            pipeline_limits(options.engine, options.urls),
+            options.urls.reader(shutdown.token),
+            shutdown.token,
         )
-    _print_result(counts, reporting.format, line)
+        with (
+            progress_bar(live.count, shown=options.report.show_progress) as show,
+            Report(options.report.file, show) as report,
+        ):
+            moved = reindex(versions, context, report, options.max_missing)
+    return moved, report.summary()
 
 
 @click.command()

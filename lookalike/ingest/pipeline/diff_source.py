@@ -44,8 +44,8 @@ def _compare(item: ProductImage | Rejection, diff: Diff) -> ProductImage | Store
 
 def reject(rejection: Rejection, diff: Diff, report: Report) -> None:
     """Report an image that cannot be used; its row, if there is one, stays."""
-    is_kept = diff.mark_rejected(rejection.image_id, incomplete=rejection.incomplete, unreadable=rejection.unreadable)
-    report.reject(rejection, kept=is_kept)
+    has_row = diff.mark_rejected(rejection.image_id, incomplete=rejection.incomplete, unreadable=rejection.unreadable)
+    report.reject(rejection, kept=has_row)
 
 
 def count_changes(

@@ -47,10 +47,10 @@ class Batch:
 
 
 class Stages:
-    """The stages of one run, and what they share. Raises StoreUnavailable where Milvus does."""
+    """The stages of one run, and what they share. Each may raise StoreUnavailable."""
 
     def __init__(self, store: Store, scope: RowScope, report: Report, context: PipelineContext) -> None:
-        """Read the keys and hashes of the existing rows: only what differs from them goes on to the next stage."""
+        """Read the keys and hashes of the existing rows."""
         self._store = store
         self._report = report
         self._context = context
@@ -104,9 +104,9 @@ class Stages:
         return batch
 
     def upsert_reused(self, batch: Batch) -> None:
-        """Write the images of a batch whose vector is stored, after those that were encoded: they may be their twins.
+        """Write the images of a batch whose vector is stored, by this batch or before.
 
-        The row that had the vector may have changed or gone meanwhile; such images are encoded here.
+        When the row with the vector was changed or deleted meanwhile, the image is encoded here.
         """
         rows, gone = self._existing.ready(batch.to_reuse)
         self._upsert(rows)
