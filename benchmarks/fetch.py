@@ -28,11 +28,14 @@ from PIL import Image
 # Import from this checkout; this folder itself holds an `ingest.py` and a `search.py`.
 sys.path[0] = str(Path(__file__).parents[1])
 
-from lookalike.encode.engine import Engine, LazyEngine, ReadChanged  # noqa: E402
+from lookalike.encode.engine import Engine, LazyEngine  # noqa: E402
 from lookalike.encode.process_tuning import count_cores  # noqa: E402
 from lookalike.encode.registry import load_encoder  # noqa: E402
+from lookalike.ingest.job import ingest_images  # noqa: E402
 from lookalike.ingest.pipeline.existing_rows import RowScope  # noqa: E402
-from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest  # noqa: E402
+from lookalike.ingest.pipeline.limits import PipelineLimits  # noqa: E402
+from lookalike.ingest.pipeline.load import ReadChanged  # noqa: E402
+from lookalike.ingest.pipeline.stages import PipelineContext  # noqa: E402
 from lookalike.ingest.reports.report import Report  # noqa: E402
 from lookalike.ingest.sources.files import image_reader  # noqa: E402
 from lookalike.schema.milvus.store import Store  # noqa: E402
@@ -104,11 +107,11 @@ def _measure(case: Case, address: str, requests: "Synchronized[int]", images: in
 
 def _ingest(case: Case, store: Store, address: str, requests: "Synchronized[int]", images: int) -> Figures:
     products = [ProductImage.named("web", str(n), "1", f"{address}/{n}.jpg", {}) for n in range(images)]
-    model = LazyEngine(lambda: Engine(load_encoder("pixels")), read=case.read)
+    engine = LazyEngine(lambda: Engine(load_encoder("pixels")))
     before, started = requests.value, time.perf_counter()
     report = Report()
     limits = PipelineLimits(workers=count_cores(), fetches=case.threads)
-    ingest(products, RowScope("web"), model, WriteTarget(store, report), limits)
+    ingest_images(products, RowScope("web"), store, report, PipelineContext(engine, limits, case.read))
     seconds = time.perf_counter() - started
     assert report.seen == images
     assert not report.rejected

@@ -67,7 +67,8 @@ def main(
     folder: Path | None, models: tuple[str, ...], images: int, seconds: float, num_workers: int, **options: str
 ) -> None:
     """Measure each model; print one line for it."""
-    from lookalike.ingest.options import load_engine
+    from lookalike.encode.load_engine import load_engine
+    from lookalike.encode.options import EngineConfig
 
     keep_freed_memory()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
@@ -80,7 +81,7 @@ def main(
         )
         for model in models:
             name = _random_clip(model, Path(scratch)) if model in CLIPS else model
-            engine = load_engine(name, {**options, "num_workers": num_workers, "max_pixels": None})
+            engine = load_engine(name, EngineConfig.from_click({**options, "num_workers": num_workers}))
             figures = _measure(engine, files, uri, num_workers, seconds)
             print(_format_line(model if model in CLIPS else Path(model).name, engine.batch_size, figures), flush=True)
 
@@ -97,10 +98,10 @@ def _measure(engine: "Engine", files: list[Path], uri: str, workers: int, second
     budget = PixelBudget(MAX_PIXELS)
 
     def load_pixels(file: Path) -> "np.ndarray":
-        return engine.prepare(image_reader().read(str(file))[0], budget, None)
+        return engine.prepare(image_reader().read(str(file))[0], budget)
 
     pixels = np.stack([load_pixels(files[0])] * engine.batch_size)
-    forward = measure_throughput(engine.encoder, pixels, engine.lanes, seconds)
+    forward = measure_throughput(engine.encoder, pixels, engine.parallel_batches, seconds)
     started = time.perf_counter()
     for _ in in_parallel(load_pixels, files, workers=workers, ahead=8 * workers):
         pass
@@ -113,8 +114,10 @@ def _measure(engine: "Engine", files: list[Path], uri: str, workers: int, second
 def _time_ingest(engine: "Engine", files: list[Path], uri: str, workers: int) -> float:
     """Seconds from the first file to the last row that Milvus acknowledged."""
     from lookalike.encode.engine import LazyEngine
+    from lookalike.ingest.job import ingest_images
     from lookalike.ingest.pipeline.existing_rows import RowScope
-    from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
+    from lookalike.ingest.pipeline.limits import PipelineLimits
+    from lookalike.ingest.pipeline.stages import PipelineContext
     from lookalike.ingest.reports.report import Report
     from lookalike.schema.milvus.store import Store
     from lookalike.schema.product import ProductImage
@@ -122,13 +125,8 @@ def _time_ingest(engine: "Engine", files: list[Path], uri: str, workers: int) ->
     images = [ProductImage.named("bench", file.stem, file.name, str(file), {}) for file in files]
     with Store.create(uri, engine.encoder.fingerprint, collection=f"gpu_{time.time_ns()}") as store, Report() as report:
         started = time.perf_counter()
-        ingest(
-            images,
-            RowScope("bench"),
-            LazyEngine(lambda: engine),
-            WriteTarget(store, report),
-            PipelineLimits(workers=workers),
-        )
+        context = PipelineContext(LazyEngine(lambda: engine), PipelineLimits(workers=workers))
+        ingest_images(images, RowScope("bench"), store, report, context)
         seconds = time.perf_counter() - started
     assert report.stored == len(files)
     return seconds

@@ -102,15 +102,18 @@ def _measure(case: str, encoder: str, files: list[Path]) -> tuple[float, float]:
 
 
 def _load_engine(name: str) -> "Engine":
-    from lookalike.ingest.options import load_engine
+    from lookalike.encode.load_engine import load_engine
+    from lookalike.encode.options import EngineConfig
 
-    return load_engine(name, {"device": "cpu", "dtype": "auto", "engine": "auto", "batch_size": None})
+    return load_engine(name, EngineConfig(device="cpu"))
 
 
 def _prepare_pipeline(name: str, files: list[Path], uri: str) -> Callable[[], None]:
     from lookalike.encode.engine import LazyEngine
+    from lookalike.ingest.job import ingest_images
     from lookalike.ingest.pipeline.existing_rows import RowScope
-    from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
+    from lookalike.ingest.pipeline.limits import PipelineLimits
+    from lookalike.ingest.pipeline.stages import PipelineContext
     from lookalike.ingest.reports.report import Report
     from lookalike.schema.milvus.store import Store
     from lookalike.schema.product import ProductImage
@@ -121,13 +124,8 @@ def _prepare_pipeline(name: str, files: list[Path], uri: str) -> Callable[[], No
 
     def run() -> None:
         with Report() as report:
-            ingest(
-                images,
-                RowScope("bench"),
-                LazyEngine(lambda: engine),
-                WriteTarget(store, report),
-                PipelineLimits(workers=count_cores()),
-            )
+            context = PipelineContext(LazyEngine(lambda: engine), PipelineLimits(workers=count_cores()))
+            ingest_images(images, RowScope("bench"), store, report, context)
         assert report.stored == len(files)
 
     return run
@@ -141,7 +139,7 @@ def _prepare_forward(name: str, files: list[Path], _uri: str) -> Callable[[], No
     from lookalike.ingest.pipeline.concurrency import in_parallel
 
     engine = _load_engine(name)
-    encoder, size, parallel = engine.encoder, engine.batch_size, engine.lanes
+    encoder, size, parallel = engine.encoder, engine.batch_size, engine.parallel_batches
     pixels = [encoder.prepare(decode(file.read_bytes())) for file in files]
     batches = [np.stack(pixels[start : start + size]) for start in range(0, len(pixels), size)]
     list(in_parallel(encoder.encode_images, batches[:parallel], workers=parallel, ahead=parallel))

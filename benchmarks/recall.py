@@ -24,8 +24,10 @@ from lookalike.encode.encoder import Encoder  # noqa: E402
 from lookalike.encode.engine import Engine, LazyEngine  # noqa: E402
 from lookalike.encode.process_tuning import count_cores  # noqa: E402
 from lookalike.encode.registry import load_encoder  # noqa: E402
+from lookalike.ingest.job import ingest_images  # noqa: E402
 from lookalike.ingest.pipeline.existing_rows import RowScope  # noqa: E402
-from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest  # noqa: E402
+from lookalike.ingest.pipeline.limits import PipelineLimits  # noqa: E402
+from lookalike.ingest.pipeline.stages import PipelineContext  # noqa: E402
 from lookalike.ingest.reports.report import Report  # noqa: E402
 from lookalike.ingest.sources.folder import FolderSource  # noqa: E402
 from lookalike.ingest.sources.layout import Layout  # noqa: E402
@@ -72,10 +74,12 @@ def _ingest(source: FolderSource, encoder: Encoder, store: Store) -> None:
     import torch
 
     started = time.perf_counter()
-    engine = LazyEngine(lambda: Engine(encoder, batch_size=16, lanes=parallel_batches_on(torch.device("cpu"))))
+    engine = LazyEngine(
+        lambda: Engine(encoder, batch_size=16, parallel_batches=parallel_batches_on(torch.device("cpu")))
+    )
     limits = PipelineLimits(workers=count_cores())
     with Report() as report:
-        ingest(source.images(), RowScope(source.name), engine, WriteTarget(store, report), limits)
+        ingest_images(source.images(), RowScope(source.name), store, report, PipelineContext(engine, limits))
     print(f"ingest: {report.summary()}, {time.perf_counter() - started:.1f} s")
 
 

@@ -145,12 +145,13 @@ def _measure_encoder(photos: Path, _uri: str, options: dict[str, Any]) -> Figure
     import numpy as np
 
     from lookalike.encode.decode import decode
-    from lookalike.ingest.options import load_engine
+    from lookalike.encode.load_engine import load_engine
+    from lookalike.encode.options import EngineConfig
     from lookalike.ingest.pipeline.concurrency import in_parallel
 
-    engine = load_engine(options["encoder"], {"device": "auto", "dtype": "auto", "engine": "auto", "batch_size": None})
+    engine = load_engine(options["encoder"], EngineConfig())
     pixels = [engine.encoder.prepare(decode(file.read_bytes())) for file in choose_images(photos)]
-    size, parallel = engine.batch_size, engine.lanes
+    size, parallel = engine.batch_size, engine.parallel_batches
     # Full batches only: the last one is filled from the start of the list.
     batches = [np.stack((pixels + pixels[:size])[start : start + size]) for start in range(0, len(pixels), size)]
 

@@ -7,8 +7,7 @@ from lookalike.api.inputs.checks import check_path, check_text
 from lookalike.api.inputs.images import ImageLoader
 from lookalike.api.parameter_names import name_parameters
 from lookalike.api.session import Session
-from lookalike.ingest.job import CollectionAddress
-from lookalike.schema.settings import DEFAULT_URI, check_collection, check_uri
+from lookalike.schema.settings import DEFAULT_URI, CollectionAddress, check_collection, check_uri
 
 
 def connect(

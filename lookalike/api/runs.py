@@ -7,20 +7,22 @@ from pathlib import Path
 from lookalike.api.parameter_names import name_parameters
 from lookalike.api.session import Session
 from lookalike.encode.decode import MAX_PIXELS
-from lookalike.encode.engine import LazyEngine, ReadChanged
+from lookalike.encode.engine import LazyEngine
 from lookalike.encode.fetch.limits import MAX_PER_HOST
 from lookalike.encode.process_tuning import count_cores
 from lookalike.ingest.admin.reindex import ReindexResult, reindex
 from lookalike.ingest.job import Job, dry_run, run
-from lookalike.ingest.pipeline.prune import PruneOptions
-from lookalike.ingest.pipeline.stages import PipelineLimits
+from lookalike.ingest.pipeline.limits import PipelineLimits
+from lookalike.ingest.pipeline.load import ReadChanged
+from lookalike.ingest.pipeline.stages import PipelineContext
 from lookalike.ingest.reports.report import Report, Summary
 from lookalike.ingest.run_lock import run_lock
 from lookalike.ingest.sources.files import image_reader
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.open import first_product, open_source
 from lookalike.ingest.sources.source import ImageSource
-from lookalike.ingest.threshold import Threshold
+from lookalike.ingest.threshold import PruneOptions, Threshold
+from lookalike.schema.cancellation import CancelToken
 from lookalike.schema.metadata import ColumnTypes, parse_column_types
 from lookalike.schema.milvus.versions import Versions
 
@@ -66,7 +68,7 @@ def run_ingest(session: Session, source: SourceOptions, options: RunOptions, *, 
     """Make the collection equal to the source. Raises what ingest.job.run raises."""
     job = _make_job(session, source, options)
     with options.open_report() as report:
-        (dry_run if is_dry else run)(job, report)
+        (dry_run if is_dry else run)(job, report, CancelToken())
         summary = report.summary()
     if not is_dry:
         session.see_writes()
@@ -82,8 +84,9 @@ def run_reindex(session: Session, encoder: str, options: RunOptions) -> ReindexR
         run_lock(address.uri, address.collection, "reindex"),
         options.open_report() as report,
     ):
-        engine = LazyEngine(lambda: session.load_engine(encoder), read=options.read_image)
-        result = reindex(versions, engine, report, options.limits, max_missing)
+        engine = LazyEngine(lambda: session.load_engine(encoder))
+        context = PipelineContext(engine, options.limits, options.read_image)
+        result = reindex(versions, context, report, max_missing)
     session.encoder = encoder
     session.see_writes()
     return result
@@ -93,12 +96,12 @@ def _make_job(session: Session, source: SourceOptions, options: RunOptions) -> J
     fields = parse_column_types(f"{name}:{kind}" for name, kind in source.fields.items())
     pruning = PruneOptions(Threshold(str(options.max_removals))) if options.prune else None
     return Job(
-        source=_open_source(source, fields, may_be_empty=pruning is not None and pruning.most.everything),
-        place=session.address,
+        source=_open_source(source, fields, may_be_empty=pruning is not None and pruning.max_removals.allows_all),
+        address=session.address,
         encoder=session.encoder,
-        load=session.load_engine,
-        pace=options.limits,
-        fields=fields,
+        load_engine=session.load_engine,
+        limits=options.limits,
+        columns=fields,
         pruning=pruning,
         max_rejected=None if options.max_rejected is None else Threshold(str(options.max_rejected)),
         read=options.read_image,

@@ -4,39 +4,26 @@ import threading
 import time
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING
 
 from lookalike.api.parameter_names import name_parameters
+from lookalike.encode.backends.select import as_torch_encoder
 from lookalike.encode.encoder import Encoder
 from lookalike.encode.engine import Engine
 from lookalike.encode.process_tuning import MAX_PARALLEL_BATCHES, count_cores
 from lookalike.encode.registry import load_encoder
-from lookalike.ingest.job import CollectionAddress
 from lookalike.schema.errors import BadQuery
 from lookalike.schema.milvus.store import Store
+from lookalike.schema.settings import CollectionAddress
 from lookalike.search.finder import Finder
 
 if TYPE_CHECKING:
-    import torch
-
     from lookalike.encode.backends.torch import TorchEncoder
 
 _CHECK_SECONDS = 1.0
 """How often a search checks whether the name means another version by now."""
 
 _BATCH = 16
-
-
-@runtime_checkable
-class DeviceEncoder(Protocol):
-    """An encoder that runs on a device of torch.
-
-    Checks for that type without importing TorchEncoder, and with it torch, which takes seconds.
-    """
-
-    @property
-    def device(self) -> "torch.device":
-        """Where it runs."""
 
 
 class Session:
@@ -117,8 +104,9 @@ class Session:
 def _load_engine(name: str, device: str) -> Engine:
     parallel_batches = min(count_cores(), MAX_PARALLEL_BATCHES)
     encoder = load_encoder(name, device=device, engine="auto", parallel_batches=parallel_batches)
-    if isinstance(encoder, DeviceEncoder) and encoder.device.type == "cuda":
-        return _make_gpu_engine(cast("TorchEncoder", encoder))
+    torch_encoder = as_torch_encoder(encoder)
+    if torch_encoder is not None and torch_encoder.device.type == "cuda":
+        return _make_gpu_engine(torch_encoder)
     return Engine(encoder, _BATCH, parallel_batches)
 
 

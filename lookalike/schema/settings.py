@@ -2,9 +2,10 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import click
 from dotenv import load_dotenv
@@ -27,6 +28,20 @@ _ENGINE_HELP = {
 _SERVER_SCHEMES = ("http://", "https://", "tcp://", "unix:")
 # What a 2.3 server accepts. It allows 255 characters; those past 200 are left for the version suffix.
 _COLLECTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionAddress:
+    """Which collection on which Milvus."""
+
+    uri: str
+    token: str
+    collection: str
+
+    @classmethod
+    def from_click(cls, options: Mapping[str, Any]) -> Self:
+        """Take the address from a command's `store_options`."""
+        return cls(options["uri"], options["token"], options["collection"])
 
 
 def read_env_file() -> None:

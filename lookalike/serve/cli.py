@@ -7,22 +7,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lookalike.encode.decode import MAX_PIXELS
-from lookalike.ingest.options import engine_settings
+from lookalike.encode.options import EngineConfig, batch_options
 from lookalike.schema.errors import BadSettings
-from lookalike.schema.settings import setting, store_options
+from lookalike.schema.settings import CollectionAddress, setting, store_options
 
 if TYPE_CHECKING:
     from lookalike.serve.settings import Settings
 
 _MEGABYTE = 2**20
-_STORE_AND_PORT = ("uri", "token", "collection", "port", "encoder", "wait")
 
 
 @click.command()
 @setting("--host", default="127.0.0.1", show_default=True, help="Address; any but loopback needs API keys.")
 @setting("--port", default=8000, show_default=True, type=click.IntRange(0, 65_535), help="Port; 0 takes a free one.")
 @store_options
-@engine_settings
+@batch_options
 @setting("--encoder", help="Another name or directory of the collection's encoder.")
 @setting("--max-in-flight", default=128, show_default=True, type=click.IntRange(1), help="More requests get a 429.")
 @setting("--max-body", default=25, show_default=True, type=click.IntRange(1, 1024), help="Megabytes of a request.")
@@ -56,7 +55,16 @@ def serve(**options: Any) -> None:
     settings = _read_settings(options)
     from lookalike.serve.server import ServerOptions, run
 
-    run(settings, ServerOptions(**{name: options[name] for name in _STORE_AND_PORT}, engine=options))
+    run(
+        settings,
+        ServerOptions(
+            address=CollectionAddress.from_click(options),
+            encoder=options["encoder"],
+            engine=EngineConfig.from_click(options),
+            port=options["port"],
+            wait=options["wait"],
+        ),
+    )
 
 
 def _read_settings(options: dict[str, Any]) -> "Settings":

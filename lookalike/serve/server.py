@@ -4,17 +4,18 @@ import signal
 import socket
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import click
 import structlog
 import uvicorn
 
-from lookalike.ingest.options import load_engine
+from lookalike.encode.load_engine import load_engine
+from lookalike.encode.options import EngineConfig
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.milvus.create import describe_missing_collection
 from lookalike.schema.milvus.retry import RetryPolicy
 from lookalike.schema.milvus.store import Store
+from lookalike.schema.settings import CollectionAddress
 from lookalike.serve.app import create_app
 from lookalike.serve.logs import log_to_stderr
 from lookalike.serve.service import Service
@@ -30,37 +31,36 @@ _BACKLOG = 2_048
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Which collection to serve, and on which port.
+    """Which collection to serve, by which encoder, and on which port.
 
     `encoder` is another name or directory of the collection's encoder; None takes the stored name. `wait` waits until
-    the collection exists. `engine` are the options of `load_engine`.
+    the collection exists.
     """
 
-    uri: str
-    token: str
-    collection: str
-    port: int
+    address: CollectionAddress
     encoder: str | None
+    engine: EngineConfig
+    port: int
     wait: bool
-    engine: dict[str, Any]
 
     def open_store(self) -> Store:
         """Open the collection. Raises BadSettings and StoreUnavailable."""
-        return Store.open(self.uri, token=self.token, collection=self.collection, retry=SERVICE_RETRY)
+        at = self.address
+        return Store.open(at.uri, token=at.token, collection=at.collection, retry=SERVICE_RETRY)
 
 
 def run(settings: Settings, options: ServerOptions) -> None:
     """Serve until a signal arrives, then finish the requests that have begun."""
     log_to_stderr()
     if options.wait:
-        _wait_for_collection(options)
+        _wait_for_collection(options.address)
     # Before the encoder is loaded: a port that is taken is reported at once.
     listener = _listen(settings.host, options.port)
     service = Service.start(
         settings, options.open_store, lambda name: load_engine(options.encoder or name, options.engine)
     )
     service.warm_up()
-    _announce(service, options.collection, f"http://{_format_host(settings.host)}:{listener.getsockname()[1]}")
+    _announce(service, options.address.collection, f"http://{_format_host(settings.host)}:{listener.getsockname()[1]}")
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(service), log_config=None, access_log=False, timeout_graceful_shutdown=_SHUTDOWN_SECONDS
@@ -78,12 +78,12 @@ def _announce(service: Service, collection: str, address: str) -> None:
     structlog.get_logger("lookalike").info("listening", address=address)
 
 
-def _wait_for_collection(options: ServerOptions) -> None:
+def _wait_for_collection(address: CollectionAddress) -> None:
     """Return when the collection exists; the first ingest creates it. Raises StoreUnreachable."""
     was_announced = False
-    while (store := Store.find(options.uri, token=options.token, collection=options.collection)) is None:
+    while (store := Store.find(address.uri, token=address.token, collection=address.collection)) is None:
         if not was_announced:
-            click.echo(f"Waiting: {describe_missing_collection(options.collection, options.uri, [])}", err=True)
+            click.echo(f"Waiting: {describe_missing_collection(address.collection, address.uri, [])}", err=True)
             was_announced = True
         time.sleep(_POLL_SECONDS)
     with store:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from lookalike.ingest.run_lock import Shutdown
+from lookalike.ingest.shutdown import Shutdown
 from lookalike.stack.data_dir import DataDir
 from lookalike.stack.process import Process, ProcessSpec
 
@@ -23,11 +23,11 @@ def run_processes(specs: Sequence[ProcessSpec], data_dir: DataDir, lock_fd: int,
         # A closed terminal stops the stack too.
         signal.signal(signal.SIGHUP, lambda _number, _frame: signal.raise_signal(signal.SIGTERM))
         try:
-            while not shutdown.asked:
+            while not shutdown.token.is_cancelled:
                 if _poll_all(processes) and ready_message:
                     click.echo(ready_message, err=True)
                     ready_message = ""
-                shutdown.wait(_POLL_SECONDS)
+                shutdown.token.wait(_POLL_SECONDS)
         finally:
             _stop_all(processes)
 

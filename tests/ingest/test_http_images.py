@@ -35,7 +35,8 @@ from lookalike.encode.models.pixels import PixelEncoder
 from lookalike.encode.registry import load_encoder
 from lookalike.ingest.admin.parquet import check_file, export_rows, import_rows
 from lookalike.ingest.admin.reindex import reindex
-from lookalike.ingest.pipeline.stages import PipelineLimits
+from lookalike.ingest.pipeline.limits import PipelineLimits
+from lookalike.ingest.pipeline.stages import PipelineContext
 from lookalike.ingest.reports.report import Report, Summary
 from lookalike.ingest.sources.files import ImageReader, image_reader
 from lookalike.ingest.threshold import Threshold
@@ -582,8 +583,9 @@ def test_reindex_keeps_etags(store: Store, reader: ImageReader, site: ImageServe
     url = site.url(validator="etag")
     run_ingest(store, reader, url)
     with Versions(store.uri, collection=store.name) as versions:
-        model = LazyEngine(lambda: Engine(OtherPixels(), 4), read=reader.read_changed)
-        reindex(versions, model, Report(), PipelineLimits(workers=2), Threshold("0"))
+        engine = LazyEngine(lambda: Engine(OtherPixels(), 4))
+        context = PipelineContext(engine, PipelineLimits(workers=2), reader.read_changed)
+        reindex(versions, context, Report(), Threshold("0"))
     with Store.open(store.uri, collection=store.name) as after:
         assert after.fingerprint == OtherPixels.fingerprint
         assert next(after.rows(fields=["image_etag"]))["image_etag"] == '"10000-1"'

@@ -17,7 +17,8 @@ from lookalike.encode.models.pixels import PixelEncoder
 from lookalike.encode.preprocess import Pixels
 from lookalike.ingest.admin.parquet import check_file, export_rows, import_rows
 from lookalike.ingest.admin.reindex import ReindexResult, reindex
-from lookalike.ingest.pipeline.stages import PipelineLimits
+from lookalike.ingest.pipeline.limits import PipelineLimits
+from lookalike.ingest.pipeline.stages import PipelineContext
 from lookalike.ingest.reports.report import Report
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.layout import FolderRule
@@ -69,13 +70,8 @@ class Shop:
         kind: type[Versions] = Versions,
     ) -> ReindexResult:
         with kind(self.uri, collection=self.name) as versions:
-            return reindex(
-                versions,
-                LazyEngine(lambda: Engine(encoder, 4)),
-                report or Report(),
-                PipelineLimits(workers=2),
-                Threshold(missing),
-            )
+            context = PipelineContext(LazyEngine(lambda: Engine(encoder, 4)), PipelineLimits(workers=2))
+            return reindex(versions, context, report or Report(), Threshold(missing))
 
     def rows(self, *fields: str) -> dict[str, tuple[str, ...]]:
         with self.store() as store:

@@ -5,16 +5,17 @@ continues where it stopped, and changes made to the live version meanwhile are c
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lookalike.encode.engine import LazyEngine
+from lookalike.ingest.job import ingest_images
 from lookalike.ingest.pipeline.diff import ExistingImage
 from lookalike.ingest.pipeline.existing_rows import ExistingRows, RowScope
-from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
+from lookalike.ingest.pipeline.stages import PipelineContext
 from lookalike.ingest.reports.report import Report
 from lookalike.ingest.threshold import Threshold
+from lookalike.schema.cancellation import CancelToken
 from lookalike.schema.collection import Fingerprint
 from lookalike.schema.errors import LimitExceeded
 from lookalike.schema.milvus.reader import Row
@@ -43,28 +44,28 @@ class ReindexResult:
     after: str
 
 
-def reindex(
-    versions: Versions, engine: LazyEngine, report: Report, limits: PipelineLimits, max_missing: Threshold
-) -> ReindexResult:
+def reindex(versions: Versions, context: PipelineContext, report: Report, max_missing: Threshold) -> ReindexResult:
     """Fill the next version from the images of the live one, then make it the live one.
 
     Images that can no longer be read would be missing from it. Raises LimitExceeded when they are more than
     `max_missing`, or when the new version does not find its own images. What was built stays for the next try.
     """
-    current, fingerprint = versions.live, engine.engine.fingerprint
+    current, fingerprint = versions.live, context.engine.engine.fingerprint
     if not current.fingerprint.differences(fingerprint):
         return ReindexResult(current.name, current.name)
     with versions.open(current.name) as live, _choose_target(versions, current, fingerprint) as target:
         pass_report = report
         for _ in range(_MAX_PASSES):
             copied = ExistingRows(live, _ALL_ROWS).known
-            if not _copy_changes(live, target, engine, pass_report, limits):
+            if not _copy_changes(live, target, pass_report, context):
                 break
             # Only the first pass counts: its report is the caller's.
             pass_report = Report(on_progress=report.on_progress)
         _verify(live, target, max_missing)
+        context.cancel.check()
         versions.go_live(target.version)
-        _copy_late_changes(live, target, engine, limits, copied)
+        # Searches use the new version from here on, so the last changes are copied even when the run is cancelled.
+        _copy_late_changes(live, target, replace(context, cancel=CancelToken()), copied)
         return ReindexResult(live.version, target.version)
 
 
@@ -75,9 +76,9 @@ def _choose_target(versions: Versions, live: Version, fingerprint: Fingerprint) 
     return versions.open(begun[-1] if begun else versions.make(fingerprint))
 
 
-def _copy_changes(live: Store, target: Store, engine: LazyEngine, report: Report, limits: PipelineLimits) -> bool:
+def _copy_changes(live: Store, target: Store, report: Report, context: PipelineContext) -> bool:
     """Make the target equal to the live version; return whether anything differed."""
-    diff = ingest(_list_images(live.rows(fields=_FIELDS)), _ALL_ROWS, engine, WriteTarget(target, report), limits)
+    diff = ingest_images(_list_images(live.rows(fields=_FIELDS)), _ALL_ROWS, target, report, context)
     removed = diff.removed()
     target.delete(removed)
     summary = report.summary()
@@ -111,9 +112,7 @@ def _verify(live: Store, target: Store, max_missing: Threshold) -> None:
         )
 
 
-def _copy_late_changes(
-    live: Store, target: Store, engine: LazyEngine, limits: PipelineLimits, copied: dict[str, ExistingImage]
-) -> None:
+def _copy_late_changes(live: Store, target: Store, context: PipelineContext, copied: dict[str, ExistingImage]) -> None:
     """Copy what was written to the old version between the last pass and the move of the alias.
 
     `copied` are the rows that the last pass copied.
@@ -122,5 +121,5 @@ def _copy_late_changes(
     written = [image_id for image_id, row in current.items() if copied.get(image_id) != row]
     if written:
         rows = live.get(written, _FIELDS, consistency="Strong")
-        ingest(_list_images(rows), _ALL_ROWS, engine, WriteTarget(target, Report()), limits)
+        ingest_images(_list_images(rows), _ALL_ROWS, target, Report(), context)
     target.delete([image_id for image_id in copied if image_id not in current])

@@ -20,7 +20,7 @@ _MAX_FIRST_REJECTIONS = 10
 _PROGRESS_INTERVAL = 100
 """Unchanged images between two calls of `on_progress`: they are too many to report each."""
 
-_EVENTS = {Change.NEW: "new", Change.IMAGE: "changed", Change.METADATA: "metadata"}
+_EVENTS = {Change.NEW: "new", Change.CONTENT: "changed", Change.METADATA: "metadata"}
 """The event of each change that the file lists."""
 
 
@@ -101,7 +101,7 @@ class Report:
     @property
     def stored(self) -> int:
         """Rows that Milvus has acknowledged."""
-        return sum(self._counts[change] for change in (Change.NEW, Change.IMAGE, Change.METADATA, Change.TOUCHED))
+        return sum(self._counts[change] for change in (Change.NEW, Change.CONTENT, Change.METADATA, Change.TOUCHED))
 
     @property
     def rejected(self) -> int:
@@ -174,7 +174,7 @@ class Report:
             stored=self.stored,
             rejected=self.rejected,
             new=counts[Change.NEW],
-            changed=counts[Change.IMAGE],
+            changed=counts[Change.CONTENT],
             metadata=counts[Change.METADATA],
             unchanged=counts[Change.UNCHANGED] + counts[Change.TOUCHED],
             removed=counts["removed"],

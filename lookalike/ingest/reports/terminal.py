@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from lookalike.encode.profile import Profile
+from lookalike.ingest.reports.profile import Profile
 from lookalike.ingest.reports.report import Report, Summary
 from lookalike.schema.output import printable
 

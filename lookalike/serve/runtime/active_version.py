@@ -144,7 +144,9 @@ class ActiveVersion:
             return previous.engine, previous.encoder
         engine = self._load(store.fingerprint.encoder)
         require_same_encoder(store.name, store.fingerprint, engine.encoder.fingerprint)
-        return engine, batch_encoder(engine.encoder, engine.batch_size, engine.lanes, self._metrics.observe_batch)
+        return engine, batch_encoder(
+            engine.encoder, engine.batch_size, engine.parallel_batches, self._metrics.observe_batch
+        )
 
     def _watch(self) -> None:
         while not self._stop.wait(_WATCH_SECONDS):

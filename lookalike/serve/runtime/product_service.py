@@ -15,10 +15,12 @@ from lookalike.encode.engine import Content, Engine, LazyEngine
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.encode.preprocess import Pixels
 from lookalike.encode.process_tuning import count_cores
-from lookalike.encode.profile import Profile
+from lookalike.encode.stage_timer import NO_TIMER, StageTimer
+from lookalike.ingest.job import ingest_images
 from lookalike.ingest.pipeline.diff import Change
 from lookalike.ingest.pipeline.existing_rows import ExistingRows, RowScope, StoredVector
-from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
+from lookalike.ingest.pipeline.limits import PipelineLimits
+from lookalike.ingest.pipeline.stages import PipelineContext
 from lookalike.ingest.reports.report import Report
 from lookalike.ingest.sources.metadata import read_metadata
 from lookalike.schema.collection import describe_misfit
@@ -54,12 +56,12 @@ class UploadEngine(Engine):
     def prepare_uploads(self, contents: Iterable[bytes], budget: PixelBudget) -> None:
         """Decode images. Raises BadImage for the first that is broken."""
         for content in contents:
-            self.uploads[content] = super().prepare(content, budget, None)
+            self.uploads[content] = super().prepare(content, budget)
 
-    def prepare(self, content: Content, budget: PixelBudget, profile: Profile | None) -> Pixels:
+    def prepare(self, content: Content, budget: PixelBudget, timer: StageTimer = NO_TIMER) -> Pixels:
         """Return the pixels of an upload; decode an image that is none."""
         pixels = self.uploads.get(cast("bytes", content))
-        return super().prepare(content, budget, profile) if pixels is None else pixels
+        return super().prepare(content, budget, timer) if pixels is None else pixels
 
 
 class ProductService:
@@ -125,7 +127,7 @@ class ProductService:
             file = self._file(store.name, product_id, content, self._suffix(content))
             image = ProductImage.named(SOURCE, product_id, file.name, str(file), metadata)
             unique[image.image_id], contents[image.image_id] = image, content
-        upload_engine = UploadEngine(version.encoder, version.engine.batch_size, version.engine.lanes)
+        upload_engine = UploadEngine(version.encoder, version.engine.batch_size, version.engine.parallel_batches)
         # A stored image was decoded when it was first uploaded.
         upload_engine.prepare_uploads(
             [content for image_id, content in contents.items() if image_id not in before], self._budget
@@ -134,18 +136,13 @@ class ProductService:
             _write(Path(unique[image_id].image), content)
         engine = LazyEngine(lambda: upload_engine)
         scope = RowScope(None, column_in("product_id", [product_id]))
-        plan = ingest(
-            unique.values(),
-            scope,
-            engine,
-            WriteTarget(store, report),
-            PipelineLimits(count_cores(), self._budget.max_pixels),
-        )
+        context = PipelineContext(engine, PipelineLimits(count_cores(), self._budget.max_pixels))
+        diff = ingest_images(unique.values(), scope, store, report, context)
         if report.first_rejections:
             self._discard(store, [image for image_id, image in unique.items() if image_id not in before])
             _log.error("an image was rejected", reason=report.first_rejections[0].reason)
             raise BadImage("an image could not be stored, so none of them was; see the service's log for the reason")
-        removed_ids = plan.removed()
+        removed_ids = diff.removed()
         _delete(store, removed_ids)
         self._delete_uploads([before[image_id] for image_id in removed_ids if image_id in before])
         done = report.summary()
