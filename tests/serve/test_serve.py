@@ -368,9 +368,9 @@ def test_the_service_moves_to_the_version_that_goes_live(shop: Shop, mug: bytes)
     before = shop.service.live.version
     with Versions(before.store.uri, collection=before.store.name) as versions:
         made = versions.make(before.store.fingerprint)
-        versions.go_live(made)
-        shop.service.live.look()
+        versions.make_live(made)
+        shop.service.live.switch_if_changed()
         assert ids(shop.http.post("/search", files={"image": mug})) == []
-        versions.go_live(before.store.version)
-        shop.service.live.look()
+        versions.make_live(before.store.version)
+        shop.service.live.switch_if_changed()
         assert len(ids(shop.http.post("/search", files={"image": mug}))) == 10
