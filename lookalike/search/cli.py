@@ -12,7 +12,7 @@ import click
 from lookalike.encode.decode import MAX_BYTES
 from lookalike.schema.errors import BadQuery, BadSettings
 from lookalike.schema.filters.parser import parse_filter
-from lookalike.schema.output import format_option, print_table, escape_controls
+from lookalike.schema.output import escape_controls, format_option, print_table
 from lookalike.schema.settings import encoder_options, store_options
 from lookalike.search.options import CollectionOptions
 from lookalike.search.query import Part, Query

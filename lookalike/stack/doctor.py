@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lookalike.schema.errors import LookalikeError
-from lookalike.schema.output import format_option, escape_controls
+from lookalike.schema.output import escape_controls, format_option
 from lookalike.schema.settings import setting_option, store_options
 from lookalike.stack import install_checks, system_checks
 from lookalike.stack.finding import Check, Finding
