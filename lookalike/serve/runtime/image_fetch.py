@@ -20,7 +20,7 @@ def make_query_fetcher(max_bytes: int, seconds: float = _SECONDS) -> Fetcher:
 
 
 class RequestFetcher:
-    """Fetches images for one request: at most `max_images` of them and `max_bytes` in all, until the request's deadline."""
+    """Fetches images for one request: up to `max_images`, up to `max_bytes` in all, until the request's deadline."""
 
     def __init__(self, fetcher: Fetcher | None, max_images: int, max_bytes: int) -> None:
         self._fetcher = fetcher
