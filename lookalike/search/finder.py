@@ -11,6 +11,9 @@ from lookalike.encode.decode import MAX_PIXELS
 from lookalike.encode.encoder import Encoder
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.schema.collection import require_same_encoder
+from lookalike.schema.errors import BadFilter
+from lookalike.schema.filters.ast import Filter
+from lookalike.schema.milvus.filter_check import FilterChecker
 from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Hit
@@ -61,6 +64,7 @@ class Finder:
         decode_slots: threading.Semaphore | None = None,
     ) -> None:
         self.store = store
+        self._filter_checker = FilterChecker(store)
         self._load = load
         self._loading = threading.Lock()
         self._encoder: Encoder | None = None
@@ -94,7 +98,7 @@ class Finder:
         """Find the products most like a query: `query.limit` of them, or all that match if they are fewer.
 
         The result leaves out products that the query names. Raises BadImage for an image that cannot be read, BadQuery
-        for a text where the encoder has no text tower, UnknownProduct, and StoreUnavailable.
+        for a text where the encoder has no text tower, BadFilter, UnknownProduct, and StoreUnavailable.
         """
         [result] = self.find_many([query])
         if not isinstance(result, SearchResult):
@@ -109,12 +113,25 @@ class Finder:
         if any(part.image or part.text for query in queries for part in (*query.liked, *query.unlike)):
             self.load_encoder()  # before the clock starts: loading is not part of `took_ms`
         started = time.perf_counter()
-        resolved = self._encode(queries)
+        problems = [self._find_filter_problem(query) for query in queries]
+        encoded = iter(self._encode([query for query, problem in zip(queries, problems, strict=True) if not problem]))
+        resolved = [problem or next(encoded) for problem in problems]
         first_rows = iter(self._nearest.search_first([query for query in resolved if isinstance(query, ResolvedQuery)]))
         return [
             self._select_hits(query, next(first_rows), started) if isinstance(query, ResolvedQuery) else query
             for query in resolved
         ]
+
+    def check_filter(self, where: Filter) -> None:
+        """Raise BadFilter for a filter that cannot match: a column that no product has, a value of another kind."""
+        self._filter_checker.check(where)
+
+    def _find_filter_problem(self, query: Query) -> BadFilter | None:
+        try:
+            self.check_filter(query.where)
+        except BadFilter as problem:
+            return problem
+        return None
 
     def _encode(self, queries: Sequence[Query]) -> list[ResolvedQuery | PartError]:
         """Turn each query into a vector, encoding the parts of all queries together."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from threading import Semaphore
@@ -19,7 +20,7 @@ from lookalike.encode.encoder import Encoder
 from lookalike.encode.registry import load_encoder
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.layout import Layout
-from lookalike.schema.errors import BadImage, BadQuery, EncoderMismatch, UnknownProduct
+from lookalike.schema.errors import BadFilter, BadImage, BadQuery, EncoderMismatch, UnknownProduct
 from lookalike.schema.filters.parser import parse_filter
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import ImageRow, Vector
@@ -348,3 +349,13 @@ def test_a_text_finds_products(new_store: NewStore, tmp_path: Path) -> None:
     image = (tmp_path / "red-circle" / "1.png").read_bytes()
     assert decode(image).size == (64, 64)
     assert ids(finder, image=image, text="a red circle", limit=1) == ["red-circle"]
+
+
+def test_a_filter_that_cannot_match_is_the_error_of_its_query_alone(shop: Finder) -> None:
+    good, typo = Query(product_id="red-plain-mug", limit=3), parse_filter(["categry = mug"])
+    found, refused = shop.find_many([good, replace(good, where=typo)])
+    assert isinstance(found, SearchResult)
+    assert len(found.hits) == 3
+    assert isinstance(refused, BadFilter)
+    with pytest.raises(BadFilter, match="no product has a column 'categry'; did you mean 'category'"):
+        shop.find(replace(good, where=typo))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.filters.ast import Condition, Filter
 from lookalike.schema.filters.expression import compile_filter
+from lookalike.schema.milvus.filter_check import FilterChecker
 from lookalike.schema.milvus.store import Store
 
 
@@ -17,19 +18,21 @@ class DeleteResult:
     products: int
 
 
-def build_delete_filter(products: Sequence[str], where: Filter) -> str:
-    """Return the expression that matches the images of `products` that pass `where`; without products, of any.
+def build_delete_filter(products: Sequence[str], where: Filter) -> Filter:
+    """Return the filter that matches the images of `products` that pass `where`; without products, of any.
 
     Raises BadSettings when neither is given.
     """
     if not products and not where:
         raise BadSettings("nothing is to be deleted: give --product ID or --where CONDITION")
-    return compile_filter((*where, *([Condition("product_id", "in", tuple(products))] if products else [])))
+    return (*where, *([Condition("product_id", "in", tuple(products))] if products else []))
 
 
-def find_images(store: Store, expression: str) -> dict[str, str]:
-    """Find the images that match an expression: image_id → product_id."""
-    return {row["image_id"]: row["product_id"] for row in store.rows(where=expression, fields=["product_id"])}
+def find_images(store: Store, where: Filter) -> dict[str, str]:
+    """Find the images that match a filter: image_id → product_id. Raises BadFilter for one that cannot match."""
+    FilterChecker(store).check(where)
+    rows = store.rows(where=compile_filter(where), fields=["product_id"])
+    return {row["image_id"]: row["product_id"] for row in rows}
 
 
 def delete_images(store: Store, image_ids: Sequence[str]) -> None:

@@ -60,7 +60,7 @@ class Page:
     def render_results(self, query: PageQuery) -> HTMLResponse:
         """Run a query and render its results. Raises LookalikeError, RequestRefused."""
         store = self._service.live.version.store
-        result = self._search(query) if query.has_parts else self._browse(store, query)
+        result = self._search(query) if query.has_parts else self._browse(query)
         facets = self._facet_cache.get_facets(store)
         return self._render(query, facets, self._shown_parts(query, store), result=result)
 
@@ -85,8 +85,10 @@ class Page:
             )
         )
 
-    def _browse(self, store: Store, query: PageQuery) -> SearchResult:
-        return SearchResult(browse_products(store, query.where, LIMIT), 0.0)
+    def _browse(self, query: PageQuery) -> SearchResult:
+        finder = self._service.live.version.finder
+        finder.check_filter(query.where)
+        return SearchResult(browse_products(finder.store, query.where, LIMIT), 0.0)
 
     def _read_upload(self, name: str) -> bytes:
         content = self.uploads.get(name)
