@@ -136,7 +136,7 @@ def test_a_cache_that_cannot_be_written_costs_speed_only(cache: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", ["engine.json", *(pytest.param(f, marks=pytest.mark.slow) for f in ("network.onnx", "network.onnx.data"))]
+    "broken", ["engine.json", *(pytest.param(f, marks=pytest.mark.slow) for f in ("model.onnx", "model.onnx.data"))]
 )
 def test_what_is_kept_but_broken_is_made_again(broken: str, measured_clip: Path, cache: Path) -> None:
     copytree(measured_clip, cache)
