@@ -380,7 +380,7 @@ def test_a_certificate_is_held_against_the_name(
     monkeypatch.setenv("SSL_CERT_FILE", str(certified))
     with serving(tls) as port:
         assert fetch(fetcher, f"https://localhost:{port}/image") == IMAGE
-        with pytest.raises(BadQuery, match=r"its certificate does not hold \(.*mismatch.*\); send"):
+        with pytest.raises(BadQuery, match=r"its certificate is not valid \(.*mismatch.*\); send"):
             fetch(fetcher, f"https://127.0.0.1:{port}/image")
 
 

@@ -460,7 +460,7 @@ def test_an_untrusted_certificate_is_a_reason(
     tls.load_cert_chain(pair)
     site.socket = tls.wrap_socket(site.socket, server_side=True)
     reason = get_reason(store, reader, site.url().replace("http://", "https://"))
-    assert reason == "its certificate does not hold (self-signed certificate); check the URL"
+    assert reason == "its certificate is not valid (self-signed certificate); check the URL"
 
 
 # The command

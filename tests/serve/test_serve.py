@@ -255,7 +255,11 @@ def test_a_product_is_written_read_found_and_removed(shop: Shop, product_id: str
             422,
             "the metadata has",
         ),
-        ({"images": [{"image": to_base64(draw_noise((9, 9)))}], "metadata": {"n": 2**63}}, 422, "the metadata holds"),
+        (
+            {"images": [{"image": to_base64(draw_noise((9, 9)))}], "metadata": {"n": 2**63}},
+            422,
+            "the metadata has a number that Milvus cannot store",
+        ),
     ],
 )
 def test_a_bad_product_is_refused_and_changes_nothing(
