@@ -1,16 +1,15 @@
 """From the name of an encoder to an engine: load it, and decide by its device how much it does at once."""
 
 import os
-import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from lookalike.encode.encoder import Encoder, PreparingEncoder
+from lookalike.encode.backends.select import as_torch_encoder
+from lookalike.encode.encoder import Encoder, preprocessing_of
 from lookalike.encode.engine import Engine
 from lookalike.encode.options import EngineConfig
-from lookalike.encode.preprocess import Preprocessing
 from lookalike.encode.process_tuning import MAX_PARALLEL_BATCHES, count_cores
 from lookalike.encode.registry import load_encoder
 from lookalike.schema.errors import BadSettings
@@ -39,23 +38,14 @@ def load_engine(name: str, config: EngineConfig) -> Engine:
         device=config.device,
         dtype=config.dtype,
         engine=config.engine,
-        lanes=parallel_batches,
-        tell=partial(click.echo, err=True),
+        parallel_batches=parallel_batches,
+        on_message=partial(click.echo, err=True),
     )
     torch_encoder = as_torch_encoder(encoder)
     if torch_encoder is not None:
         return _load_on_devices(torch_encoder, config)
     pool = _make_decode_pool(encoder, config, default=0)
     return Engine(encoder, config.batch_size or _DEFAULT_BATCH_SIZE, parallel_batches, pool)
-
-
-def as_torch_encoder(encoder: Encoder) -> "TorchEncoder | None":
-    """Return an encoder that runs on torch, and None for any other, without importing torch to find out."""
-    if "lookalike.encode.backends.torch" not in sys.modules:
-        return None
-    from lookalike.encode.backends.torch import TorchEncoder
-
-    return encoder if isinstance(encoder, TorchEncoder) else None
 
 
 def default_decode_processes(threads: int) -> int:
@@ -90,10 +80,11 @@ def _make_decode_pool(encoder: Encoder, config: EngineConfig, *, default: int) -
     processes = min(processes, config.num_workers or count_cores())
     if not processes:
         return None
-    if isinstance(encoder, PreparingEncoder) and isinstance(encoder.prepare_image, Preprocessing):
+    preprocessing = preprocessing_of(encoder)
+    if preprocessing is not None:
         from lookalike.encode.decode_pool import DecodePool
 
-        return DecodePool(encoder.prepare_image, processes, config.max_pixels)
+        return DecodePool(preprocessing, processes, config.max_pixels)
     if config.decode_processes:
         raise BadSettings(f"{encoder.fingerprint.encoder} prepares images its own way; leave out --decode-processes")
     return None

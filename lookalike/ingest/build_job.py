@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 
 from lookalike.encode.load_engine import load_engine
-from lookalike.ingest.job import ImageSource, Job
+from lookalike.ingest.job import Job
 from lookalike.ingest.options import IngestOptions, pipeline_limits
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.open import first_product, open_source
+from lookalike.ingest.sources.source import ImageSource
 from lookalike.schema.cancellation import CancelToken
 from lookalike.schema.errors import BadSettings
 

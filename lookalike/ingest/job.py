@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from lookalike.encode.engine import EncodingEngine, LazyEngine
 from lookalike.encode.registry import DEFAULT_ENCODER
@@ -20,6 +19,7 @@ from lookalike.ingest.pipeline.stages import PipelineContext, Stages
 from lookalike.ingest.reports.report import Rejection, Report
 from lookalike.ingest.run_lock import run_lock
 from lookalike.ingest.sources.files import image_reader
+from lookalike.ingest.sources.source import ImageSource
 from lookalike.ingest.threshold import PruneOptions, Threshold
 from lookalike.schema.cancellation import CancelToken
 from lookalike.schema.collection import require_same_encoder
@@ -30,18 +30,6 @@ from lookalike.schema.product import ProductImage
 from lookalike.schema.settings import CollectionAddress
 
 _BATCHES_AHEAD = 2
-
-
-class ImageSource(Protocol):
-    """Where images come from."""
-
-    name: str
-
-    def images(self) -> Iterator[ProductImage | Rejection]:
-        """List every image, or say why one cannot be used."""
-
-    def count(self) -> int | None:
-        """Count what `images` lists; None when that is not known before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +70,11 @@ def run(job: Job, report: Report, cancel: CancelToken) -> str:
         try:
             diff = ingest_images(job.source.images(), RowScope(job.source.name), store, report, context)
         except KeyboardInterrupt:
-            store.settle(report.stored)
+            store.flush_after(report.stored)
             raise
         for column, problem in store.index(job.columns).items():
             if problem:
-                report.remark(f"column {column} is not indexed: {problem}")
+                report.warn(f"column {column} is not indexed: {problem}")
         report.on_progress(report.seen)
         _check_limits(report, job)
         cancel.check()
@@ -109,7 +97,7 @@ def ingest_images(
     are read, and only bytes that no row was made from are encoded. Milvus has acknowledged all that the report counts:
     run it again to continue a run that was killed.
     """
-    limits, cancel, upserts = context.limits, context.cancel, store.lanes
+    limits, cancel, upserts = context.limits, context.cancel, store.parallel_writes
     report.start()
     # Reads the keys and hashes of all rows.
     stages = Stages(store, scope, report, context)
@@ -126,7 +114,7 @@ def ingest_images(
             cancel.check()
             stages.upsert_reused(batch)
     with context.timer.measure("flush", report.stored):
-        store.settle(report.stored)
+        store.flush_after(report.stored)
     return stages.diff
 
 
@@ -149,7 +137,7 @@ def _count_changes(job: Job, store: Store | None, report: Report, cancel: Cancel
     diff = count_changes(job.source.images(), existing, report, job.read, cancel)
     _check_limits(report, job)
     if job.pruning is not None:
-        report.remove(existing[image_id] for image_id in list_removals(diff, job.pruning))
+        report.record_removed(existing[image_id] for image_id in list_removals(diff, job.pruning))
 
 
 @contextmanager

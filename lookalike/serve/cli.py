@@ -1,8 +1,8 @@
-"""`lookalike serve`: the service and its page."""
+"""`lookalike serve`: the HTTP service and its page."""
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,9 @@ from lookalike.encode.decode import MAX_PIXELS
 from lookalike.encode.options import EngineConfig, batch_options
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.settings import CollectionAddress, setting, store_options
+
+if TYPE_CHECKING:
+    from lookalike.serve.settings import Settings
 
 _MEGABYTE = 2**20
 
@@ -22,8 +25,14 @@ _MEGABYTE = 2**20
 @setting("--encoder", help="Another name or directory of the collection's encoder.")
 @setting("--max-in-flight", default=128, show_default=True, type=click.IntRange(1), help="More requests get a 429.")
 @setting("--max-body", default=25, show_default=True, type=click.IntRange(1, 1024), help="Megabytes of a request.")
-@setting("--deadline", default=30.0, show_default=True, type=click.FloatRange(0.1, 600), help="Seconds for an answer.")
-@click.option("--wait", is_flag=True, help="Wait until the collection is there.")
+@setting(
+    "--deadline",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 600),
+    help="Seconds after which a request gets a 504.",
+)
+@click.option("--wait", is_flag=True, help="Wait until the collection exists.")
 @setting("--fetch-urls", is_flag=True, help="Fetch image_url of requests, from public addresses.")
 @setting(
     "--allow-private-urls",
@@ -35,32 +44,15 @@ _MEGABYTE = 2**20
     type=click.Path(path_type=Path),
     default=Path("lookalike-uploads"),
     show_default=True,
-    help="Folder for images that come with a product.",
+    help="Folder for images that are uploaded with a product.",
 )
 def serve(**options: Any) -> None:
-    """Answer questions over HTTP, and on a page in the browser.
+    """Serve searches over HTTP, and a page for the browser.
 
-    API keys are read from LOOKALIKE_API_KEYS: `key, key:write, …`. Ends on Ctrl-C or SIGTERM, after what it has begun.
+    API keys are read from LOOKALIKE_API_KEYS: `key, key:write, …`. Ctrl-C or SIGTERM ends the service after the
+    requests that have begun.
     """
-    from lookalike.serve.settings import Keys, Settings, is_loopback
-
-    keys = Keys.parse(os.environ.get("LOOKALIKE_API_KEYS", ""))
-    if not keys.required and not is_loopback(options["host"]):
-        raise BadSettings(
-            f"--host {options['host']} is open to others: set LOOKALIKE_API_KEYS to `key, key:write, …` first, "
-            "or listen at 127.0.0.1"
-        )
-    settings = Settings(
-        keys=keys,
-        host=options["host"],
-        max_body=options["max_body"] * _MEGABYTE,
-        max_pixels=options["max_pixels"] or MAX_PIXELS,
-        max_in_flight=options["max_in_flight"],
-        deadline=options["deadline"],
-        fetch_urls=options["fetch_urls"],
-        allow_private_urls=options["allow_private_urls"],
-        uploads=options["uploads"],
-    )
+    settings = _read_settings(options)
     from lookalike.serve.server import ServerOptions, run
 
     run(
@@ -72,4 +64,27 @@ def serve(**options: Any) -> None:
             port=options["port"],
             wait=options["wait"],
         ),
+    )
+
+
+def _read_settings(options: dict[str, Any]) -> "Settings":
+    """Raises BadSettings for a service that is open to others without API keys."""
+    from lookalike.serve.settings import Keys, Settings, is_loopback
+
+    keys = Keys.parse(os.environ.get("LOOKALIKE_API_KEYS", ""))
+    if not keys.required and not is_loopback(options["host"]):
+        raise BadSettings(
+            f"--host {options['host']} is open to others: set LOOKALIKE_API_KEYS to `key, key:write, …` first, "
+            "or listen at 127.0.0.1"
+        )
+    return Settings(
+        keys=keys,
+        host=options["host"],
+        max_body=options["max_body"] * _MEGABYTE,
+        max_pixels=options["max_pixels"] or MAX_PIXELS,
+        max_in_flight=options["max_in_flight"],
+        deadline=options["deadline"],
+        fetch_urls=options["fetch_urls"],
+        allow_private_urls=options["allow_private_urls"],
+        uploads=options["uploads"],
     )

@@ -11,9 +11,9 @@ import pytest
 
 import lookalike.encode.backends.onnx
 from lookalike.encode.backends.cache import EngineCache, cache_folder
+from lookalike.encode.backends.measure import choose_chunk_size
 from lookalike.encode.backends.onnx import OnnxEncoder
-from lookalike.encode.backends.parity import SAME
-from lookalike.encode.backends.select import fewest
+from lookalike.encode.backends.parity import MIN_COSINE
 from lookalike.encode.encoder import Encoder, TextEncoder
 from lookalike.encode.preprocess import Pixels
 from lookalike.encode.registry import load_encoder
@@ -35,18 +35,18 @@ def measured_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOKALIKE_CACHE", str(folder))
-        patch.setattr("lookalike.encode.backends.select._SECONDS", 0.05)
+        patch.setattr("lookalike.encode.backends.measure.SECONDS", 0.05)
         told: list[str] = []
-        load_encoder(str(TINY_CLIP), engine="auto", tell=told.append)
+        load_encoder(str(TINY_CLIP), engine="auto", on_message=told.append)
         assert "measuring, once" in told[0]
-        load_encoder(str(TINY_CLIP), engine="auto", tell=lambda message: pytest.fail("it was measured already"))
+        load_encoder(str(TINY_CLIP), engine="auto", on_message=lambda message: pytest.fail("it was measured already"))
     return folder
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("lookalike.encode.backends.select._SECONDS", 0.05)
+    monkeypatch.setattr("lookalike.encode.backends.measure.SECONDS", 0.05)
     return tmp_path / "cache"
 
 
@@ -64,13 +64,13 @@ def test_the_default_network_has_the_same_vectors_in_both(measured: Path, cache:
     assert np.array_equal(prepared(onnx), pixels)
     ones, others = encoder.encode_images(pixels), onnx.encode_images(pixels)
     assert others.dtype == np.float32
-    assert np.einsum("nd,nd->n", ones, others).min() >= SAME
+    assert np.einsum("nd,nd->n", ones, others).min() >= MIN_COSINE
     assert np.abs(onnx.encode_images(pixels[:1]) - others[:1]).max() < 1e-4, "a batch has no part in it"
 
 
 def test_what_was_measured_is_kept_and_needs_no_torch(measured: Path, cache: Path) -> None:
     copytree(measured, cache)
-    load_encoder(engine="auto", tell=lambda message: pytest.fail("it was measured already"))
+    load_encoder(engine="auto", on_message=lambda message: pytest.fail("it was measured already"))
 
     script = (
         "import sys; from lookalike.encode.registry import load_encoder; from PIL import Image;"
@@ -95,11 +95,11 @@ def test_as_many_images_at_once_as_pay(measured: Path, cache: Path) -> None:
     assert isinstance(encoder, OnnxEncoder)
     pixels = np.concatenate([prepared(encoder), prepared(encoder)[:3]])
 
-    encoder.portion = len(pixels)
+    encoder.chunk_size = len(pixels)
     together = encoder.encode_images(pixels)
-    encoder.portion = 4
+    encoder.chunk_size = 4
     assert np.abs(encoder.encode_images(pixels) - together).max() < 1e-4
-    assert fewest({1: 20.0, 2: 25.0, 4: 29.5, 8: 30.0, 16: 24.0}) == (4, 29.5)
+    assert choose_chunk_size({1: 20.0, 2: 25.0, 4: 29.5, 8: 30.0, 16: 24.0}) == (4, 29.5)
 
 
 def test_a_model_with_words_has_them_from_torch(measured_clip: Path, cache: Path) -> None:
@@ -109,7 +109,10 @@ def test_a_model_with_words_has_them_from_torch(measured_clip: Path, cache: Path
     assert isinstance(onnx, OnnxEncoder)
     assert isinstance(torch, TextEncoder)
     assert isinstance(onnx, TextEncoder)
-    assert np.einsum("nd,nd->n", torch.encode_images(prepared(torch)), onnx.encode_images(prepared(torch))).min() > SAME
+    assert (
+        np.einsum("nd,nd->n", torch.encode_images(prepared(torch)), onnx.encode_images(prepared(torch))).min()
+        > MIN_COSINE
+    )
     assert np.allclose(torch.encode_texts(["a red mug"]), onnx.encode_texts(["a red mug"]))
 
 
@@ -126,7 +129,7 @@ def test_a_network_that_cannot_be_exported_runs_by_torch(monkeypatch: pytest.Mon
 def test_a_cache_that_cannot_be_written_costs_speed_only(cache: Path) -> None:
     cache.write_text("a file is in the way")
     told: list[str] = []
-    assert not isinstance(load_encoder(engine="auto", tell=told.append), OnnxEncoder)
+    assert not isinstance(load_encoder(engine="auto", on_message=told.append), OnnxEncoder)
     assert "set LOOKALIKE_CACHE" in told[-1]
     with pytest.raises(EncoderUnavailable, match="set LOOKALIKE_CACHE"):
         load_encoder(engine="onnx")

@@ -141,7 +141,7 @@ def test_large_images_wait_for_the_budget_and_small_ones_do_not() -> None:
     with closing(DecodePool(PREPARE, 3, most)) as decoders, ThreadPoolExecutor(3) as pool:
         while len(decoders.pids) < 3:
             list(pool.map(lambda _: decoders(small, budget), range(9)))
-        with budget.take(most):
+        with budget.reserve(most):
             waiting = [pool.submit(decoders, large, budget) for _ in range(2)]
             assert not wait(waiting, timeout=0.5).done
             assert pool.submit(decoders, small, budget).result().shape == (32, 24, 3)

@@ -19,17 +19,17 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.gpu import main as benchmark
-from lookalike.encode.backends.batch_size import doubled, measure_batch_size
+from lookalike.encode.backends.batch_size import double_while_faster, measure_batch_size
 from lookalike.encode.backends.compile import compile_models
-from lookalike.encode.backends.device import list_devices, parallel_batches_on
-from lookalike.encode.backends.parity import SAME, lowest_cosine
+from lookalike.encode.backends.device import Placement, list_devices, parallel_batches_on
+from lookalike.encode.backends.parity import MIN_COSINE, lowest_cosine
 from lookalike.encode.backends.replicas import replicate
 from lookalike.encode.backends.torch import TorchEncoder, TorchModel
 from lookalike.encode.engine import Engine, LazyEngine
 from lookalike.encode.load_engine import load_engine
 from lookalike.encode.models.pixels import PixelEncoder
 from lookalike.encode.options import EngineConfig
-from lookalike.encode.preprocess import Pixels, Preprocessing
+from lookalike.encode.preprocess import Normalization, Pixels, Preprocessing
 from lookalike.encode.registry import DEFAULT_ENCODER, load_encoder
 from lookalike.ingest.pipeline.concurrency import in_parallel
 from lookalike.ingest.pipeline.limits import PipelineLimits
@@ -61,10 +61,10 @@ class Corners(nn.Module):
 
 
 def on_cpu(features: nn.Module) -> TorchEncoder:
-    scale = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    scale = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     prepare = Preprocessing(SIDE, SIDE, None, Image.Resampling.BILINEAR, *scale)
     fingerprint = Fingerprint("corners", "none", 3 * SIDE * SIDE, "flatten", prepare.describe())
-    placement = (CPU, torch.float32)
+    placement = Placement(CPU, torch.float32)
     return TorchEncoder(TorchModel(features, scale, placement), prepare, fingerprint, placement)
 
 
@@ -110,12 +110,12 @@ def test_runs_and_services_go_on_where_a_batch_does_not_fit(tmp_path: Path) -> N
     ],
     ids=["until it no longer pays", "until memory ends", "from the smallest", "to the largest"],
 )
-def test_batches_are_doubled(speeds: dict[int, float], expected: int) -> None:
-    assert doubled(speeds.__getitem__) == expected
+def test_batches_are_double_while_faster(speeds: dict[int, float], expected: int) -> None:
+    assert double_while_faster(speeds.__getitem__) == expected
 
 
 def test_a_batch_is_never_larger_than_what_fits() -> None:
-    assert measure_batch_size(on_cpu(Corners(room=9)), lanes=2, seconds=0.01) == 8
+    assert measure_batch_size(on_cpu(Corners(room=9)), parallel_batches=2, seconds=0.01) == 8
 
 
 class Meeting(Corners):
@@ -132,7 +132,7 @@ class Meeting(Corners):
 
 def test_several_devices_share_the_batches_and_keep_their_order() -> None:
     encoder, batches = on_cpu(Meeting()), np.split(drawn(48), 12)
-    replicate(encoder, [CPU, CPU], lanes=1)
+    replicate(encoder, [CPU, CPU], parallel_batches=1)
 
     vectors = list(in_parallel(encoder.encode_images, batches, workers=4, ahead=len(batches)))
 
@@ -149,10 +149,10 @@ def test_compiled_networks_give_the_same_vectors() -> None:
     encoder = on_cpu(Corners())
     expected = encoder.encode_images(drawn(7))
 
-    compile_models(encoder, replicate(encoder, [CPU, CPU], lanes=1), tell=lambda message: None)
+    compile_models(encoder, replicate(encoder, [CPU, CPU], parallel_batches=1), on_message=lambda message: None)
 
     for size in (7, 7, 1, 3):
-        assert lowest_cosine(encoder.encode_images(drawn(7)[:size]), expected[:size]) >= SAME
+        assert lowest_cosine(encoder.encode_images(drawn(7)[:size]), expected[:size]) >= MIN_COSINE
 
 
 def test_a_command_compiles_when_it_is_told_to(capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,7 +184,7 @@ def test_a_network_that_is_another_when_compiled_is_refused(factors: tuple[float
     with pytest.raises(
         EncoderUnavailable, match=r"corners gives other vectors on cpu \(cosine (-1|nan).*--engine torch"
     ):
-        compile_models(encoder, [encoder.worker], tell=lambda message: None)
+        compile_models(encoder, [encoder.worker], on_message=lambda message: None)
 
 
 def test_where_nothing_can_be_compiled_that_is_said() -> None:
@@ -194,7 +194,7 @@ def test_where_nothing_can_be_compiled_that_is_said() -> None:
         without,
         pytest.raises(EncoderUnavailable, match=r"cannot be compiled here \(.*compiler.*\); take --engine torch"),
     ):
-        compile_models(encoder, [encoder.worker], tell=lambda message: None)
+        compile_models(encoder, [encoder.worker], on_message=lambda message: None)
 
 
 def test_devices_are_named_one_by_one() -> None:
@@ -270,8 +270,8 @@ def test_nothing_is_lost_when_two_find_out_at_once_how_much_fits() -> None:
         """Each time something was computed, another thread has found that less fits."""
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            encoder.worker.most = max(1, min(encoder.worker.most, len(images)) // 2)
+            encoder.worker.max_batch = max(1, min(encoder.worker.max_batch, len(images)) // 2)
             return super().forward(images)
 
-    encoder.network.features = Less(room=100)
+    encoder.model.features = Less(room=100)
     assert np.array_equal(encoder.encode_images(pixels), whole)

@@ -87,7 +87,7 @@ def test_ingest_reads_json_lines_from_standard_input(shop: Path) -> None:
     second = json.loads(lookalike(*arguments, "--prune", cwd=shop, stdin=lines).stdout)
     assert (first["new"], first["embedded"], first["encoder"]) == (2, 0, "pixels")
     assert (second["unchanged"], second["removed"]) == (2, 0)
-    assert "nothing came from there" in fails(2, *arguments, cwd=shop)
+    assert "standard input, which is empty" in fails(2, *arguments, cwd=shop)
     assert "--watch cannot read standard input again" in fails(2, *arguments, "--watch", "1", cwd=shop)
     (shop / "c.jsonl").write_bytes(lines)
     assert "is the source itself" in fails(2, "ingest", "c.jsonl", "--report", "c.jsonl", cwd=shop)

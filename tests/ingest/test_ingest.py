@@ -203,7 +203,7 @@ def test_images_decoded_at_once_have_at_most_the_pixels_of_the_budget() -> None:
     budget, together = PixelBudget(100), []
 
     def decode(pixels: int) -> None:
-        with budget.take(pixels):
+        with budget.reserve(pixels):
             together.append(pixels)
             time.sleep(0.002)
             assert sum(together) <= 100 or len(together) == 1
@@ -233,18 +233,18 @@ def test_a_source_that_is_no_folder_is_refused(tmp_path: Path, folder: str) -> N
 def test_a_layout_reads_product_and_metadata_from_the_path(
     template: str, path: str, product_id: str, metadata: dict[str, object]
 ) -> None:
-    place = Layout(template).place(path)
+    place = Layout(template).read_path(path)
     assert (place.product_id, place.metadata) == (product_id, metadata)
 
 
 def test_a_path_that_does_not_fit_its_layout_says_so() -> None:
     with pytest.raises(ValueError, match=r"does not fit the layout \{category\}"):
-        LAYOUT.place("m1/1.jpg")
+        LAYOUT.read_path("m1/1.jpg")
     for price in ("cheap", "nan", "inf", "1_000"):
         with pytest.raises(ValueError, match=f"price is '{price}', not float"):
-            Layout("{price:float}/{product_id}").place(f"{price}/m1.jpg")
+            Layout("{price:float}/{product_id}").read_path(f"{price}/m1.jpg")
     with pytest.raises(ValueError, match=r"stock is '9{23}', not int"):
-        Layout("{stock:int}/{product_id}").place(f"{'9' * 23}/m1.jpg")
+        Layout("{stock:int}/{product_id}").read_path(f"{'9' * 23}/m1.jpg")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_layouts_without_a_usable_product_id_are_refused(template: str) -> None:
     ],
 )
 def test_without_a_layout_the_folder_is_the_product(path: str, product_id: str, metadata: dict[str, str]) -> None:
-    place = FolderRule().place(path)
+    place = FolderRule().read_path(path)
     assert (place.product_id, place.metadata) == (product_id, metadata)
 
 

@@ -1,4 +1,4 @@
-"""The images that callers pass, as the bytes of an image file."""
+"""Images in any form that the API accepts, as the bytes of an image file."""
 
 import base64
 import binascii
@@ -33,13 +33,13 @@ ACCEPTED = (
 )
 
 _LIMITS = Limits(MAX_BYTES, connect=10.0, read=10.0, whole=30.0, attempts=2)
-_SHOWN = 200
-"""Characters of a path that a message repeats."""
+_MAX_QUOTED = 200
+"""How many characters of a path or URL an error message quotes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLoader:
-    """Reads images; URLs that lead to private addresses only where `allow_private_urls`. Safe to use from threads."""
+    """Reads images; those at private addresses only with `allow_private_urls`. Safe to use from several threads."""
 
     allow_private_urls: bool = False
 
@@ -64,7 +64,7 @@ class ImageLoader:
         try:
             return image_reader(allow_private=self.allow_private_urls).read(reference)[0]
         except (BadImage, ValueError) as error:  # a path with a null character is a ValueError
-            raise BadImage(f"the image {reference[:_SHOWN]!a} cannot be used: {error}") from error
+            raise BadImage(f"the image {reference[:_MAX_QUOTED]!a} cannot be used: {error}") from error
 
     def _fetch(self, url: str) -> bytes:
         try:
@@ -79,7 +79,7 @@ class ImageLoader:
 
 @cache
 def _fetcher(*, allow_private: bool) -> Fetcher:
-    """The fetcher of this process: all collections share its connections."""
+    """Return the fetcher of this process: all collections share its connections."""
     return Fetcher(_LIMITS, AddressPolicy(allow_any, trusted=True) if allow_private else AddressPolicy())
 
 
@@ -91,7 +91,7 @@ def _check_array(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
 
 
 def _from_pil(image: Image.Image) -> bytes:
-    """Write the pixels without loss, upright and on white as those of a file; nothing of `image` is changed."""
+    """Write the pixels without loss, upright and on white, as those of a file are decoded; `image` stays unchanged."""
     if not 0 < image.width * image.height <= MAX_PIXELS:
         raise BadImage(f"the image is {image.width}×{image.height}; it needs 1 to {MAX_PIXELS} pixels")
     file = io.BytesIO()
@@ -102,7 +102,7 @@ def _from_pil(image: Image.Image) -> bytes:
 def _from_data_url(url: str) -> bytes:
     header, comma, payload = url.partition(",")
     if not comma:
-        raise BadImage(f"the data: URL {url[:_SHOWN]!a} has no comma before its data")
+        raise BadImage(f"the data: URL {url[:_MAX_QUOTED]!a} has no comma before its data")
     if len(payload) > 2 * MAX_BYTES:
         raise BadImage(f"the data: URL is too long; {MAX_BYTES} bytes is the limit of an image")
     content = unquote_to_bytes(payload)

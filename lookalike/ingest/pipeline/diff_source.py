@@ -21,7 +21,7 @@ def diff_source(
         cancel.check()
         compared = _compare(item, diff)
         if isinstance(compared, Unchanged):
-            report.keep()
+            report.count_unchanged()
         else:
             yield compared
 
@@ -45,7 +45,7 @@ def _compare(item: ProductImage | Rejection, diff: Diff) -> ProductImage | Store
 def reject(rejection: Rejection, diff: Diff, report: Report) -> None:
     """Report an image that cannot be used; its row, if there is one, stays."""
     has_row = diff.mark_rejected(rejection.image_id, incomplete=rejection.incomplete, unreadable=rejection.unreadable)
-    report.reject(rejection, kept=has_row)
+    report.reject(rejection, row_stays=has_row)
 
 
 def count_changes(

@@ -42,7 +42,7 @@ class ExistingRows:
         self.known: dict[str, ExistingImage] = {}
         self._key_by_hash: dict[str, str] = {}
         self._store = store
-        self._has_etags = store.keeps("image_etag")
+        self._has_etags = store.has_column("image_etag")
         for row in store.rows(where=scope.where, fields=_FIELDS):
             self._key_by_hash[row["image_hash"]] = row["image_id"]
             if scope.source is None or row["source"] == scope.source:

@@ -19,8 +19,8 @@ def prune(diff: Diff, store: Store, report: Report, options: PruneOptions) -> No
     for start in range(0, len(image_ids), _CHUNK):
         chunk = image_ids[start : start + _CHUNK]
         store.delete(chunk)
-        report.remove(diff.existing[image_id] for image_id in chunk)
-    store.settle(len(image_ids))
+        report.record_removed(diff.existing[image_id] for image_id in chunk)
+    store.flush_after(len(image_ids))
 
 
 def list_removals(diff: Diff, options: PruneOptions) -> list[str]:

@@ -88,7 +88,7 @@ class Stages:
         if not batch.to_encode:
             return batch
         vectors = self._context.engine.encode([item.pixels for item in batch.to_encode], self._context.cancel)
-        self._report.embed(len(vectors))
+        self._report.count_embedded(len(vectors))
         rows = []
         for item, vector in zip(batch.to_encode, vectors, strict=True):
             if np.isfinite(vector).all():
@@ -120,7 +120,7 @@ class Stages:
                 if isinstance(item, Rejection):
                     self._reject(item)
                 elif isinstance(item, Unchanged):
-                    self._report.keep()
+                    self._report.count_unchanged()
                 elif isinstance(item, LoadedImage):
                     key = self._existing.claim(item.file.hash, item.image.image_id)
                     is_first = key == item.image.image_id
@@ -139,7 +139,7 @@ class Stages:
         if rows:
             with self._context.timer.measure("upsert", len(rows)):
                 self._store.upsert([item.row for item in rows])
-            self._report.store(rows)
+            self._report.record_stored(rows)
 
     def _reject(self, rejection: Rejection) -> None:
         reject(rejection, self.diff, self._report)

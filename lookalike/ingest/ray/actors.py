@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from lookalike.encode.encoder import PreparingEncoder
+from lookalike.encode.encoder import prepare_function
 from lookalike.encode.engine import Content, Engine, LazyEngine, Preparation, Prepared
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.encode.process_tuning import MAX_PARALLEL_BATCHES
@@ -49,9 +49,7 @@ class EncodingActor:
         """Describe the encoder. Raises EncoderUnavailable."""
         engine = self._get_engine()
         encoder = engine.encoder
-        # Pickling a bound method of the encoder would send its weights along.
-        prepare_image = encoder.prepare_image if isinstance(encoder, PreparingEncoder) else encoder.prepare
-        preparation = Preparation(encoder.edge, prepare_image)
+        preparation = Preparation(encoder.edge, prepare_function(encoder))
         return ActorInfo(engine.fingerprint, engine.batch_size, engine.parallel_batches, preparation)
 
     def encode(self, *images: Prepared) -> Vectors:
@@ -102,7 +100,7 @@ class RayEngine:
 
     def prepare(self, content: Content, budget: PixelBudget, timer: StageTimer = NO_TIMER) -> Prepared:
         """Decode and prepare one image in a task; each task has the whole budget. Raises BadImage."""
-        return prepare(content, self._preparation, budget.most)
+        return prepare(content, self._preparation, budget.max_pixels)
 
     def encode(self, images: Sequence[Prepared]) -> Vectors:
         """Encode prepared images in an actor."""
