@@ -77,9 +77,9 @@ def _ingest(source: FolderSource, encoder: Encoder, store: Store) -> None:
     engine = LazyEngine(
         lambda: Engine(encoder, batch_size=16, parallel_batches=parallel_batches_on(torch.device("cpu")))
     )
-    context = PipelineContext(engine, PipelineLimits(workers=count_cores()))
+    limits = PipelineLimits(workers=count_cores())
     with Report() as report:
-        ingest_images(source.images(), RowScope(source.name), store, report, context)
+        ingest_images(source.images(), RowScope(source.name), store, report, PipelineContext(engine, limits))
     print(f"ingest: {report.summary()}, {time.perf_counter() - started:.1f} s")
 
 

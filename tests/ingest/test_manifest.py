@@ -239,7 +239,7 @@ def test_open_source_chooses_the_class_by_name(tmp_path: Path) -> None:
         assert (item.product_id, item.image) == ("a", str(tmp_path / "photos" / "a" / "1.jpg"))
         assert (item.source, source.count()) == (source.name, 1) == (str(tmp_path / path), 1)
         with pytest.raises(BadSettings, match="--source-name: "):
-            open_source(str(tmp_path / path), layout, "x" * 2_000, {})
+            open_source(str(tmp_path / path), layout, "x" * 70_000, {})
     assert open_source("-", None, None, {}).count() is None, "standard input can be read only once"
 
 

@@ -48,8 +48,7 @@ def reindex(versions: Versions, context: PipelineContext, report: Report, max_mi
     """Fill the next version from the images of the live one, then make it the live one.
 
     Images that can no longer be read would be missing from it. Raises LimitExceeded when they are more than
-    `max_missing`, or when the new version does not find its own images, and RunCancelled. What was built stays for the
-    next try.
+    `max_missing`, or when the new version does not find its own images. What was built stays for the next try.
     """
     current, fingerprint = versions.live, context.engine.engine.fingerprint
     if not current.fingerprint.differences(fingerprint):
@@ -65,7 +64,7 @@ def reindex(versions: Versions, context: PipelineContext, report: Report, max_mi
         _verify(live, target, max_missing)
         context.cancel.check()
         versions.go_live(target.version)
-        # Searches use the new version now: a cancel must not leave out what was written late.
+        # Searches use the new version from here on, so the last changes are copied even when the run is cancelled.
         _copy_late_changes(live, target, replace(context, cancel=CancelToken()), copied)
         return ReindexResult(live.version, target.version)
 
@@ -113,9 +112,7 @@ def _verify(live: Store, target: Store, max_missing: Threshold) -> None:
         )
 
 
-def _copy_late_changes(
-    live: Store, target: Store, context: PipelineContext, copied: dict[str, ExistingImage]
-) -> None:
+def _copy_late_changes(live: Store, target: Store, context: PipelineContext, copied: dict[str, ExistingImage]) -> None:
     """Copy what was written to the old version between the last pass and the move of the alias.
 
     `copied` are the rows that the last pass copied.

@@ -49,6 +49,7 @@ class EncodingActor:
         """Describe the encoder. Raises EncoderUnavailable."""
         engine = self._get_engine()
         encoder = engine.encoder
+        # Pickling a bound method of the encoder would send its weights along.
         preparation = Preparation(encoder.edge, prepare_function(encoder))
         return ActorInfo(engine.fingerprint, engine.batch_size, engine.parallel_batches, preparation)
 
