@@ -22,6 +22,7 @@ __all__ = [
     "Product",
     "ReindexResult",
     "Result",
+    "ServiceCollection",
     "Summary",
     "connect",
     "errors",
@@ -38,6 +39,7 @@ _LOCATIONS = {
     "Product": "lookalike.api.results.records:Product",
     "ReindexResult": "lookalike.ingest.admin.reindex:ReindexResult",
     "Result": "lookalike.api.results.result:Result",
+    "ServiceCollection": "lookalike.api.service_collection:ServiceCollection",
     "Summary": "lookalike.ingest.reports.report:Summary",
     "connect": "lookalike.api.connect:connect",
     "errors": "lookalike.schema.errors",
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from lookalike.api.encoder import LoadedEncoder, load_encoder
     from lookalike.api.results.records import Info, Product
     from lookalike.api.results.result import Result
+    from lookalike.api.service_collection import ServiceCollection
     from lookalike.ingest.admin.deletion import DeleteResult
     from lookalike.ingest.admin.reindex import ReindexResult
     from lookalike.ingest.reports.report import Summary

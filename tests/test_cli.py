@@ -78,7 +78,7 @@ def test_info_counts_images_products_and_columns(shop: Path) -> None:
 
 def test_encoders_lists_what_is_installed(shop: Path) -> None:
     encoders = json.loads(lookalike("encoders", "--format", "json", cwd=shop).stdout)
-    assert {row["name"]: row["words"] for row in encoders} == {
+    assert {row["name"]: row["has_text"] for row in encoders} == {
         "efficientnet-lite0": False,
         "clip": True,
         "resnet50": False,

@@ -125,7 +125,7 @@ def test_the_make_targets_exist() -> None:
 def test_the_queries_and_filters_in_the_documentation_are_valid() -> None:
     page = (ROOT / "docs" / "service.md").read_text()
     [query] = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
-    assert len(SearchIn.model_validate_json(query).query(lambda url: b"").liked) == 2
+    assert len(SearchIn.model_validate_json(query).to_query(lambda url: b"").liked) == 2
     filters = [json.loads(text) for text in re.findall(r"`(\{.*?\})` *\|", page)]
     assert len(filters) >= 5
     for example in filters:

@@ -13,7 +13,7 @@ from lookalike.api.results.records import Info, Product, read_info, read_product
 from lookalike.api.results.result import Result
 from lookalike.api.runs import RunOptions, SourceOptions, run_ingest, run_reindex
 from lookalike.api.session import Session
-from lookalike.ingest.admin.deletion import DeleteResult, choose_images, delete_images, find_images
+from lookalike.ingest.admin.deletion import DeleteResult, build_delete_filter, delete_images, find_images
 from lookalike.ingest.admin.parquet import export_rows
 from lookalike.ingest.admin.reindex import ReindexResult
 from lookalike.ingest.reports.report import Summary
@@ -168,7 +168,7 @@ class Collection:
         product_ids, conditions = checks.check_texts("products", products), read_filter(where)
         if not product_ids and not conditions:
             raise BadSettings("nothing to delete: pass product ids, or a filter as where")
-        chosen = choose_images(product_ids, conditions)
+        chosen = build_delete_filter(product_ids, conditions)
         store = self._session.finder().store
         rows = find_images(store, chosen)
         if rows and not dry_run:

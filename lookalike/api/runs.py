@@ -19,7 +19,7 @@ from lookalike.ingest.reports.report import Report, Summary
 from lookalike.ingest.run_lock import run_lock
 from lookalike.ingest.sources.files import image_reader
 from lookalike.ingest.sources.folder import FolderSource
-from lookalike.ingest.sources.open import first_product, open_source
+from lookalike.ingest.sources.open import find_first_product, open_source
 from lookalike.ingest.sources.source import ImageSource
 from lookalike.ingest.threshold import PruneOptions, Threshold
 from lookalike.schema.cancellation import CancelToken
@@ -112,5 +112,5 @@ def _open_source(options: SourceOptions, fields: ColumnTypes, *, may_be_empty: b
     """Open a source. Raises BadSource for a folder without images, before a collection is created for it."""
     source = open_source(options.path, options.layout, options.name, fields)
     if isinstance(source, FolderSource) and not may_be_empty:
-        first_product(source)
+        find_first_product(source)
     return source

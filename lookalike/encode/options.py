@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import click
 
 from lookalike.encode.decode import MAX_PIXELS, PIXEL_CEILING
-from lookalike.schema.settings import LOCAL_ENGINES, encoder_options, setting
+from lookalike.schema.settings import LOCAL_ENGINES, encoder_options, setting_option
 
 if TYPE_CHECKING:
     from lookalike.encode.backends.select import EngineName
@@ -56,10 +56,10 @@ def batch_options(command: Command, engines: tuple[str, ...] = LOCAL_ENGINES) ->
 
     They are --batch-size, --max-pixels, --device, --dtype and --engine.
     """
-    pixels = setting(
+    pixels = setting_option(
         "--max-pixels", type=click.IntRange(1, PIXEL_CEILING), help="Larger images are rejected.  [default: 64000000]"
     )
-    batch = setting(
+    batch = setting_option(
         "--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: 16; measured once on a GPU]"
     )
     return batch(pixels(encoder_options(command, engines)))
@@ -70,12 +70,12 @@ def engine_options(command: Command, engines: tuple[str, ...] = LOCAL_ENGINES) -
 
     They are --num-workers, --decode-processes and those of `batch_options`.
     """
-    processes = setting(
+    processes = setting_option(
         "--decode-processes",
         type=click.IntRange(0, 256),
         help="Processes that decode for the threads.  [default: none; on a GPU with more than 4 threads, as many]",
     )
-    workers = setting(
+    workers = setting_option(
         "--num-workers", type=click.IntRange(1, 256), help="Threads that read and decode.  [default: the cores]"
     )
     return batch_options(workers(processes(command)), engines)

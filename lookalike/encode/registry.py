@@ -32,8 +32,8 @@ TEXT_ENCODER = "clip"
 class RegisteredEncoder:
     """An encoder that has a short name; `has_text` says whether it has a text tower.
 
-    Either transformers loads it from `checkpoint`, a hub id, and its weights are downloaded at first use. Or `load` loads
-    it, and `find_weights` lists its weight files; without `find_weights` it has no weights.
+    Either transformers loads it from `checkpoint`, a hub id, and its weights are downloaded at first use. Or `load`
+    loads it, and `find_weights` lists its weight files; without `find_weights` it has no weights.
     """
 
     name: str

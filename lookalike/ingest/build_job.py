@@ -9,7 +9,7 @@ from lookalike.encode.load_engine import load_engine
 from lookalike.ingest.job import Job
 from lookalike.ingest.options import IngestOptions, pipeline_limits
 from lookalike.ingest.sources.folder import FolderSource
-from lookalike.ingest.sources.open import first_product, open_source
+from lookalike.ingest.sources.open import find_first_product, open_source
 from lookalike.ingest.sources.source import ImageSource
 from lookalike.schema.cancellation import CancelToken
 from lookalike.schema.errors import BadSettings
@@ -66,7 +66,7 @@ def _open_source(options: IngestOptions) -> ImageSource:
 
 
 def _print_layout(folder: FolderSource, layout: str | None) -> None:
-    path, fields = first_product(folder)
+    path, fields = find_first_product(folder)
     metadata = "".join(f", {name} {value!r}" for name, value in fields.metadata.items())
     rule = f"Layout {layout}" if layout else f"No --layout: {folder.description}"
     click.echo(f"{rule}\n  {path!a} is product {fields.product_id!r}{metadata}", err=True)

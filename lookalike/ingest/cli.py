@@ -11,7 +11,7 @@ import click
 from lookalike.encode.options import engine_options
 from lookalike.ingest.options import IngestOptions, report_options, url_options
 from lookalike.schema.errors import AlreadyRunning, BadSource, LimitExceeded, LookalikeError, StoreUnavailable
-from lookalike.schema.settings import ALL_ENGINES, setting, store_options
+from lookalike.schema.settings import ALL_ENGINES, setting_option, store_options
 
 if TYPE_CHECKING:
     from lookalike.ingest.job import Job
@@ -24,7 +24,7 @@ _RETRIED_BY_WATCH = (StoreUnavailable, LimitExceeded, BadSource, AlreadyRunning)
 
 @click.command()
 @click.argument("source")
-@setting(
+@setting_option(
     "--layout",
     metavar="TEMPLATE",
     help=f"What the path of an image says, for example '{_EXAMPLE_LAYOUT}'; {{price:float}} is a number.",
@@ -32,22 +32,28 @@ _RETRIED_BY_WATCH = (StoreUnavailable, LimitExceeded, BadSource, AlreadyRunning)
 @click.option(
     "--field", "fields", metavar="NAME:TYPE", multiple=True, help="Type of a column: text, int, float, bool or list."
 )
-@setting("--encoder", help="Name, hub id or directory.  [default: the collection's own, or efficientnet-lite0]")
+@setting_option("--encoder", help="Name, hub id or directory.  [default: the collection's own, or efficientnet-lite0]")
 @store_options
 @click.option("--dry-run", is_flag=True, help="Only report what would be done.")
 @click.option("--prune", is_flag=True, help="Delete the rows of this source whose image it no longer has.")
-@setting("--max-removals", default="20%", show_default=True, help="Delete nothing when --prune would delete more.")
+@setting_option(
+    "--max-removals", default="20%", show_default=True, help="Delete nothing when --prune would delete more."
+)
 @click.option("--prune-unreadable", is_flag=True, help="With --prune: also rows whose image cannot be read any more.")
-@setting("--max-rejected", metavar="N|N%", help="Exit with status 3 when more is rejected; nothing is deleted then.")
-@setting("--watch", type=click.IntRange(1), metavar="SECONDS", help="Run again and again, this long after each run.")
-@setting(
+@setting_option(
+    "--max-rejected", metavar="N|N%", help="Exit with status 3 when more is rejected; nothing is deleted then."
+)
+@setting_option(
+    "--watch", type=click.IntRange(1), metavar="SECONDS", help="Run again and again, this long after each run."
+)
+@setting_option(
     "--heartbeat",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Touch FILE while the run makes progress, and when it has succeeded: for a health check.",
 )
 @partial(engine_options, engines=ALL_ENGINES)
-@setting("--source-name", metavar="NAME", help="Name of the source in the collection.  [default: its full path]")
+@setting_option("--source-name", metavar="NAME", help="Name of the source in the collection.  [default: its full path]")
 @click.option(
     "--profile", type=click.Path(path_type=Path), metavar="FILE", help="Print where time went; FILE opens in Perfetto."
 )

@@ -14,7 +14,7 @@ from lookalike.ingest.pipeline.limits import PipelineLimits
 from lookalike.ingest.threshold import PruneOptions, Threshold
 from lookalike.schema.metadata import ColumnTypes, parse_column_types
 from lookalike.schema.output import format_option
-from lookalike.schema.settings import CollectionAddress, setting
+from lookalike.schema.settings import CollectionAddress, setting_option
 
 if TYPE_CHECKING:
     from lookalike.ingest.pipeline.load import ReadChanged
@@ -25,12 +25,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def url_options(command: Command) -> Command:
     """Add --allow-private-urls and --max-per-host."""
-    private = setting(
+    private = setting_option(
         "--allow-private-urls",
         is_flag=True,
         help="Read images also from URLs that lead to this machine or to a private network.",
     )
-    per_host = setting(
+    per_host = setting_option(
         "--max-per-host",
         type=click.IntRange(1, 256),
         default=MAX_PER_HOST,
@@ -42,7 +42,7 @@ def url_options(command: Command) -> Command:
 
 def report_options(command: Command) -> Command:
     """Add --report, --format and --no-progress."""
-    report = setting(
+    report = setting_option(
         "--report", type=click.Path(path_type=Path), help="JSONL file: a line for each rejected or changed image."
     )
     quiet = click.option("--no-progress", is_flag=True, help="Show no progress bar.")

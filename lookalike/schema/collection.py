@@ -66,7 +66,7 @@ class Fingerprint:
         """Return the fingerprint as one line, which is stored with the collection."""
         return json.dumps(asdict(self))
 
-    def differences(self, other: "Fingerprint") -> list[str]:
+    def list_differences(self, other: "Fingerprint") -> list[str]:
         """List the fields that make the vectors of two encoders incomparable; empty if they can be compared."""
         names = [field.name for field in fields(self) if field.name != "encoder"]
         return [
@@ -78,7 +78,7 @@ class Fingerprint:
 
 def require_same_encoder(collection: str, stored: Fingerprint, requested: Fingerprint) -> None:
     """Raise EncoderMismatch unless the vectors of both encoders can be compared."""
-    differences = stored.differences(requested)
+    differences = stored.list_differences(requested)
     if differences:
         raise EncoderMismatch(
             f"the collection {collection!r} was filled by {stored.encoder!r}, and {requested.encoder!r} is another "

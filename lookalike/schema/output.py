@@ -36,9 +36,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def _format_cell(value: Any) -> str:
-    return printable(f"{value:.4f}" if isinstance(value, float) else str(value))
+    return escape_controls(f"{value:.4f}" if isinstance(value, float) else str(value))
 
 
-def printable(text: str) -> str:
+def escape_controls(text: str) -> str:
     """Escape control characters, so that an id or a file name can neither break a line nor control the terminal."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -52,7 +52,7 @@ def read_env_file() -> None:
         raise BadSettings(f"the file .env cannot be read: {error}") from error
 
 
-def setting(flag: str, *more: str, **options: Any) -> Callable[[Command], Command]:
+def setting_option(flag: str, *more: str, **options: Any) -> Callable[[Command], Command]:
     """Return a command-line option that can also be set as LOOKALIKE_<FLAG>."""
     envvar = options.pop("envvar", [])
     own = "LOOKALIKE_" + flag.removeprefix("--").replace("-", "_").upper()
@@ -62,7 +62,7 @@ def setting(flag: str, *more: str, **options: Any) -> Callable[[Command], Comman
 def store_options(command: Command) -> Command:
     """Add the options that locate the collection: --uri, --token, --collection."""
     for add in (
-        setting(
+        setting_option(
             "--collection",
             "-c",
             default="products",
@@ -70,14 +70,14 @@ def store_options(command: Command) -> Command:
             callback=_check_collection,
             help="Collection name.",
         ),
-        setting(
+        setting_option(
             "--token",
             envvar=["MILVUS_TOKEN"],
             default="",
             callback=_check_token,
             help="Milvus token, as user:password or an API key.",
         ),
-        setting(
+        setting_option(
             "--uri",
             envvar=["MILVUS_URI"],
             default=DEFAULT_URI,
@@ -92,21 +92,21 @@ def store_options(command: Command) -> Command:
 
 def encoder_options(command: Command, engines: tuple[str, ...] = LOCAL_ENGINES) -> Command:
     """Add the options that choose where and how the encoder runs: --device, --dtype, and --engine, one of `engines`."""
-    command = setting(
+    command = setting_option(
         "--engine",
         type=click.Choice(engines),
         default="auto",
         show_default=True,
         help=_ENGINE_HELP[engines],
     )(command)
-    command = setting(
+    command = setting_option(
         "--dtype",
         type=click.Choice(["auto", "float32", "float16", "bfloat16"]),
         default="auto",
         show_default=True,
         help="Precision of the encoder; auto is half precision on a CUDA device only.",
     )(command)
-    return setting(
+    return setting_option(
         "--device",
         default="auto",
         show_default=True,

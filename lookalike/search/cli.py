@@ -12,7 +12,7 @@ import click
 from lookalike.encode.decode import MAX_BYTES
 from lookalike.schema.errors import BadQuery, BadSettings
 from lookalike.schema.filters.parser import parse_filter
-from lookalike.schema.output import format_option, print_table, printable
+from lookalike.schema.output import escape_controls, format_option, print_table
 from lookalike.schema.settings import encoder_options, store_options
 from lookalike.search.options import CollectionOptions
 from lookalike.search.query import Part, Query
@@ -122,7 +122,7 @@ def search(**values: Any) -> None:
         click.echo(json.dumps({**asdict(result), "hits": [_hit_as_json(hit) for hit in result.hits]}))
     elif options.output == "ids":
         for hit in result.hits:
-            click.echo(printable(hit.product_id))
+            click.echo(escape_controls(hit.product_id))
     else:
         _print_hits(result)
     if options.sheet is not None:
@@ -148,7 +148,7 @@ def info(**values: Any) -> None:
     click.echo(f"encoder {encoder['encoder']}, {encoder['dim']}-d, {encoder['pooling']}, weights {encoder['weights']}")
     click.echo(f"  {encoder['preprocessing']}")
     for source, count in stats.sources.items():
-        click.echo(f"source {printable(source)}: {count} images")
+        click.echo(f"source {escape_controls(source)}: {count} images")
     rows = [[column, kind, count] for column, kinds in stats.columns.items() for kind, count in kinds.items()]
     print_table(["column", "type", "images"], rows)
 

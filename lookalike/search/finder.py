@@ -86,7 +86,7 @@ class Finder:
                 self._encoder = encoder
             return self._encoder
 
-    def forget(self, product_id: str) -> None:
+    def invalidate_product(self, product_id: str) -> None:
         """Drop the cached vector of a product that was written or deleted."""
         self._products.invalidate(product_id)
 

@@ -9,7 +9,7 @@ import click
 from lookalike.encode.decode import MAX_PIXELS
 from lookalike.encode.options import EngineConfig, batch_options
 from lookalike.schema.errors import BadSettings
-from lookalike.schema.settings import CollectionAddress, setting, store_options
+from lookalike.schema.settings import CollectionAddress, setting_option, store_options
 
 if TYPE_CHECKING:
     from lookalike.serve.settings import Settings
@@ -18,14 +18,20 @@ _MEGABYTE = 2**20
 
 
 @click.command()
-@setting("--host", default="127.0.0.1", show_default=True, help="Address; any but loopback needs API keys.")
-@setting("--port", default=8000, show_default=True, type=click.IntRange(0, 65_535), help="Port; 0 takes a free one.")
+@setting_option("--host", default="127.0.0.1", show_default=True, help="Address; any but loopback needs API keys.")
+@setting_option(
+    "--port", default=8000, show_default=True, type=click.IntRange(0, 65_535), help="Port; 0 takes a free one."
+)
 @store_options
 @batch_options
-@setting("--encoder", help="Another name or directory of the collection's encoder.")
-@setting("--max-in-flight", default=128, show_default=True, type=click.IntRange(1), help="More requests get a 429.")
-@setting("--max-body", default=25, show_default=True, type=click.IntRange(1, 1024), help="Megabytes of a request.")
-@setting(
+@setting_option("--encoder", help="Another name or directory of the collection's encoder.")
+@setting_option(
+    "--max-in-flight", default=128, show_default=True, type=click.IntRange(1), help="More requests get a 429."
+)
+@setting_option(
+    "--max-body", default=25, show_default=True, type=click.IntRange(1, 1024), help="Megabytes of a request."
+)
+@setting_option(
     "--deadline",
     default=30.0,
     show_default=True,
@@ -33,13 +39,13 @@ _MEGABYTE = 2**20
     help="Seconds after which a request gets a 504.",
 )
 @click.option("--wait", is_flag=True, help="Wait until the collection exists.")
-@setting("--fetch-urls", is_flag=True, help="Fetch image_url of requests, from public addresses.")
-@setting(
+@setting_option("--fetch-urls", is_flag=True, help="Fetch image_url of requests, from public addresses.")
+@setting_option(
     "--allow-private-urls",
     is_flag=True,
     help="Show images of the collection also from URLs on a private network; image_url of requests never leads there.",
 )
-@setting(
+@setting_option(
     "--uploads",
     type=click.Path(path_type=Path),
     default=Path("lookalike-uploads"),

@@ -15,7 +15,7 @@ from lookalike.schema.milvus.store import Store
 from lookalike.serve.api.schemas import MAX_IMAGES
 from lookalike.serve.runtime.active_version import ActiveVersion
 from lookalike.serve.runtime.executor import RequestExecutor
-from lookalike.serve.runtime.image_fetch import RequestFetcher, query_fetcher
+from lookalike.serve.runtime.image_fetch import RequestFetcher, make_query_fetcher
 from lookalike.serve.runtime.metrics import Metrics
 from lookalike.serve.runtime.product_service import ProductService
 from lookalike.serve.runtime.thumbnails import ThumbnailCache
@@ -48,7 +48,9 @@ class Service:
         """Open the collection and load its encoder by name. Raises what the two callables raise."""
         metrics, budget = Metrics(), PixelBudget(settings.max_pixels)
         live = ActiveVersion(open_store, load, metrics, settings)
-        metrics.watch("lookalike_queue_length", "Images and texts that wait for the encoder.", lambda: live.waiting)
+        metrics.add_gauge(
+            "lookalike_queue_length", "Images and texts that wait for the encoder.", lambda: live.queue_length
+        )
         return cls(
             settings=settings,
             metrics=metrics,
@@ -58,7 +60,7 @@ class Service:
             write_executor=RequestExecutor(_WRITE_THREADS, settings.deadline),
             products=ProductService(settings.uploads, budget),
             thumbnails=ThumbnailCache(budget, image_reader(allow_private=settings.allow_private_urls)),
-            fetcher=query_fetcher(settings.max_body) if settings.fetch_urls else None,
+            fetcher=make_query_fetcher(settings.max_body) if settings.fetch_urls else None,
         )
 
     def make_fetcher(self) -> RequestFetcher:
@@ -67,7 +69,7 @@ class Service:
 
     def warm_up(self) -> None:
         """Encode an image and search with it before the first request: the first forward pass is slow."""
-        self.live.prove()
+        self.live.run_self_test()
 
     def close(self) -> None:
         """Finish the work that has begun, then close the connections to Milvus."""
@@ -78,6 +80,6 @@ class Service:
         self.live.close()
 
 
-def service_of(request: Request) -> Service:
+def get_service(request: Request) -> Service:
     """Return the service that a request was sent to."""
     return cast("Service", request.app.state.service)

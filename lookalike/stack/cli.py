@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lookalike.schema.errors import BadSettings
-from lookalike.schema.settings import check_collection, setting
+from lookalike.schema.settings import check_collection, setting_option
 from lookalike.stack.options import UpOptions
 
 if TYPE_CHECKING:
@@ -19,22 +19,26 @@ _API_PORT, _MILVUS_PORT = 8000, 19530
 
 @click.command()
 @click.option("--catalogue", metavar="SOURCE", help="Keep the collection equal to this folder or manifest.")
-@setting("--every", default=30, show_default=True, type=click.IntRange(1), help="Seconds between two ingest runs.")
-@setting(
+@setting_option(
+    "--every", default=30, show_default=True, type=click.IntRange(1), help="Seconds between two ingest runs."
+)
+@setting_option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
     default=Path("lookalike-stack"),
     show_default=True,
     help="Folder for all data and logs.",
 )
-@setting("--port", type=click.IntRange(1, 65_535), help="Port of the API.  [default: 8000, or a free one]")
-@setting("--milvus-port", type=click.IntRange(1, 65_535), help="Port of Milvus.  [default: 19530, or a free one]")
-@setting(
+@setting_option("--port", type=click.IntRange(1, 65_535), help="Port of the API.  [default: 8000, or a free one]")
+@setting_option(
+    "--milvus-port", type=click.IntRange(1, 65_535), help="Port of Milvus.  [default: 19530, or a free one]"
+)
+@setting_option(
     "--milvus",
     type=click.Choice(["server", "lite"]),
     help="A Milvus server or a Milvus Lite server.  [default: what the folder holds, else a server if installed]",
 )
-@setting("--collection", "-c", default="products", show_default=True, help="Collection name.")
+@setting_option("--collection", "-c", default="products", show_default=True, help="Collection name.")
 @click.argument("ingest_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- INGEST OPTIONS]")
 def up(**options: Any) -> None:
     """Start Milvus, the API and, with --catalogue, a worker that follows it, as processes on this machine.

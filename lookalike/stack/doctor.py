@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from lookalike.schema.errors import LookalikeError
-from lookalike.schema.output import format_option, printable
-from lookalike.schema.settings import setting, store_options
+from lookalike.schema.output import escape_controls, format_option
+from lookalike.schema.settings import setting_option, store_options
 from lookalike.stack import install_checks, system_checks
 from lookalike.stack.finding import Check, Finding
 from lookalike.stack.options import DoctorOptions
@@ -32,7 +32,9 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 @click.command()
 @store_options
-@setting("--api", metavar="ADDRESS", help="Also check the service at this address, such as http://localhost:8000.")
+@setting_option(
+    "--api", metavar="ADDRESS", help="Also check the service at this address, such as http://localhost:8000."
+)
 @format_option("table", "json")
 def doctor(output: str, **options: Any) -> None:
     """Check this installation, Milvus, the collection, the encoder, and the service at --api.
@@ -68,6 +70,6 @@ def run_check(name: str, check: Check, options: DoctorOptions) -> Iterator[Findi
 
 def _print_finding(finding: Finding) -> None:
     state = click.style(f"{finding.state:8}", fg=_COLOURS[finding.state])
-    click.echo(f"{state} {finding.check:15} {printable(finding.found)}")
+    click.echo(f"{state} {finding.check:15} {escape_controls(finding.found)}")
     if finding.do:
-        click.echo(f"{'':24} → {printable(finding.do)}")
+        click.echo(f"{'':24} → {escape_controls(finding.do)}")

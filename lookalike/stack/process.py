@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from lookalike.schema.errors import ProcessFailed
-from lookalike.schema.output import printable
+from lookalike.schema.output import escape_controls
 
 _MAX_EXITS = 5
 _STABLE_SECONDS = 60.0
@@ -134,7 +134,7 @@ class Process:
 
     def _describe_failure(self, reason: str) -> str:
         lines = self._log_file.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
-        tail = "\n".join(f"  {printable(line[:300])}" for line in lines)
+        tail = "\n".join(f"  {escape_controls(line[:300])}" for line in lines)
         return f"{self.spec.name} {reason}, so the stack was stopped. {self._log_file} ends with:\n{tail}"
 
     def _print_new_lines(self) -> None:
@@ -149,7 +149,7 @@ class Process:
                 self._print(formatted)
 
     def _print(self, message: str) -> None:
-        click.echo(f"{self.spec.name:8} {printable(message)}", err=True)
+        click.echo(f"{self.spec.name:8} {escape_controls(message)}", err=True)
 
 
 def _stop_with_parent() -> None:

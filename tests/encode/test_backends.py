@@ -38,7 +38,7 @@ def measured_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("lookalike.encode.backends.measure.SECONDS", 0.05)
         told: list[str] = []
         load_encoder(str(TINY_CLIP), engine="auto", on_message=told.append)
-        assert "measuring, once" in told[0]
+        assert "measuring whether" in told[0]
         load_encoder(str(TINY_CLIP), engine="auto", on_message=lambda message: pytest.fail("it was measured already"))
     return folder
 
@@ -120,9 +120,9 @@ def test_a_network_that_cannot_be_exported_runs_by_torch(monkeypatch: pytest.Mon
     def fails(*_: object) -> None:
         raise RuntimeError("no such operator\nand more")
 
-    monkeypatch.setattr(lookalike.encode.backends.onnx, "export", fails)
+    monkeypatch.setattr(lookalike.encode.backends.onnx, "export_onnx", fails)
     assert not isinstance(load_encoder(engine="auto"), OnnxEncoder)
-    with pytest.raises(EncoderUnavailable, match=r"cannot be had as ONNX: RuntimeError: no such operator; take"):
+    with pytest.raises(EncoderUnavailable, match=r"cannot be exported to ONNX: RuntimeError: no such operator; use"):
         load_encoder(engine="onnx")
 
 

@@ -192,7 +192,7 @@ def test_where_nothing_can_be_compiled_that_is_said() -> None:
     without = torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True})
     with (
         without,
-        pytest.raises(EncoderUnavailable, match=r"cannot be compiled here \(.*compiler.*\); take --engine torch"),
+        pytest.raises(EncoderUnavailable, match=r"cannot be compiled here \(.*compiler.*\); use --engine torch"),
     ):
         compile_models(encoder, [encoder.worker], on_message=lambda message: None)
 

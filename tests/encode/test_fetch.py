@@ -25,7 +25,7 @@ from lookalike.encode.fetch.limits import Limits
 from lookalike.encode.fetch.network import AddressPolicy
 from lookalike.schema.errors import BadQuery
 from lookalike.serve.runtime.deadline import Deadline, DeadlineExceeded, deadline_scope
-from lookalike.serve.runtime.image_fetch import RequestFetcher, query_fetcher
+from lookalike.serve.runtime.image_fetch import RequestFetcher, make_query_fetcher
 
 IMAGE = bytes(range(256)) * 4
 LIMIT = len(IMAGE)
@@ -120,7 +120,7 @@ def a_fetcher(seconds: float = 5, allowed: Callable[[Address], bool] = lambda a:
 
 def fetch(fetcher: Fetcher, url: str) -> bytes:
     """Fetch as a request does."""
-    return RequestFetcher(fetcher, most=1, max_bytes=LIMIT).fetch(url)
+    return RequestFetcher(fetcher, max_images=1, max_bytes=LIMIT).fetch(url)
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +140,7 @@ def fetcher() -> Iterator[Fetcher]:
 @pytest.fixture
 def careful() -> Iterator[Fetcher]:
     """One as it is by default."""
-    fetcher = query_fetcher(LIMIT)
+    fetcher = make_query_fetcher(LIMIT)
     yield fetcher
     fetcher.close()
 
@@ -380,13 +380,13 @@ def test_a_certificate_is_held_against_the_name(
     monkeypatch.setenv("SSL_CERT_FILE", str(certified))
     with serving(tls) as port:
         assert fetch(fetcher, f"https://localhost:{port}/image") == IMAGE
-        with pytest.raises(BadQuery, match=r"its certificate does not hold \(.*mismatch.*\); send"):
+        with pytest.raises(BadQuery, match=r"its certificate is not valid \(.*mismatch.*\); send"):
             fetch(fetcher, f"https://127.0.0.1:{port}/image")
 
 
 def test_a_request_fetches_within_bounds(fetcher: Fetcher, site: str) -> None:
     image = fetch(fetcher, f"{site}/image")
-    allowed = RequestFetcher(fetcher, most=3, max_bytes=len(image) + 1)
+    allowed = RequestFetcher(fetcher, max_images=3, max_bytes=len(image) + 1)
     assert allowed.fetch(f"{site}/image") == image
     with pytest.raises(BadQuery, match="more than 1 bytes"):
         allowed.fetch(f"{site}/image")

@@ -33,7 +33,7 @@ from lookalike.encode.fetch.limits import Limits
 from lookalike.encode.fetch.network import AddressPolicy
 from lookalike.encode.models.pixels import PixelEncoder
 from lookalike.encode.registry import load_encoder
-from lookalike.ingest.admin.parquet import check_file, export_rows, import_rows
+from lookalike.ingest.admin.parquet import check_export_file, export_rows, import_rows
 from lookalike.ingest.admin.reindex import reindex
 from lookalike.ingest.pipeline.limits import PipelineLimits
 from lookalike.ingest.pipeline.stages import PipelineContext
@@ -181,7 +181,7 @@ def fetcher() -> Iterator[Fetcher]:
 @pytest.mark.parametrize("options", CASES)
 def test_a_request_fetches_every_byte(server: ImageServer, fetcher: Fetcher, options: Options) -> None:
     before = len(server.requests)
-    content = RequestFetcher(fetcher, most=1, max_bytes=MAX_FETCH_BYTES).fetch(server.url(**options))
+    content = RequestFetcher(fetcher, max_images=1, max_bytes=MAX_FETCH_BYTES).fetch(server.url(**options))
     assert content == jpeg(int(str(options["size"])))
     methods = [method for method, _, _ in server.requests[before:]]
     assert methods == ["GET"] * (2 if "redirect" in options else 1)
@@ -460,7 +460,7 @@ def test_an_untrusted_certificate_is_a_reason(
     tls.load_cert_chain(pair)
     site.socket = tls.wrap_socket(site.socket, server_side=True)
     reason = get_reason(store, reader, site.url().replace("http://", "https://"))
-    assert reason == "its certificate does not hold (self-signed certificate); check the URL"
+    assert reason == "its certificate is not valid (self-signed certificate); check the URL"
 
 
 # The command
@@ -517,7 +517,7 @@ def test_export_and_import_keep_etags_and_dates(
     url, file = site.url(validator="both"), tmp_path / "shop.parquet"
     run_ingest(store, reader, url)
     export_rows(store, file)
-    with Store.create(store.uri, check_file(file), collection="copy") as copy:
+    with Store.create(store.uri, check_export_file(file), collection="copy") as copy:
         import_rows(copy, file)
         row = next(copy.rows(fields=["image_etag", "image_mtime"]))
         assert (row["image_etag"], row["image_mtime"]) == ('"10000-1"', WRITTEN * 10**9)
@@ -531,7 +531,7 @@ def test_a_file_exported_with_the_first_layout_is_imported(store: Store, tmp_pat
     export_rows(store, file)
     table = parquet.read_table(file).drop_columns(["image_etag"])
     parquet.write_table(table.replace_schema_metadata({**table.schema.metadata, LAYOUT_PROPERTY.encode(): b"1"}), file)
-    with Store.create(store.uri, check_file(file), collection="copy") as copy:
+    with Store.create(store.uri, check_export_file(file), collection="copy") as copy:
         assert import_rows(copy, file) == 1
         assert next(copy.rows(fields=["image_etag"]))["image_etag"] == ""
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import PLAIN, NewStore, a_row
 from pyarrow import parquet
 
-from lookalike.ingest.admin.parquet import check_file, export_rows
+from lookalike.ingest.admin.parquet import check_export_file, export_rows
 from lookalike.schema.errors import BadSource
 
 
@@ -21,6 +21,6 @@ def test_a_damaged_row_is_named_by_its_number(new_store: NewStore, tmp_path: Pat
         values = ["[1]" if n == damaged else "{}" for n in range(3)]
         parquet.write_table(table.set_column(index, table.schema.field(index), pa.array(values)), file)
         with pytest.raises(BadSource, match=rf"row {damaged + 1} is invalid .*the metadata is not an object"):
-            check_file(file)
+            check_export_file(file)
     parquet.write_table(table, file)
-    assert check_file(file) == PLAIN
+    assert check_export_file(file) == PLAIN

@@ -15,7 +15,7 @@ from pyarrow import parquet
 from lookalike.encode.engine import Engine, LazyEngine
 from lookalike.encode.models.pixels import PixelEncoder
 from lookalike.encode.preprocess import Pixels
-from lookalike.ingest.admin.parquet import check_file, export_rows, import_rows
+from lookalike.ingest.admin.parquet import check_export_file, export_rows, import_rows
 from lookalike.ingest.admin.reindex import ReindexResult, reindex
 from lookalike.ingest.pipeline.limits import PipelineLimits
 from lookalike.ingest.pipeline.stages import PipelineContext
@@ -104,14 +104,14 @@ def test_a_reindex_moves_every_row_and_a_rollback_moves_back(shop: Shop) -> None
         assert store.version == moved.after
     with Versions(shop.uri, collection=shop.name) as versions:
         assert [version.name for version in versions.all()] == [moved.before, moved.after]
-        assert versions.before_live().name == moved.before
+        assert versions.get_previous().name == moved.before
         with pytest.raises(BadSettings, match="is live"):
             versions.drop(moved.after)
-        versions.go_live(moved.before)
+        versions.make_live(moved.before)
         assert shop.rows("embedding") == vectors
-        assert versions.before_live().name == moved.after, "a rollback can be rolled back"
+        assert versions.get_previous().name == moved.after, "a rollback can be rolled back"
         with pytest.raises(BadSettings, match="no version"):
-            versions.go_live("nothing")
+            versions.make_live("nothing")
         versions.drop(moved.after)
         assert [version.name for version in versions.all()] == [moved.before]
 
@@ -182,10 +182,10 @@ def test_rows_written_just_before_the_alias_moves_are_not_lost(shop: Shop) -> No
     class Late(Versions):
         """Runs an ingest after the last comparison, before the alias moves."""
 
-        def go_live(self, version: str) -> None:
+        def make_live(self, version: str) -> None:
             with shop.store() as store:
                 shop.ingest(store)
-            super().go_live(version)
+            super().make_live(version)
 
     shop.reindex(Backwards(), kind=Late)
 
@@ -200,9 +200,9 @@ def test_missing_images_prevent_the_move(shop: Shop) -> None:
         assert store.fingerprint == PixelEncoder.fingerprint
     with Versions(shop.uri, collection=shop.name) as versions:
         with pytest.raises(BadSettings, match="that was live before"):
-            versions.before_live()
+            versions.get_previous()
         with pytest.raises(BadSettings, match="was never live"):
-            versions.once_live(versions.all()[-1].name)
+            versions.require_once_live(versions.all()[-1].name)
     shop.reindex(Backwards(), missing="1")
     assert len(shop.rows()) == 29
 
@@ -217,7 +217,7 @@ def test_export_and_import_keep_every_row_unchanged(shop: Shop, tmp_path: Path) 
     with shop.store() as store:
         shop.ingest(store)
         assert export_rows(store, tmp_path / "x.parquet") == 30
-    fingerprint = check_file(tmp_path / "x.parquet")
+    fingerprint = check_export_file(tmp_path / "x.parquet")
     assert fingerprint == PixelEncoder.fingerprint
     with Store.create(shop.uri, fingerprint, collection=next(_names)) as other:
         assert import_rows(other, tmp_path / "x.parquet") == 30
@@ -253,18 +253,18 @@ def test_a_changed_export_is_refused(shop: Shop, tmp_path: Path) -> None:
     ]
     for change in columns:
         with pytest.raises(BadSource, match="was changed"):
-            check_file(write_changed(tmp_path / "x.parquet", **change))
+            check_export_file(write_changed(tmp_path / "x.parquet", **change))
     parquet.write_table(parquet.read_table(tmp_path / "x.parquet").drop(["source"]), tmp_path / "y.parquet")
     with pytest.raises(BadSource, match="other columns"):
-        check_file(tmp_path / "y.parquet")
+        check_export_file(tmp_path / "y.parquet")
 
 
 def test_a_file_that_is_no_export_is_refused(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"nothing")
     with pytest.raises(BadSource, match="no Parquet file"):
-        check_file(tmp_path / "x.parquet")
+        check_export_file(tmp_path / "x.parquet")
     with pytest.raises(BadSource, match="cannot be read"):
-        check_file(tmp_path / "missing.parquet")
+        check_export_file(tmp_path / "missing.parquet")
     with shop.store() as store, pytest.raises(BadSettings, match="cannot be written"):
         export_rows(store, tmp_path / "no" / "folder.parquet")
     with pytest.raises(EncoderMismatch):

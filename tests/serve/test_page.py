@@ -26,7 +26,7 @@ from lookalike.ingest.sources.layout import Layout
 from lookalike.schema.errors import BadImage
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import ProductImage
-from lookalike.serve.middleware import COOKIE
+from lookalike.serve.middleware import KEY_COOKIE
 from lookalike.serve.runtime.facet_cache import FacetCache
 from lookalike.serve.web.upload_cache import UploadCache
 
@@ -585,7 +585,7 @@ def test_sign_in_and_out(
         page.wait_for_url(address + "/?product=red-plain-mug")
         assert len(products(page)) == 24
         [cookie] = page.context.cookies()
-        assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"]) == (COOKIE, True, "Strict")
+        assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"]) == (KEY_COOKIE, True, "Strict")
         page.context.clear_cookies()
         page.locator(".similar").first.click()
         page.wait_for_url("**/login?then=*product*")
@@ -605,7 +605,7 @@ def test_a_link_from_another_site_keeps_the_visitor_signed_in(
     with listening(service_for(shop.store, encoder, tmp_path, keys=KEY)) as address:
         inside = address.replace("127.0.0.1", "localhost")
         page = visit(also=inside)
-        page.context.add_cookies([{"name": COOKIE, "value": KEY, "url": inside, "sameSite": "Strict"}])
+        page.context.add_cookies([{"name": KEY_COOKIE, "value": KEY, "url": inside, "sameSite": "Strict"}])
         page.evaluate("to => location.assign(to)", inside + "/?product=red-plain-mug")
         page.wait_for_url(inside + "/?product=red-plain-mug")
         assert len(products(page)) == 24

@@ -99,7 +99,7 @@ def test_the_timer_only_measures() -> None:
         pass
     with pytest.raises(ValueError, match="of the stage"), metrics.time_stage("decode"):
         raise ValueError("of the stage")
-    assert b'lookalike_stage_seconds_count{stage="decode"} 2.0' in metrics.text()
+    assert b'lookalike_stage_seconds_count{stage="decode"} 2.0' in metrics.to_text()
 
 
 def test_each_stage_checks_the_deadline_and_is_timed_and_decoding_waits_for_a_slot(store: Store) -> None:
@@ -130,7 +130,7 @@ def test_a_passed_deadline_stops_a_search_before_its_next_stage_and_frees_the_sl
     finder = Finder(store, PixelEncoder, timer=metrics.time_stage, check_deadline=check_deadline, decode_slots=slots)
     with deadline_scope(Deadline(0)), pytest.raises(DeadlineExceeded):
         finder.find(Query(image=png(80, 80)))
-    assert b"lookalike_stage_seconds_count" not in metrics.text()
+    assert b"lookalike_stage_seconds_count" not in metrics.to_text()
     assert slots.acquire(blocking=False)
 
 
@@ -143,9 +143,9 @@ def test_images_and_texts_of_one_batch_get_their_own_vectors() -> None:
         first = pool.submit(batched.encode_images, pixels[0][None])
         assert encoder.begun.wait(10)
         texts = pool.submit(batched.encode_texts, ["a", "bcd"])
-        until(lambda: batched.waiting == 2)
+        until(lambda: batched.queue_length == 2)
         images = pool.submit(batched.encode_images, np.stack(pixels[1:]))
-        until(lambda: batched.waiting == 4)
+        until(lambda: batched.queue_length == 4)
         encoder.let.set()
         assert first.result(30).shape == (1, encoder.dim)
         assert texts.result(30).argmax(axis=1).tolist() == [1, 3]
@@ -162,23 +162,23 @@ def test_an_encoder_without_texts_has_no_encode_texts() -> None:
 
 def test_thumbnails_and_small_originals_are_read_once_and_large_originals_each_time(store: Store) -> None:
     cache, ids = ThumbnailCache(PixelBudget(10**7)), image_ids(store)
-    small = cache.show(store, ids["small"], 64)
+    small = cache.get_image(store, ids["small"], 64)
     assert max(Image.open(io.BytesIO(small.content)).size) == 64
-    assert cache.show(store, ids["small"], 64) is small
-    original = cache.show(store, ids["small"], None)
-    assert cache.show(store, ids["small"], None) is original
+    assert cache.get_image(store, ids["small"], 64) is small
+    original = cache.get_image(store, ids["small"], None)
+    assert cache.get_image(store, ids["small"], None) is original
     assert original.etag != small.etag
-    large = cache.show(store, ids["large"], None)
+    large = cache.get_image(store, ids["large"], None)
     assert len(large.content) > 4 * 2**20
-    assert cache.show(store, ids["large"], None) is not large
+    assert cache.get_image(store, ids["large"], None) is not large
 
 
 def test_the_thumbnail_of_a_missing_file_is_served_while_it_is_cached(store: Store, tmp_path: Path) -> None:
     cache, image_id = ThumbnailCache(PixelBudget(10**7)), image_ids(store)["small"]
-    thumbnail = cache.show(store, image_id, 64)
+    make_thumbnail = cache.get_image(store, image_id, 64)
     (tmp_path / "photos" / "small" / "1.png").unlink()
-    assert cache.show(store, image_id, 64) is thumbnail
+    assert cache.get_image(store, image_id, 64) is make_thumbnail
     with pytest.raises(UnknownProduct, match="missing or no image"):
-        cache.show(store, image_id, 128)
+        cache.get_image(store, image_id, 128)
     with pytest.raises(UnknownProduct, match="no image 'nothing'"):
-        cache.show(store, "nothing", 64)
+        cache.get_image(store, "nothing", 64)

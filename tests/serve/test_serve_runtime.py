@@ -152,7 +152,7 @@ def test_concurrent_requests_are_encoded_in_one_batch(blocked: tuple[Service, Bl
     service, encoder, address = blocked
     with client(address) as http, ThreadPoolExecutor(12) as threads:
         pending = keep_busy(encoder, threads, http, 12)
-        until(lambda: service.live.waiting == 11)
+        until(lambda: service.live.queue_length == 11)
         encoder.release.set()
         assert [response.result().status_code for response in pending] == [200] * 12
     assert encoder.sizes == [1, 11]
@@ -162,7 +162,7 @@ def test_requests_above_the_limit_get_a_429(blocked: tuple[Service, BlockingEnco
     service, encoder, address = blocked
     with client(address) as http, ThreadPoolExecutor(20) as threads:
         pending = keep_busy(encoder, threads, http, 20)
-        until(lambda: service.live.waiting == 19)
+        until(lambda: service.live.queue_length == 19)
         refused = http.post("/search", files={"image": draw_noise((20, 20))})
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "2")
         assert http.get("/health").status_code == 200
@@ -203,7 +203,7 @@ def test_requests_that_have_begun_are_finished_at_shutdown(tmp_path: Path) -> No
         service = service_for(store, encoder, tmp_path / "uploads")
         with listening(service) as address:
             pending = keep_busy(encoder, threads, client(address), 3)
-            until(lambda: service.live.waiting == 2)
+            until(lambda: service.live.queue_length == 2)
             threading.Timer(0.5, encoder.release.set).start()
         assert [response.result().status_code for response in pending] == [200] * 3
 
@@ -259,10 +259,10 @@ def test_one_bad_query_does_not_fail_the_others_of_its_batch(bad: str, expected:
     has_begun, release = threading.Event(), threading.Event()
     batcher: MicroBatcher[str, str] = MicroBatcher(run, 8, 1)
     with ThreadPoolExecutor(4) as threads:
-        first = threads.submit(batcher.do, ["first"])
+        first = threads.submit(batcher.run_items, ["first"])
         has_begun.wait(10)
-        pending = [threads.submit(batcher.do, [item]) for item in ("good", bad, "good")]
-        until(lambda: batcher.waiting == 3)
+        pending = [threads.submit(batcher.run_items, [item]) for item in ("good", bad, "good")]
+        until(lambda: batcher.queue_length == 3)
         release.set()
         assert first.result() == ["first"]
         assert [result.exception() is None for result in pending] == expected

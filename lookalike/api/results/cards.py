@@ -12,7 +12,7 @@ from lookalike.encode.decode import MAX_PIXELS, open_image
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.schema.errors import LookalikeError
 from lookalike.schema.product import Hit
-from lookalike.serve.runtime.thumbnails import thumbnail
+from lookalike.serve.runtime.thumbnails import make_thumbnail
 
 _EDGE = 160
 _MAX_CARDS = 50
@@ -65,7 +65,7 @@ def _draw_image(hit: Hit, load: Callable[[str], bytes], budget: PixelBudget) -> 
     try:
         image = open_image(load(hit.image), budget.max_pixels)
         with budget.reserve(image.width * image.height):
-            content = base64.b64encode(thumbnail(image, _EDGE)).decode()
+            content = base64.b64encode(make_thumbnail(image, _EDGE)).decode()
     except LookalikeError as error:
         return f'<span style="padding:8px" title="{escape(str(error))}">no image: {escape(_shorten(str(error)))}</span>'
     return _IMAGE.substitute(alt=escape(hit.product_id), content=content)

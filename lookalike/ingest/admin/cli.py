@@ -12,7 +12,7 @@ from lookalike.encode.options import engine_options
 from lookalike.ingest.options import ReindexOptions, pipeline_limits, report_options, url_options
 from lookalike.schema.filters.parser import parse_filter
 from lookalike.schema.output import format_option, print_table
-from lookalike.schema.settings import CollectionAddress, setting, store_options
+from lookalike.schema.settings import CollectionAddress, setting_option, store_options
 
 if TYPE_CHECKING:
     from lookalike.ingest.admin.reindex import ReindexResult
@@ -33,9 +33,9 @@ def delete(products: tuple[str, ...], where: tuple[str, ...], output: str, is_dr
 
     What their source still has comes back with its next ingest.
     """
-    from lookalike.ingest.admin.deletion import choose_images, delete_images, find_images
+    from lookalike.ingest.admin.deletion import build_delete_filter, delete_images, find_images
 
-    selection = choose_images(products, parse_filter(where))
+    selection = build_delete_filter(products, parse_filter(where))
     with _open_store(CollectionAddress.from_click(options)) as store:
         rows = find_images(store, selection)
         product_count = len(set(rows.values()))
@@ -51,7 +51,9 @@ def delete(products: tuple[str, ...], where: tuple[str, ...], output: str, is_dr
 @click.command()
 @click.option("--encoder", required=True, help="Name, hub id or directory of the encoder to move to.")
 @store_options
-@setting("--max-rejected", default="0", show_default=True, metavar="N|N%", help="Move only if no more are missing.")
+@setting_option(
+    "--max-rejected", default="0", show_default=True, metavar="N|N%", help="Move only if no more are missing."
+)
 @engine_options
 @url_options
 @report_options
@@ -110,8 +112,8 @@ def rollback(to: str | None, output: str, **options: Any) -> None:
     address = CollectionAddress.from_click(options)
     with _open_versions(address) as versions:
         before = versions.live.name
-        after = versions.once_live(to).name if to else versions.before_live().name
-        versions.go_live(after)
+        after = versions.require_once_live(to).name if to else versions.get_previous().name
+        versions.make_live(after)
     line = f"{address.collection} is {after} now, in the state in which you left it; ingest again to update it"
     _print_result({"before": before, "after": after}, output, line)
 
@@ -155,12 +157,12 @@ def export_rows(file: Path, output: str, **options: Any) -> None:
 @format_option("table", "json")
 def import_rows(file: Path, output: str, **options: Any) -> None:
     """Write the rows of FILE, made by `lookalike export`, to a collection of the same encoder, or to a new one."""
-    from lookalike.ingest.admin.parquet import check_file
+    from lookalike.ingest.admin.parquet import check_export_file
     from lookalike.ingest.admin.parquet import import_rows as read
     from lookalike.schema.milvus.store import Store
 
     address = CollectionAddress.from_click(options)
-    fingerprint = check_file(file)
+    fingerprint = check_export_file(file)
     with Store.create(address.uri, fingerprint, token=address.token, collection=address.collection) as store:
         count = read(store, file)
     line = f"{count} rows → {address.collection} at {address.uri}"

@@ -17,7 +17,7 @@ class DeleteResult:
     products: int
 
 
-def choose_images(products: Sequence[str], where: Filter) -> str:
+def build_delete_filter(products: Sequence[str], where: Filter) -> str:
     """Return the expression that matches the images of `products` that pass `where`; without products, of any.
 
     Raises BadSettings when neither is given.

@@ -61,7 +61,7 @@ def export_rows(store: Store, path: Path) -> int:
     return count
 
 
-def check_file(path: Path) -> Fingerprint:
+def check_export_file(path: Path) -> Fingerprint:
     """Check every row of an exported file, so that a damaged file is found before any row is imported.
 
     Returns the encoder fingerprint. Raises BadSource.

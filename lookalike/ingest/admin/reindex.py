@@ -51,7 +51,7 @@ def reindex(versions: Versions, context: PipelineContext, report: Report, max_mi
     `max_missing`, or when the new version does not find its own images. What was built stays for the next try.
     """
     current, fingerprint = versions.live, context.engine.engine.fingerprint
-    if not current.fingerprint.differences(fingerprint):
+    if not current.fingerprint.list_differences(fingerprint):
         return ReindexResult(current.name, current.name)
     with versions.open(current.name) as live, _choose_target(versions, current, fingerprint) as target:
         pass_report = report
@@ -63,7 +63,7 @@ def reindex(versions: Versions, context: PipelineContext, report: Report, max_mi
             pass_report = Report(on_progress=report.on_progress)
         _verify(live, target, max_missing)
         context.cancel.check()
-        versions.go_live(target.version)
+        versions.make_live(target.version)
         # Searches use the new version from here on, so the last changes are copied even when the run is cancelled.
         _copy_late_changes(live, target, replace(context, cancel=CancelToken()), copied)
         return ReindexResult(live.version, target.version)
@@ -72,7 +72,7 @@ def reindex(versions: Versions, context: PipelineContext, report: Report, max_mi
 def _choose_target(versions: Versions, live: Version, fingerprint: Fingerprint) -> Store:
     """Open the version to fill: the one that an earlier try began, or a new one."""
     newer = [version for version in versions.all() if version.number > live.number]
-    begun = [version.name for version in newer if not version.fingerprint.differences(fingerprint)]
+    begun = [version.name for version in newer if not version.fingerprint.list_differences(fingerprint)]
     return versions.open(begun[-1] if begun else versions.make(fingerprint))
 
 

@@ -156,7 +156,7 @@ class RayEngine:
     def _require_same(self, fingerprint: Fingerprint) -> None:
         with self._lock:
             self._first_fingerprint = self._first_fingerprint or fingerprint
-        differences = self._first_fingerprint.differences(fingerprint)
+        differences = self._first_fingerprint.list_differences(fingerprint)
         if differences:
             raise EncoderMismatch(
                 f"{fingerprint.encoder!r} is not the same on all machines of the cluster ({'; '.join(differences)}); "

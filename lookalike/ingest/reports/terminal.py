@@ -10,7 +10,7 @@ import click
 
 from lookalike.ingest.reports.profile import Profile
 from lookalike.ingest.reports.report import Report, Summary
-from lookalike.schema.output import printable
+from lookalike.schema.output import escape_controls
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def print_summary(report: Report, where: dict[str, str | None], output: str, *, 
         click.echo(json.dumps({**asdict(summary), **where, "dry_run": planned}))
         return
     for rejection in report.first_rejections:
-        click.echo(f"rejected {rejection.image!a}: {printable(rejection.reason)}", err=True)
+        click.echo(f"rejected {rejection.image!a}: {escape_controls(rejection.reason)}", err=True)
     if summary.rejected > len(report.first_rejections):
         click.echo(f"… and {summary.rejected - len(report.first_rejections)} more; --report FILE lists all", err=True)
     click.echo(_format_summary(summary, planned=planned) + f" → {where['collection']} at {where['uri']}")

@@ -18,7 +18,7 @@ def open_source(path: str, layout: str | None, name: str | None, fields: ColumnT
     return FolderSource(Path(path), Layout(layout) if layout else FolderRule(), name, fields)
 
 
-def first_product(folder: FolderSource) -> tuple[str, PathFields]:
+def find_first_product(folder: FolderSource) -> tuple[str, PathFields]:
     """Return the first image whose path the layout can read, and its fields. Raises BadSource when there is none."""
     example = folder.find_example()
     if example is not None:

@@ -33,6 +33,7 @@ _OPERATORS = {
     "not_in": "not in",
     "contains": "contains",
 }
+_JSON_NAMES = {operator: name for name, operator in _OPERATORS.items()}
 
 
 def parse_json_filter(value: Any) -> Filter:
@@ -103,3 +104,39 @@ def _parse_column(key: str) -> str:
         except ValueError as error:
             raise BadFilter(f"the column {key!a} is not a valid quoted name: {error}") from None
     return key
+
+
+def filter_to_json(where: Filter) -> dict[str, Any]:
+    """Write a filter as JSON that means the same; `parse_json_filter` reads it."""
+    written: dict[str, Any] = {}
+    others: list[dict[str, Any]] = []
+    for key, value in (_clause_to_json(clause) for clause in where):
+        if key in written:
+            others.append({key: value})
+        else:
+            written[key] = value
+    return {**written, "and": others} if others else written
+
+
+def _clause_to_json(clause: Clause) -> tuple[str, Any]:
+    if isinstance(clause, AnyOf):
+        return "or", [filter_to_json(alternative) for alternative in clause.alternatives]
+    if isinstance(clause, Not):
+        return "not", filter_to_json(clause.negated)
+    column, values = _quote_column(clause.column), clause.values
+    if clause.operator == "exists":
+        return column, {"exists": True}
+    if clause.operator in ("=", "in"):
+        return column, {"in": list(values)}
+    if clause.operator in ("!=", "not in"):
+        return column, {"not_in": list(values)}
+    operator = _JSON_NAMES[clause.operator]
+    if len(values) == 1:
+        return column, {operator: values[0]}
+    return "or", [{column: {operator: value}} for value in values]
+
+
+def _quote_column(column: str) -> str:
+    """Quote a name that would be read as something else."""
+    is_quoted = len(column) > 1 and column[0] == column[-1] == '"'
+    return json.dumps(column) if is_quoted or column in ("and", "or", "not") else column

@@ -70,7 +70,7 @@ class Versions:
             create_version(self._connection, name, fingerprint)
         return name
 
-    def go_live(self, version: str) -> None:
+    def make_live(self, version: str) -> None:
         """Point the alias to a version; stores that are opened from now on use it."""
         self._require(version)
         with self._connection.write_lock:
@@ -85,14 +85,14 @@ class Versions:
         with self._connection.write_lock:
             self._connection.call("drop_collection", version)
 
-    def before_live(self) -> Version:
+    def get_previous(self) -> Version:
         """Return the version that was live before the live one. Raises BadSettings when there is none."""
         earlier = [version for version in self.all() if version.left and not version.live]
         if not earlier:
             raise BadSettings(f"there is no version of {self.collection!r} that was live before {self.live.name}")
         return max(earlier, key=lambda version: version.left)
 
-    def once_live(self, name: str) -> Version:
+    def require_once_live(self, name: str) -> Version:
         """Return a version that is or was live. Raises BadSettings for one that was never finished."""
         version = self._require(name)
         if not version.left and not version.live:

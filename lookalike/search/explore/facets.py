@@ -42,8 +42,8 @@ class RangeFacet:
     """A column of numbers and its bounds, None where they are unknown."""
 
     column: str
-    least: float | None = None
-    most: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
 
 
 Facet = ValueFacet | RangeFacet

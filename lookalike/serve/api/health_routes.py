@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from lookalike.schema.errors import LookalikeError
 from lookalike.serve.api.problems import RequestRefused, document_problems
 from lookalike.serve.runtime.metrics import MEDIA_TYPE
-from lookalike.serve.service import Service, service_of
+from lookalike.serve.service import Service, get_service
 
 router = APIRouter(tags=["health"])
 
@@ -45,7 +45,7 @@ class Readiness:
 
     async def _run_check(self, service: Service) -> bool:
         try:
-            await service.executor.run_for_many(service.live.prove)
+            await service.executor.run_shared(service.live.run_self_test)
         except LookalikeError as error:
             _log.warning("not ready", error=type(error).__name__, reason=str(error))
             return False
@@ -62,7 +62,7 @@ async def health() -> State:
 async def ready(request: Request) -> State:
     """Whether the service can search: it embeds an image and searches with it."""
     readiness: Readiness = request.app.state.readiness
-    if not await readiness.check(service_of(request)):
+    if not await readiness.check(get_service(request)):
         raise RequestRefused(503, "the service cannot search at present; its log says why")
     return State(status="ready")
 
@@ -70,4 +70,4 @@ async def ready(request: Request) -> State:
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
     """Requests, stages, batches, queues and errors, in the Prometheus text format."""
-    return Response(service_of(request).metrics.text(), media_type=MEDIA_TYPE)
+    return Response(get_service(request).metrics.to_text(), media_type=MEDIA_TYPE)

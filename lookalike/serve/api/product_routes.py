@@ -8,7 +8,7 @@ from lookalike.schema.errors import BadQuery
 from lookalike.serve.api.problems import document_problems
 from lookalike.serve.api.request_body import RequestBody, describe_body, describe_form, read_body
 from lookalike.serve.api.schemas import MAX_ID, MAX_IMAGES, FetchImage, ImageIn, ProductIn, ProductOut, WriteOut
-from lookalike.serve.service import Service, service_of
+from lookalike.serve.service import Service, get_service
 
 router = APIRouter(tags=["products"])
 
@@ -21,7 +21,7 @@ _FORM = describe_form(_JSON_FIELD, MAX_IMAGES, "The product's images.")
 @router.get("/products/{product_id:path}", responses=document_problems(404, 422))
 async def get_product(request: Request, product_id: ProductId) -> ProductOut:
     """Return a product's images and metadata."""
-    service = service_of(request)
+    service = get_service(request)
     return await service.executor.run(request, lambda: service.products.get(service.live.version.store, product_id))
 
 
@@ -37,14 +37,14 @@ async def put_product(request: Request, product_id: ProductId) -> WriteOut:
     of another source (`lookalike ingest`) come back with that source's next run.
     """
     body = await read_body(request, _JSON_FIELD, MAX_IMAGES)
-    service = service_of(request)
+    service = get_service(request)
     return await service.write_executor.run(request, lambda: _put(service, product_id, body))
 
 
 @router.delete("/products/{product_id:path}", status_code=204, responses=document_problems(404, 422, 507))
 async def delete_product(request: Request, product_id: ProductId) -> Response:
     """Remove a product and all its images."""
-    service = service_of(request)
+    service = get_service(request)
     await service.write_executor.run(request, lambda: service.products.remove(service.live.version, product_id))
     return Response(status_code=204)
 
@@ -67,10 +67,10 @@ async def get_image(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Return a stored image, as it is or with no edge longer than `size`."""
-    service = service_of(request)
+    service = get_service(request)
     edge = None if size is None else int(size)
     shown = await service.image_executor.run(
-        request, lambda: service.thumbnails.show(service.live.version.store, image_id, edge)
+        request, lambda: service.thumbnails.get_image(service.live.version.store, image_id, edge)
     )
     # A browser must show an image from a shop's folder and never run it: it could be HTML or SVG in disguise.
     headers = {

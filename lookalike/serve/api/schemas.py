@@ -117,7 +117,7 @@ class SearchIn(StrictModel):
         None, description="Metadata columns to return; all by default."
     )
 
-    def query(self, fetch: FetchImage, images: tuple[Part, ...] = ()) -> Query:
+    def to_query(self, fetch: FetchImage, images: tuple[Part, ...] = ()) -> Query:
         """Convert to a query, with the images that were sent as files. Raises BadQuery and BadFilter."""
         fetched = [] if self.image_url is None else [Part(image=fetch(self.image_url))]
         return Query(

@@ -13,7 +13,7 @@ from lookalike.serve.api.problems import describe_error, document_problems, get_
 from lookalike.serve.api.redaction import reject_location_filters
 from lookalike.serve.api.request_body import RequestBody, describe_body, describe_form, read_body
 from lookalike.serve.api.schemas import MAX_ID, BatchIn, BatchOut, FetchImage, SearchIn, SearchOut
-from lookalike.serve.service import Service, service_of
+from lookalike.serve.service import Service, get_service
 
 router = APIRouter(tags=["search"])
 
@@ -31,7 +31,7 @@ async def search(request: Request) -> SearchOut:
     response has distinct products: `limit` of them, or all that match.
     """
     body = await read_body(request, _JSON_FIELD, MAX_PARTS)
-    service = service_of(request)
+    service = get_service(request)
     return await service.executor.run(request, lambda: _search(service, body))
 
 
@@ -41,7 +41,7 @@ async def search(request: Request) -> SearchOut:
 async def search_batch(request: Request) -> BatchOut:
     """Run several queries. One that fails gets a problem in place of its result."""
     body = await read_body(request)
-    service, request_id = service_of(request), get_request_id(request)
+    service, request_id = get_service(request), get_request_id(request)
     return await service.executor.run(request, lambda: _search_batch(service, body, request_id))
 
 
@@ -59,7 +59,7 @@ async def similar(
     ] = None,
 ) -> SearchOut:
     """Find the products most similar to one of the collection, which is left out."""
-    service = service_of(request)
+    service = get_service(request)
 
     def find_similar() -> SearchOut:
         filters = reject_location_filters(parse_filter(where or ()))
@@ -71,7 +71,7 @@ async def similar(
 
 def _search(service: Service, body: RequestBody) -> SearchOut:
     images = tuple(Part(image=content) for content in body.images)
-    query = body.parse(SearchIn).query(service.make_fetcher().fetch, images)
+    query = body.parse(SearchIn).to_query(service.make_fetcher().fetch, images)
     return SearchOut.from_result(service.live.finder.find(query))
 
 
@@ -93,6 +93,6 @@ def _search_batch(service: Service, body: RequestBody, request_id: str) -> Batch
 
 def _parse_query(search: SearchIn, fetch: FetchImage) -> Query | BadQuery | BadFilter:
     try:
-        return search.query(fetch)
+        return search.to_query(fetch)
     except (BadQuery, BadFilter) as error:
         return error

@@ -3,7 +3,7 @@
 `guard` runs the four in one ASGI pass; `request_log`, `limits`, `api_keys` and `headers` each hold one of them.
 """
 
-from lookalike.serve.middleware.api_keys import COOKIE
+from lookalike.serve.middleware.api_keys import KEY_COOKIE
 from lookalike.serve.middleware.guard import RequestGuard
 
-__all__ = ["COOKIE", "RequestGuard"]
+__all__ = ["KEY_COOKIE", "RequestGuard"]

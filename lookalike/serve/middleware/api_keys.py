@@ -8,7 +8,7 @@ from lookalike.serve.api.problems import RequestRefused
 from lookalike.serve.middleware.paths import is_public
 from lookalike.serve.settings import Settings, is_loopback
 
-COOKIE = "lookalike-key"
+KEY_COOKIE = "lookalike-key"
 """The cookie in which a browser keeps the key that was entered at /login."""
 
 _WRITING = ("PUT", "DELETE")
@@ -40,7 +40,7 @@ def _read_key(request: Request) -> str:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return key.strip()
-    return request.headers.get("x-api-key") or request.cookies.get(COOKIE, "")
+    return request.headers.get("x-api-key") or request.cookies.get(KEY_COOKIE, "")
 
 
 def _is_page_visit(request: Request) -> bool:

@@ -32,7 +32,7 @@ class RequestLimits:
         self._body = BodyLimit(settings.max_body, settings.body_timeout)
         self._public_body = BodyLimit(_MAX_PUBLIC_BODY, settings.public_body_timeout)
         self._in_flight = 0
-        metrics.watch("lookalike_in_flight", "Requests that run or wait.", lambda: self._in_flight)
+        metrics.add_gauge("lookalike_in_flight", "Requests that run or wait.", lambda: self._in_flight)
 
     @contextmanager
     def in_flight(self, path: str) -> Iterator[None]:

@@ -32,7 +32,7 @@ class RequestLog:
         route = getattr(scope.get("route"), "path_format", "other")
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._metrics.requests.labels(route, method, str(status)).inc()
-        self._metrics.seconds.labels(route, method).observe(seconds)
+        self._metrics.request_seconds.labels(route, method).observe(seconds)
         if (error := scope["state"].get("error")) is not None:
             self._metrics.errors.labels(error).inc()
         if not is_probe(scope["path"]):

@@ -88,11 +88,11 @@ class ActiveVersion:
         return self.version.finder
 
     @property
-    def waiting(self) -> int:
+    def queue_length(self) -> int:
         """The number of images and texts in the encoder's queue."""
-        return self.version.encoder.waiting
+        return self.version.encoder.queue_length
 
-    def prove(self) -> None:
+    def run_self_test(self) -> None:
         """Encode a random image and search with it. Raises what stops real requests from being answered."""
         version = self.version
         noise = np.random.default_rng().integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -102,7 +102,7 @@ class ActiveVersion:
             vector = version.encoder.encode_images(pixels[None])[0]
             version.store.search(vector, 1, fields=["product_id"])
 
-    def look(self) -> None:
+    def switch_if_changed(self) -> None:
         """Switch to the live version if that is another one by now. Raises what opening and loading raise."""
         if self.version.store.is_live():
             return
@@ -140,7 +140,7 @@ class ActiveVersion:
         return OpenVersion(store, engine, encoder, searches, finder)
 
     def _share_or_load_encoder(self, store: Store, previous: OpenVersion | None) -> tuple[Engine, BatchedEncoder]:
-        if previous is not None and not previous.store.fingerprint.differences(store.fingerprint):
+        if previous is not None and not previous.store.fingerprint.list_differences(store.fingerprint):
             return previous.engine, previous.encoder
         engine = self._load(store.fingerprint.encoder)
         require_same_encoder(store.name, store.fingerprint, engine.encoder.fingerprint)
@@ -151,7 +151,7 @@ class ActiveVersion:
     def _watch(self) -> None:
         while not self._stop.wait(_WATCH_SECONDS):
             try:
-                self.look()
+                self.switch_if_changed()
                 self._close_old_versions(time.monotonic())
             # Milvus or the new encoder's weights may be unavailable for a while: keep serving the current version.
             except LookalikeError as error:

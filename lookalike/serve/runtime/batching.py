@@ -48,9 +48,9 @@ class BatchedEncoder:
         return self._encoder.edge
 
     @property
-    def waiting(self) -> int:
+    def queue_length(self) -> int:
         """The number of queued images and texts."""
-        return self._batcher.waiting
+        return self._batcher.queue_length
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Prepare an image, on the caller's thread."""
@@ -58,7 +58,7 @@ class BatchedEncoder:
 
     def encode_images(self, batch: Pixels) -> Vectors:
         """Encode prepared images: (n, …) to (n, dim). Raises DeadlineExceeded, EncoderUnavailable."""
-        return np.stack(self._batcher.do(list(batch)))
+        return np.stack(self._batcher.run_items(list(batch)))
 
     def close(self) -> None:
         """Encode what is queued, then end the workers."""
@@ -74,7 +74,7 @@ class BatchedTextEncoder(BatchedEncoder):
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Encode texts: n to (n, dim). Raises DeadlineExceeded, EncoderUnavailable, BadQuery."""
-        return np.stack(self._text_batcher.do(texts))
+        return np.stack(self._text_batcher.run_items(texts))
 
 
 def batch_encoder(encoder: Encoder, batch_size: int, lanes: int, observe: ObserveBatch) -> BatchedEncoder:
@@ -107,7 +107,7 @@ def _encode_texts(encoder: TextEncoder, observe: ObserveBatch, texts: Sequence[s
     return list(encoder.encode_texts(texts))
 
 
-class _Question(NamedTuple):
+class _QueuedSearch(NamedTuple):
     """One search in the queue; those that differ in their vector alone go to Milvus in one call."""
 
     vector: Vector
@@ -123,22 +123,22 @@ class BatchedSearch:
         self._store = store
         # Milvus Lite is Python: because of the GIL, a second thread would not make it faster.
         workers = 1 if store.is_exact else _SEARCH_WORKERS
-        self._batcher: MicroBatcher[_Question, list[Row]] = MicroBatcher(self._run, _MAX_SEARCHES, workers)
+        self._batcher: MicroBatcher[_QueuedSearch, list[Row]] = MicroBatcher(self._run, _MAX_SEARCHES, workers)
 
     def search_many(
         self, vectors: Sequence[Vector], limit: int, *, where: str = "", fields: Sequence[str] = ()
     ) -> list[list[Row]]:
         """Search like `Store.search_many`. Raises DeadlineExceeded, StoreUnavailable."""
-        return self._batcher.do([_Question(vector, limit, where, tuple(fields)) for vector in vectors])
+        return self._batcher.run_items([_QueuedSearch(vector, limit, where, tuple(fields)) for vector in vectors])
 
     def close(self) -> None:
         """Run the queued searches, then end the workers."""
         self._batcher.close()
 
-    def _run(self, searches: Sequence[_Question]) -> list[list[Row]]:
+    def _run(self, searches: Sequence[_QueuedSearch]) -> list[list[Row]]:
         return run_grouped(searches, key=lambda one: (one.limit, one.where, one.fields), run=self._run_group)
 
-    def _run_group(self, searches: Sequence[_Question]) -> list[list[Row]]:
+    def _run_group(self, searches: Sequence[_QueuedSearch]) -> list[list[Row]]:
         """Run searches with the same limit, filter and fields."""
         _, limit, where, fields = searches[0]
         return self._store.search_many([search.vector for search in searches], limit, where=where, fields=fields)

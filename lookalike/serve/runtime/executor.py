@@ -32,7 +32,7 @@ class RequestExecutor:
         finally:
             watcher.cancel()
 
-    async def run_for_many(self, work: Callable[[], Result]) -> Result:
+    async def run_shared(self, work: Callable[[], Result]) -> Result:
         """Run work whose result several requests wait for: a client that disconnects does not end it.
 
         Raises DeadlineExceeded, and what the work raises.

@@ -14,17 +14,17 @@ _PER_HOST = 32
 """As many as the service runs searches at once, so that requests never wait for a popular host's connections."""
 
 
-def query_fetcher(max_bytes: int, seconds: float = _SECONDS) -> Fetcher:
+def make_query_fetcher(max_bytes: int, seconds: float = _SECONDS) -> Fetcher:
     """Make the fetcher for URLs in requests. Clients are not trusted, so private addresses are refused."""
     return Fetcher(Limits(max_bytes, seconds, seconds, seconds, _ATTEMPTS, _REDIRECTS, _PER_HOST))
 
 
 class RequestFetcher:
-    """Fetches images for one request: at most `most` of them and `max_bytes` in all, until the request's deadline."""
+    """Fetches images for one request: up to `max_images`, up to `max_bytes` in all, until the request's deadline."""
 
-    def __init__(self, fetcher: Fetcher | None, most: int, max_bytes: int) -> None:
+    def __init__(self, fetcher: Fetcher | None, max_images: int, max_bytes: int) -> None:
         self._fetcher = fetcher
-        self._max_images = most
+        self._max_images = max_images
         self._fetched_images = 0
         self._bytes_left = max_bytes
 

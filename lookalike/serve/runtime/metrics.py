@@ -22,7 +22,7 @@ class Metrics:
             ["route", "method", "status"],
             registry=self.registry,
         )
-        self.seconds = Histogram(
+        self.request_seconds = Histogram(
             "lookalike_request_seconds",
             "Seconds from the start of a request to the end of its response.",
             ["route", "method"],
@@ -44,7 +44,7 @@ class Metrics:
         )
         self.errors = Counter("lookalike_errors", "Failed requests by error.", ["error"], registry=self.registry)
 
-    def watch(self, name: str, description: str, read: Callable[[], float]) -> None:
+    def add_gauge(self, name: str, description: str, read: Callable[[], float]) -> None:
         """Add a gauge, whose value is read at each scrape."""
         Gauge(name, description, registry=self.registry).set_function(read)
 
@@ -61,6 +61,6 @@ class Metrics:
         finally:
             self._stages.labels(stage).observe(time.perf_counter() - started)
 
-    def text(self) -> bytes:
+    def to_text(self) -> bytes:
         """Return all metrics in the Prometheus text format."""
         return generate_latest(self.registry)

@@ -42,11 +42,11 @@ class MicroBatcher(Generic[Item, Result]):
             thread.start()
 
     @property
-    def waiting(self) -> int:
+    def queue_length(self) -> int:
         """The length of the queue."""
         return self._queue.qsize()
 
-    def do(self, items: Sequence[Item]) -> list[Result]:
+    def run_items(self, items: Sequence[Item]) -> list[Result]:
         """Queue items and wait for their results. Raises DeadlineExceeded, and what `run` raises."""
         deadline = current_deadline()
         batch: list[_Pending[Item, Result]] = [_Pending(item, deadline) for item in items]

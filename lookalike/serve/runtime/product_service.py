@@ -33,7 +33,7 @@ from lookalike.serve.api.redaction import redact_source
 from lookalike.serve.api.schemas import ProductOut, StoredImage, WriteOut, image_path
 from lookalike.serve.runtime.active_version import OpenVersion
 from lookalike.serve.runtime.deadline import check_deadline
-from lookalike.serve.runtime.thumbnails import name_of
+from lookalike.serve.runtime.thumbnails import hash_bytes
 
 SOURCE = "api"
 """The source of rows that are put over HTTP."""
@@ -99,7 +99,7 @@ class ProductService:
                 written = self._update_metadata(version.store, product_id, metadata)
             else:
                 written = self._replace(version, product_id, images, metadata)
-            version.finder.forget(product_id)
+            version.finder.invalidate_product(product_id)
             version.store.require_live()
             return written
 
@@ -111,7 +111,7 @@ class ProductService:
             if not rows:
                 raise _unknown(product_id)
             _delete(store, [row["image_id"] for row in rows])
-            version.finder.forget(product_id)
+            version.finder.invalidate_product(product_id)
             store.flush_after(len(rows))
             store.require_live()
             self._delete_uploads(rows)
@@ -191,7 +191,7 @@ class ProductService:
 
     def _file(self, collection: str, product_id: str, content: bytes, suffix: str) -> Path:
         # Names are hashes: no text of a request becomes part of a path.
-        return self._uploads / collection / name_of(product_id.encode())[:16] / (name_of(content) + suffix)
+        return self._uploads / collection / hash_bytes(product_id.encode())[:16] / (hash_bytes(content) + suffix)
 
     def _delete_uploads(self, rows: Sequence[Row]) -> None:
         """Delete the image files of deleted rows, if the files are uploads; files of other sources stay."""

@@ -41,7 +41,7 @@ class ThumbnailCache:
         self._cache: MutableMapping[str, ImageFile] = LRUCache(_MAX_BYTES, getsizeof=lambda file: len(file.content))
         self._lock = threading.Lock()
 
-    def show(self, store: Store, image_id: str, size: int | None) -> ImageFile:
+    def get_image(self, store: Store, image_id: str, size: int | None) -> ImageFile:
         """Get an image by its key, as it is or with no edge longer than `size`.
 
         Raises UnknownProduct if the collection has no such key, or the image's file cannot be read any more.
@@ -71,10 +71,10 @@ class ThumbnailCache:
             media_type = Image.MIME.get(image.format or "", "application/octet-stream")
             return ImageFile(content, media_type, etag)
         with self._budget.reserve(image.width * image.height):
-            return ImageFile(thumbnail(image, size), "image/jpeg", etag)
+            return ImageFile(make_thumbnail(image, size), "image/jpeg", etag)
 
 
-def thumbnail(image: Image.Image, size: int) -> bytes:
+def make_thumbnail(image: Image.Image, size: int) -> bytes:
     """Make a JPEG, no edge longer than `size`. Raises BadImage."""
     # `draft` makes the JPEG decoder downscale while it decodes.
     image.draft("RGB", (size, size))
@@ -85,6 +85,6 @@ def thumbnail(image: Image.Image, size: int) -> bytes:
     return file.getvalue()
 
 
-def name_of(content: bytes) -> str:
+def hash_bytes(content: bytes) -> str:
     """Hash bytes to 32 hex digits, for names of files."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
-from lookalike.serve.middleware import COOKIE
-from lookalike.serve.service import service_of
+from lookalike.serve.middleware import KEY_COOKIE
+from lookalike.serve.service import get_service
 from lookalike.serve.web.templating import render_page
 
 router = APIRouter(include_in_schema=False)
@@ -13,7 +13,7 @@ router = APIRouter(include_in_schema=False)
 @router.get("/login")
 async def show_login(request: Request, then: str = "/") -> Response:
     """Show the form, or go to the page if the service needs no keys."""
-    if not service_of(request).settings.keys.required:
+    if not get_service(request).settings.keys.required:
         return RedirectResponse("/", 303)
     return render_page("login.html", then=_local_path(then), is_wrong=False)
 
@@ -23,13 +23,13 @@ async def log_in(request: Request) -> Response:
     """Check the key and set the cookie, which the browser keeps until it is closed."""
     async with request.form(max_files=0, max_fields=8) as form:
         key, then = str(form.get("key", "")).strip(), _local_path(str(form.get("then", "/")))
-    keys = service_of(request).settings.keys
+    keys = get_service(request).settings.keys
     if keys.required and keys.may_write(key) is None:
         return render_page("login.html", 403, then=then, is_wrong=True)
     response = RedirectResponse(then, 303)
     if keys.required:
         secure = request.url.scheme == "https"
-        response.set_cookie(COOKIE, key, path="/", secure=secure, httponly=True, samesite="strict")
+        response.set_cookie(KEY_COOKIE, key, path="/", secure=secure, httponly=True, samesite="strict")
     return response
 
 
@@ -37,7 +37,7 @@ async def log_in(request: Request) -> Response:
 async def log_out(request: Request) -> Response:
     """Delete the cookie."""
     response = RedirectResponse("/login", 303)
-    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+    response.delete_cookie(KEY_COOKIE, path="/", httponly=True, samesite="strict")
     return response
 
 

@@ -19,7 +19,7 @@ from lookalike.search.query import MAX_REACH, Query
 from lookalike.serve.api.problems import RequestRefused, get_request_id, make_problem, report_error
 from lookalike.serve.api.schemas import Problem, image_path
 from lookalike.serve.runtime.facet_cache import FacetCache
-from lookalike.serve.service import Service, service_of
+from lookalike.serve.service import Service, get_service
 from lookalike.serve.web.page_query import PageQuery, QueryPart
 from lookalike.serve.web.templating import render_page
 from lookalike.serve.web.upload_cache import UploadCache
@@ -139,7 +139,7 @@ async def show_page(request: Request) -> Response:
     query = PageQuery()
     try:
         query = PageQuery.parse(request.query_params.multi_items())
-        return await service_of(request).executor.run(request, lambda: page_of(request).render_results(query))
+        return await get_service(request).executor.run(request, lambda: page_of(request).render_results(query))
     except (LookalikeError, RequestRefused) as error:
         return page_of(request).render_problem(query, _problem_of(request, error))
 
@@ -155,7 +155,7 @@ async def submit_query(request: Request) -> Response:
     try:
         query = PageQuery.parse(fields)
         if content:
-            name = await service_of(request).executor.run(request, lambda: uploads.add(content))
+            name = await get_service(request).executor.run(request, lambda: uploads.add(content))
             query = replace(query, image=name)
     except LookalikeError as error:
         response = page_of(request).render_problem(query, _problem_of(request, error))

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lookalike.serve.api.problems import RequestRefused
-from lookalike.serve.runtime.thumbnails import name_of
+from lookalike.serve.runtime.thumbnails import hash_bytes
 
 router = APIRouter(include_in_schema=False)
 
@@ -28,7 +28,7 @@ _HEADERS = {
 }
 _MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _STATIC_FILES = {file.name: file.read_bytes() for file in sorted((_FOLDER / "static").iterdir())}
-_STATIC_URLS = {name: f"/static/{name_of(content)}/{name}" for name, content in _STATIC_FILES.items()}
+_STATIC_URLS = {name: f"/static/{hash_bytes(content)}/{name}" for name, content in _STATIC_FILES.items()}
 """The URL of a file holds a hash of its content, so that browsers may cache it forever."""
 
 

@@ -9,7 +9,7 @@ from cachetools import LRUCache
 
 from lookalike.encode.decode import open_image
 from lookalike.encode.pixel_budget import PixelBudget
-from lookalike.serve.runtime.thumbnails import thumbnail
+from lookalike.serve.runtime.thumbnails import make_thumbnail
 
 EDGE = 512
 """The longer edge of a copy in pixels, larger than any encoder's input. A phone's photo becomes some 50 kB."""
@@ -33,7 +33,7 @@ class UploadCache:
         """Cache a copy of an image, a JPEG of at most 512×512; returns its name. Raises BadImage."""
         image = open_image(content, self._budget.max_pixels)
         with self._budget.reserve(image.width * image.height):
-            copy = thumbnail(image, EDGE)
+            copy = make_thumbnail(image, EDGE)
         # A keyed hash: the same image has the same name, but nobody can compute the name of an image.
         name = hashlib.blake2b(copy, key=self._key, digest_size=16).hexdigest()
         with self._lock:
