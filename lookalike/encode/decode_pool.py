@@ -1,4 +1,4 @@
-"""Decodes in processes, where threads would wait for Python's lock: `python -m lookalike.encode.decode_pool FD`.
+"""Decodes in processes, where threads would wait for the GIL: `python -m lookalike.encode.decode_pool FD`.
 
 A thread of this process sends the bytes of an image and receives its pixels, both without the lock. An image that
 crashes its process does not affect the others.

@@ -143,7 +143,7 @@ BOMB += chunk(b"IDAT", zlib.compress(bytes(99_999))) + chunk(b"IEND", b"")
         ({"image": to_base64(b"")}, 422, "the file is empty"),
         ({"image": to_base64(BOMB)}, 422, "pixels, the limit"),
         ({"image": to_base64(draw_noise((64, 64))[:-100])}, 422, "the image is broken"),
-        ({"image_url": "http://127.0.0.1/x.jpg"}, 422, "not fetched by this service"),
+        ({"image_url": "http://127.0.0.1/x.jpg"}, 422, "does not fetch image_url"),
         ({"product_id": "red-plain-mug", "where": {"image": {"lt": "/m"}}}, 422, "image has no order here"),
         ({"product_id": "red-plain-mug", "where": {"or": [{"a": 1}] * 200}}, 422, "up to 100 filters"),
         ({"like": [{"text": "a", "product_id": "b"}]}, 422, "one of image, text"),

@@ -49,7 +49,7 @@ def load_pretrained(name: str, checkpoint: str, device: str, dtype: str) -> Torc
 
 
 class _Pooled(nn.Module):
-    """A model whose output is one vector an image."""
+    """A model whose output is one vector per image."""
 
     def __init__(self, network: Any, pooling: str) -> None:
         super().__init__()

@@ -59,7 +59,7 @@ class UploadEngine(Engine):
             self.uploads[content] = super().prepare(content, budget)
 
     def prepare(self, content: Content, budget: PixelBudget, timer: StageTimer = NO_TIMER) -> Pixels:
-        """Return the pixels of an upload; decode an image that is none."""
+        """Return the pixels of an upload; decode it if it is not an upload."""
         pixels = self.uploads.get(cast("bytes", content))
         return super().prepare(content, budget, timer) if pixels is None else pixels
 
