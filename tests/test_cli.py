@@ -78,7 +78,7 @@ def test_info_counts(shop: Path) -> None:
 
 def test_encoders_says_what_can_be_used(shop: Path) -> None:
     told = json.loads(lookalike("encoders", "--format", "json", cwd=shop).stdout)
-    assert {row["name"]: row["words"] for row in told} == {
+    assert {row["name"]: row["has_text"] for row in told} == {
         "efficientnet-lite0": False,
         "clip": True,
         "resnet50": False,

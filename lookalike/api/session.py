@@ -101,7 +101,7 @@ class Session:
 
 def _load_engine(name: str, device: str) -> Engine:
     lanes = min(count_cores(), MAX_PARALLEL_BATCHES)
-    encoder = load_encoder(name, device=device, engine="auto", lanes=lanes)
+    encoder = load_encoder(name, device=device, engine="auto", parallel_batches=lanes)
     # Only torch's encoders have one; an import of torch just to ask by their type takes seconds.
     placed = getattr(encoder, "device", None)
     if placed is not None and placed.type == "cuda":

@@ -1,1 +1,1 @@
-"""From an image or words to unit vectors."""
+"""From an image or a text to a unit vector."""

@@ -1,7 +1,7 @@
-"""`lookalike encoders`: what can be used here and what each needs."""
+"""`lookalike encoders`: which encoders there are, and whether their weights are on this machine."""
 
 import json
-from dataclasses import asdict
+from typing import Any
 
 import click
 
@@ -13,22 +13,34 @@ from lookalike.schema.output import format_option, print_table
 @format_option("table", "json")
 def encoders(output: str) -> None:
     """List the encoders, and whether their weights are on this machine."""
-    rows = [{**asdict(known), "state": _state(known), "default": known.name == DEFAULT_ENCODER} for known in REGISTRY]
+    rows = [_describe(encoder) for encoder in REGISTRY]
     if output == "json":
         click.echo(json.dumps(rows))
         return
-    print_table(
-        ["encoder", "", "dim", "words", "weights"],
-        [[row["name"], row["description"], row["dim"], "yes" if row["words"] else "no", row["state"]] for row in rows],
-    )
+    cells = [
+        [row["name"], row["description"], row["dim"], "yes" if row["has_text"] else "no", row["state"]] for row in rows
+    ]
+    print_table(["encoder", "", "dim", "text", "weights"], cells)
     click.echo("Also any model hub id or directory that transformers' AutoModel loads: --encoder facebook/dinov2-small")
 
 
-def _state(known: RegisteredEncoder) -> str:
-    if known.checkpoint is None:
+def _describe(encoder: RegisteredEncoder) -> dict[str, Any]:
+    return {
+        "name": encoder.name,
+        "description": encoder.description,
+        "dim": encoder.dim,
+        "has_text": encoder.has_text,
+        "checkpoint": encoder.checkpoint,
+        "state": _weights_state(encoder),
+        "default": encoder.name == DEFAULT_ENCODER,
+    }
+
+
+def _weights_state(encoder: RegisteredEncoder) -> str:
+    if encoder.checkpoint is None:
         return "installed"
     from huggingface_hub import try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(known.checkpoint, "config.json"), str):
+    if isinstance(try_to_load_from_cache(encoder.checkpoint, "config.json"), str):
         return "downloaded"
-    return f"downloaded at first use: {known.checkpoint}"
+    return f"downloaded at first use: {encoder.checkpoint}"

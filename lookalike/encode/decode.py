@@ -1,4 +1,4 @@
-"""From the bytes of an image to RGB pixels, whatever the image is and however broken."""
+"""From the bytes of an image to RGB pixels; a broken image raises BadImage and nothing else."""
 
 import io
 import warnings
@@ -14,18 +14,19 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"})
 
 MAX_BYTES = 256 * 2**20
-"""The largest file that is read."""
+"""Larger files are not read."""
 
 MAX_PIXELS = 64_000_000
-"""The largest image that is decoded, width times height: a few kilobytes can unpack to any size."""
+"""The default limit of width times height: a few kilobytes can unpack to an image of any size."""
 
 PIXEL_CEILING = 178_956_970
-"""Where Pillow gives up, whatever limit is asked for."""
+"""The highest limit that can be set: Pillow refuses larger images (twice its MAX_IMAGE_PIXELS)."""
 
-_REDUCED = 2
+_DRAFT_FACTOR = 2
+"""A reduced JPEG keeps at least so many times the pixels that the model sees, in width and height."""
 
 _EXIF_ORIENTATION = 0x0112
-_UPRIGHT = {
+_TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -40,19 +41,19 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image to RGB, upright, on white where it is transparent; the first frame of an animation.
+    """Decode an image to RGB, upright, on white where it is transparent; of an animation, the first frame.
 
-    Raises BadImage with the reason when the bytes are no image, are cut short, or unpack to more than
+    Raises BadImage with the reason when the bytes are not an image, are cut short, or unpack to more than
     `max_pixels` pixels.
     """
     return load_rgb(open_image(content, max_pixels))
 
 
 def open_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read an image's header, which knows its size; raises BadImage as `decode` does."""
+    """Read an image's header, which holds its size; raises BadImage as `decode` does."""
     if not content:
         raise BadImage("the file is empty")
-    with _broken_is_bad(max_pixels):
+    with _errors_as_bad_image(max_pixels):
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     if image.width * image.height > max_pixels:
         raise BadImage(f"{image.width}×{image.height} has more than {max_pixels} pixels, the limit; make it smaller")
@@ -60,26 +61,26 @@ def open_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def reduce_on_decode(image: Image.Image, edge: int | None) -> Image.Image:
-    """Have a JPEG decoded at a half, a quarter or an eighth of its size, for a network that sees `edge` pixels of it.
+    """Make Pillow decode a JPEG at a half, a quarter or an eighth of its size, for a model that sees `edge` pixels.
 
-    Twice as many are left, so that vectors hardly change: a cosine of .9995 on average and .999 at worst, on collages
-    of photos; with half of that it is .995. Other formats stay as they are.
+    At least twice as many pixels are left on each edge, so that vectors hardly change: their cosine is .9995 on average
+    and .999 at worst, on collages of photos; with `edge` pixels left it is .995. Other formats stay as they are.
     """
     shorter = min(image.size)
-    if edge is not None and shorter >= 2 * _REDUCED * edge:
-        wanted = _REDUCED * edge
-        image.draft(None, (-(-image.width * wanted // shorter), -(-image.height * wanted // shorter)))
+    if edge is not None and shorter >= 2 * _DRAFT_FACTOR * edge:
+        target = _DRAFT_FACTOR * edge
+        image.draft(None, (-(-image.width * target // shorter), -(-image.height * target // shorter)))
     return image
 
 
 def load_rgb(image: Image.Image) -> Image.Image:
     """Decode an opened image; raises BadImage as `decode` does."""
-    with _broken_is_bad():
-        return _rgb(_upright(image))
+    with _errors_as_bad_image():
+        return _to_rgb(_turn_upright(image))
 
 
 @contextmanager
-def _broken_is_bad(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
+def _errors_as_bad_image(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
     try:
         yield
     except Image.DecompressionBombError as error:
@@ -87,26 +88,26 @@ def _broken_is_bad(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
         raise BadImage(f"it has more than {limit} pixels, the limit; make it smaller") from error
     except UnidentifiedImageError as error:
         raise BadImage(f"not an image that can be read ({', '.join(FORMATS)})") from error
-    # Pillow's decoders raise whatever the code of their format happens to raise on broken input.
+    # On broken input, Pillow's decoders raise many kinds of errors.
     except Exception as error:
         raise BadImage(f"the image is broken: {error or type(error).__name__}") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn_upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
-        turn = _UPRIGHT.get(image.getexif().get(_EXIF_ORIENTATION, 1))
-    # An image is no worse for broken EXIF data.
+        transposition = _TO_UPRIGHT.get(image.getexif().get(_EXIF_ORIENTATION, 1))
+    # Broken EXIF data says nothing about the image itself.
     except Exception:  # noqa: BLE001
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        transposition = None
+    return image if transposition is None else image.transpose(transposition)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode[0] in "IF":
-        return _from_deep_grey(image)
+        return _scale_deep_grey(image)
     if image.has_transparency_data:
         colours = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
@@ -115,13 +116,13 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_deep_grey(image: Image.Image) -> Image.Image:
+def _scale_deep_grey(image: Image.Image) -> Image.Image:
     """Scale 16-bit, 32-bit or floating-point grey to 8 bits; Pillow would clip it to white."""
     grey = np.nan_to_num(np.asarray(image).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     brightest = float(grey.max())
     if image.mode.startswith("I;16"):
         white = 65_535.0
-    elif image.mode == "F" and brightest <= 2:  # from 0 to 1, and what sharpening adds to it
+    elif image.mode == "F" and brightest <= 2:  # from 0 to 1, and a bit more after sharpening
         white = 1.0
     else:
         white = next((top for top in (255.0, 65_535.0) if brightest <= top), brightest)

@@ -1,7 +1,7 @@
-"""Decoding in processes, where threads would wait for Python's lock: `python -m lookalike.encode.decode_pool FD`.
+"""Decodes in processes, where threads would wait for Python's lock: `python -m lookalike.encode.decode_pool FD`.
 
-A thread of this process hands over the bytes of an image and gets its pixels back, both without the lock. A process
-that dies of an image takes no other one with it.
+A thread of this process sends the bytes of an image and receives its pixels, both without the lock. An image that
+crashes its process does not affect the others.
 """
 
 import os
@@ -22,93 +22,93 @@ from lookalike.encode.preprocess import Pixels, Preprocessing
 from lookalike.schema.errors import BadImage, EncoderUnavailable
 
 _LENGTH = struct.Struct("<q")
-_ANSWER = struct.Struct("<cq")
+_REPLY = struct.Struct("<cq")
 _PIXELS, _BAD, _LARGE = b"p", b"b", b"l"
-"""What an answer is: so many bytes of pixels, or of a reason, or an image of so many pixels, which waits."""
+"""The kind of a reply: so many bytes of pixels follow, or of a reason; or the image has so many pixels, and waits."""
 
 _GO = b"!"
 _ATTEMPTS = 2
-_MOST_LOST = 3
-"""So many images one after the other that processes died of are no images' fault."""
+_MAX_CRASHES = 3
+"""When so many images in a row crash their processes, the cause is not the images."""
 
 
 class DecodePool:
     """Processes that decode and prepare images; called by as many threads.
 
-    Each is started by the first image that needs it, and ends with this process, however that ends. It may decode
-    images of its part of `most` pixels as it likes; larger ones wait for the caller's budget. So at most twice as
-    many pixels are decoded at the same time.
+    A process is started by the first image that needs it, and ends with this process, however that ends. At any time it
+    may decode images of up to its share of `max_pixels`; larger ones wait for the caller's budget. So at most twice
+    `max_pixels` are decoded at the same time.
     """
 
-    def __init__(self, prepare: Preprocessing, processes: int, most: int) -> None:
+    def __init__(self, prepare: Preprocessing, processes: int, max_pixels: int) -> None:
         self._prepare = prepare
-        self._children = [_Child(prepare, most, most // processes) for _ in range(processes)]
-        self._lost = 0
-        self._free: SimpleQueue[_Child] = SimpleQueue()
-        for child in self._children:
-            self._free.put(child)
+        self._processes = [_DecodeProcess(prepare, max_pixels, max_pixels // processes) for _ in range(processes)]
+        self._crashes = 0
+        self._free: SimpleQueue[_DecodeProcess] = SimpleQueue()
+        for process in self._processes:
+            self._free.put(process)
 
     def __call__(self, content: bytes, budget: PixelBudget) -> Pixels:
         """Decode one image and prepare it: uint8 (height, width, 3).
 
-        Raises BadImage, and EncoderUnavailable where no process can be had, or all of them die.
+        Raises BadImage, and EncoderUnavailable where no process can be started, or all of them crash.
         """
-        child = self._free.get()
+        process = self._free.get()
         try:
-            return self._decoded(child, content, budget)
+            return self._decode(process, content, budget)
         finally:
-            self._free.put(child)
+            self._free.put(process)
 
     @property
     def pids(self) -> list[int]:
-        """The processes that were started."""
-        return [child.process.pid for child in self._children if child.process]
+        """The ids of the processes that were started."""
+        return [process.popen.pid for process in self._processes if process.popen]
 
     def close(self) -> None:
         """End the processes; a further image starts them again."""
-        for child in self._children:
-            child.end()
+        for process in self._processes:
+            process.end()
 
-    def _decoded(self, child: "_Child", content: bytes, budget: PixelBudget) -> Pixels:
+    def _decode(self, process: "_DecodeProcess", content: bytes, budget: PixelBudget) -> Pixels:
         pixels = np.empty((self._prepare.height, self._prepare.width, 3), dtype=np.uint8)
         for _ in range(_ATTEMPTS):
             try:
-                child.decode(content, budget, pixels)
-            except ConnectionError:  # it has died
+                process.decode(content, budget, pixels)
+            except ConnectionError:  # the process has died
                 continue
-            self._lost = 0
+            self._crashes = 0
             return pixels
-        self._lost += 1
-        if self._lost >= _MOST_LOST:
+        self._crashes += 1
+        if self._crashes >= _MAX_CRASHES:
             raise EncoderUnavailable(
-                f"the processes that decode die ({child.died_of}): does the memory suffice? "
-                "Take a smaller --decode-processes or --max-pixels, or --decode-processes 0"
+                f"decode processes crash again and again ({process.exit_reason}), maybe for lack of memory; "
+                "use a smaller --decode-processes or --max-pixels, or --decode-processes 0"
             )
-        raise BadImage(f"{_ATTEMPTS} processes died of it ({child.died_of}); make it anew, or smaller")
+        raise BadImage(f"{_ATTEMPTS} processes crashed on it ({process.exit_reason}); save it anew, or make it smaller")
 
 
-class _Child:
-    """A process, once it is needed, and the connection to it."""
+class _DecodeProcess:
+    """One process, once it is needed, and the connection to it."""
 
-    def __init__(self, prepare: Preprocessing, most: int, share: int) -> None:
-        self._told = pickle.dumps((prepare, most, share))
-        self.process: subprocess.Popen[bytes] | None = None
-        self.died_of = ""
+    def __init__(self, prepare: Preprocessing, max_pixels: int, max_unreserved: int) -> None:
+        self._settings = pickle.dumps((prepare, max_pixels, max_unreserved))
+        self.popen: subprocess.Popen[bytes] | None = None
+        self.exit_reason = ""
 
     def decode(self, content: bytes, budget: PixelBudget, pixels: Pixels) -> None:
         """Decode an image into `pixels`. Raises BadImage, EncoderUnavailable, and ConnectionError when it has died."""
         try:
-            connection = self._connection if self.process else self._start()
+            connection = self._connection if self.popen else self._start()
             _send(connection, content)
-            kind, number = _answer(connection)
+            kind, number = _receive_reply(connection)
             if kind == _LARGE:
-                with budget.take(number):
+                with budget.reserve(number):
                     connection.sendall(_GO)
-                    kind, number = _answer(connection)
-            reason = _received(connection, number).decode() if kind == _BAD else None
+                    kind, number = _receive_reply(connection)
+            reason = _receive(connection, number).decode() if kind == _BAD else None
             if reason is None:
-                _fill(connection, pixels.data.cast("B"))
-        # Whatever it is, the next image must not get the rest of this one's answer.
+                _receive_into(connection, pixels.data.cast("B"))
+        # After any error the connection may hold the rest of this reply, which the next image must not get.
         except BaseException:
             self.end()
             raise
@@ -117,59 +117,59 @@ class _Child:
 
     def end(self) -> None:
         """End the process; the next image starts another one."""
-        process, self.process = self.process, None
-        if process:
+        popen, self.popen = self.popen, None
+        if popen:
             self._connection.close()
-            self.died_of = _fate(process.wait())
+            self.exit_reason = _describe_exit(popen.wait())
 
     def _start(self) -> socket.socket:
-        """Start it, and wait until it is ready. Raises EncoderUnavailable: that is no image's fault."""
+        """Start the process, and wait until it is ready. Raises EncoderUnavailable."""
         try:
             self._connection, theirs = socket.socketpair()
             with theirs:
                 command = [sys.executable, "-P", "-m", "lookalike.encode.decode_pool", str(theirs.fileno())]
-                self.process = subprocess.Popen(  # noqa: S603  our own
+                self.popen = subprocess.Popen(  # noqa: S603  our own command
                     command,
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
-                    # numpy would start a thread for each core, and each process all of them.
+                    # numpy would start a thread for each core, in each of the processes.
                     env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-                    # Ctrl-C is for the process that has started it, which says when it ends.
+                    # Ctrl-C goes to the process group of the parent only, which ends this one.
                     process_group=0,
                 )
-            _send(self._connection, self._told)
-            _received(self._connection, len(_GO))
+            _send(self._connection, self._settings)
+            _receive(self._connection, len(_GO))
         except OSError as error:
             self.end()
-            reason = self.died_of if isinstance(error, ConnectionError) else error
+            reason = self.exit_reason if isinstance(error, ConnectionError) else error
             raise EncoderUnavailable(
-                f"a process that decodes cannot be started ({reason}); take --decode-processes 0"
+                f"a decode process cannot be started ({reason}); use --decode-processes 0"
             ) from error
         return self._connection
 
 
 def serve(connection: socket.socket) -> None:
-    """Decode what comes, until nobody is there any more."""
-    prepare, most, share = pickle.loads(_message(connection))  # noqa: S301  from the process that has started this one
+    """Decode what arrives, until the parent closes the connection: then ConnectionError is raised."""
+    prepare, max_pixels, max_unreserved = pickle.loads(_receive_message(connection))  # noqa: S301  from the parent
     connection.sendall(_GO)
     while True:
-        content = _message(connection)
+        content = _receive_message(connection)
         try:
-            image = reduce_on_decode(open_image(content, most), prepare.edge)
-            if image.width * image.height > share:
-                connection.sendall(_ANSWER.pack(_LARGE, image.width * image.height))
-                _received(connection, len(_GO))
+            image = reduce_on_decode(open_image(content, max_pixels), prepare.edge)
+            if image.width * image.height > max_unreserved:
+                connection.sendall(_REPLY.pack(_LARGE, image.width * image.height))
+                _receive(connection, len(_GO))
             pixels = prepare(load_rgb(image))
         except BadImage as error:
             reason = str(error).encode(errors="replace")
-            connection.sendall(_ANSWER.pack(_BAD, len(reason)) + reason)
+            connection.sendall(_REPLY.pack(_BAD, len(reason)) + reason)
         else:
-            connection.sendall(_ANSWER.pack(_PIXELS, pixels.nbytes))
+            connection.sendall(_REPLY.pack(_PIXELS, pixels.nbytes))
             connection.sendall(np.ascontiguousarray(pixels).data)
 
 
-def _answer(connection: socket.socket) -> tuple[bytes, int]:
-    kind, number = _ANSWER.unpack(_received(connection, _ANSWER.size))
+def _receive_reply(connection: socket.socket) -> tuple[bytes, int]:
+    kind, number = _REPLY.unpack(_receive(connection, _REPLY.size))
     return kind, number
 
 
@@ -178,33 +178,33 @@ def _send(connection: socket.socket, content: bytes) -> None:
     connection.sendall(content)
 
 
-def _message(connection: socket.socket) -> bytes:
-    (length,) = _LENGTH.unpack(_received(connection, _LENGTH.size))
-    return _received(connection, length)
+def _receive_message(connection: socket.socket) -> bytes:
+    (length,) = _LENGTH.unpack(_receive(connection, _LENGTH.size))
+    return _receive(connection, length)
 
 
-def _received(connection: socket.socket, length: int) -> bytes:
+def _receive(connection: socket.socket, length: int) -> bytes:
     content = bytearray(length)
-    _fill(connection, memoryview(content))
+    _receive_into(connection, memoryview(content))
     return bytes(content)
 
 
-def _fill(connection: socket.socket, rest: memoryview) -> None:
-    """Receive as many bytes as there is room for. Raises ConnectionError at the end of the connection."""
-    while rest:
-        count = connection.recv_into(rest)
+def _receive_into(connection: socket.socket, buffer: memoryview) -> None:
+    """Fill a buffer. Raises ConnectionError when the other side closes the connection."""
+    while buffer:
+        count = connection.recv_into(buffer)
         if not count:
-            raise ConnectionResetError("the other side is gone")
-        rest = rest[count:]
+            raise ConnectionResetError("the other side has closed the connection")
+        buffer = buffer[count:]
 
 
-def _fate(status: int) -> str:
+def _describe_exit(status: int) -> str:
     return f"signal {-status}" if status < 0 else f"exit status {status}"
 
 
 def main() -> None:
-    """Serve the connection whose number is on the command line."""
-    # It may be sent to all processes of a service; the one that has started this one says when it ends.
+    """Serve the connection whose file descriptor is on the command line."""
+    # A service manager may send SIGTERM to all processes of a service; the parent says when this one ends.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with socket.socket(fileno=int(sys.argv[1])) as connection, suppress(ConnectionError):
         serve(connection)

@@ -1,4 +1,4 @@
-"""What an encoder is."""
+"""What an encoder is: preprocessing and a model, which turn an image, and maybe a text, into a unit vector."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -11,11 +11,11 @@ from lookalike.schema.product import Vectors
 
 
 class Encoder(Protocol):
-    """From images to unit vectors: `prepare` one at a time on any thread, then `encode_images` in batches."""
+    """Encodes images: `prepare` takes one at a time, on any thread; `encode_images` takes a batch of prepared ones."""
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What makes two vectors comparable."""
+        """What must be equal for two vectors to be comparable."""
 
     @property
     def dim(self) -> int:
@@ -23,10 +23,10 @@ class Encoder(Protocol):
 
     @property
     def edge(self) -> int | None:
-        """To how many pixels the shorter edge of an image is brought; None where that is not known."""
+        """To how many pixels `prepare` scales the shorter edge of an image, at most; None where that is unknown."""
 
     def prepare(self, image: Image.Image) -> Pixels:
-        """Resize and crop one RGB image as the network wants it; safe to call from several threads."""
+        """Resize and crop one RGB image as the model needs it; safe to call from several threads."""
 
     def encode_images(self, batch: Pixels) -> Vectors:
         """Encode prepared images, stacked: (n, …) to float32 (n, dim) of unit length."""
@@ -34,14 +34,14 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class TextEncoder(Encoder, Protocol):
-    """An encoder that puts words where images of them are."""
+    """An encoder with a text tower: a text's vector is near those of images that show what it says."""
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Encode texts: float32 (n, dim) of unit length."""
 
 
-class PreparingEncoder:
-    """What the encoders share: images are prepared by `prepare_image`, whichever network takes them."""
+class BaseEncoder:
+    """What all encoders with a model share: `prepare_image` prepares the images, whatever runs the model."""
 
     def __init__(self, prepare_image: Prepare, fingerprint: Fingerprint) -> None:
         self.prepare_image = prepare_image
@@ -49,14 +49,25 @@ class PreparingEncoder:
 
     @property
     def dim(self) -> int:
-        """The length of a vector."""
+        """The length of a vector. From Encoder."""
         return self.fingerprint.dim
 
     @property
     def edge(self) -> int | None:
-        """To how many pixels the shorter edge of an image is brought; None where that is not known."""
+        """To how many pixels `prepare` scales the shorter edge of an image, at most. From Encoder."""
         return self.prepare_image.edge if isinstance(self.prepare_image, Preprocessing) else None
 
     def prepare(self, image: Image.Image) -> Pixels:
-        """Resize and crop one RGB image as the network wants it; safe to call from several threads."""
+        """Resize and crop one RGB image as the model needs it. From Encoder."""
         return self.prepare_image(image)
+
+
+def prepare_function(encoder: Encoder) -> Prepare:
+    """Return what prepares an encoder's images: without the model where possible, so that pickling it is cheap."""
+    return encoder.prepare_image if isinstance(encoder, BaseEncoder) else encoder.prepare
+
+
+def preprocessing_of(encoder: Encoder) -> Preprocessing | None:
+    """Return an encoder's Preprocessing; None where the encoder prepares images in another way."""
+    prepare = prepare_function(encoder)
+    return prepare if isinstance(prepare, Preprocessing) else None

@@ -63,8 +63,8 @@ class Preparation:
 
     def __call__(self, content: bytes, budget: PixelBudget, profile: Profile | None = None) -> Pixels:
         """Decode one image, as soon as the budget has room for it, and prepare it. Raises BadImage."""
-        image = reduce_on_decode(open_image(content, budget.most), self.edge)
-        with budget.take(image.width * image.height):
+        image = reduce_on_decode(open_image(content, budget.max_pixels), self.edge)
+        with budget.reserve(image.width * image.height):
             with timed(profile, "decode"):
                 image = load_rgb(image)
             with timed(profile, "resize"):

@@ -1,12 +1,12 @@
-"""From RGB images to the pixels that a network was trained on: resize and crop in one step.
+"""From RGB images to the pixels that a model was trained on: resize and crop in one step.
 
-A model's own processor resizes the whole image and then cuts the middle out. Here only the middle is resized,
-to the same pixels, which also keeps a 20,000×1 image from becoming 4,480,000×224 on the way.
+A model's own processor resizes the whole image and then crops its middle. Here only the middle is resized, to the same
+pixels. So a 20,000×1 image never becomes one of 4,480,000×224 on the way.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,14 @@ Pixels = npt.NDArray[Any]
 Prepare = Callable[[Image.Image], Pixels]
 
 Triple = tuple[float, float, float]
+"""One value for each of red, green and blue."""
+
+
+class Normalization(NamedTuple):
+    """What a model expects instead of a channel's value, 0 to 1: (value - mean) / std."""
+
+    mean: Triple
+    std: Triple
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +44,24 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> Pixels:
         """Prepare one RGB image: uint8, shape (height, width, 3)."""
-        box = self._middle(self.shortest, *image.size) if self.shortest else None
+        box = self._crop_box(self.shortest, *image.size) if self.shortest else None
         return np.asarray(image.resize((self.width, self.height), self.resample, box=box))
 
     @property
     def edge(self) -> int:
-        """To how many pixels the shorter edge of an image is brought, at most."""
+        """To how many pixels the shorter edge of an image is scaled, at most."""
         return self.shortest or max(self.height, self.width)
 
     def describe(self) -> str:
-        """Say on one line what is done, for the fingerprint."""
+        """Describe all steps on one line, for the fingerprint."""
         size = f"shortest {self.shortest}, crop" if self.shortest else "resize"
         return (
             f"{size} {self.height}x{self.width} {self.resample.name.lower()}, "
-            f"mean {_numbers(self.mean)}, std {_numbers(self.std)}"
+            f"mean {_format(self.mean)}, std {_format(self.std)}"
         )
 
-    def _middle(self, shortest: int, width: int, height: int) -> tuple[float, float, float, float]:
-        """The part of an image that is left after resizing it to `shortest` and cropping its middle."""
+    def _crop_box(self, shortest: int, width: int, height: int) -> tuple[float, float, float, float]:
+        """Return the part of an image that is left after resizing it to `shortest` and cropping its middle."""
         # Processors round the longer side down, and the crop's corner too.
         scaled_width = shortest if width <= height else int(shortest * width / height)
         scaled_height = shortest if height <= width else int(shortest * height / width)
@@ -65,5 +73,5 @@ class Preprocessing:
         return left * across, top * down, right, bottom
 
 
-def _numbers(values: Triple) -> str:
+def _format(values: Triple) -> str:
     return "/".join(f"{value:.4g}" for value in values)

@@ -1,4 +1,4 @@
-"""What this process asks of the machine; imports nothing that starts a thread."""
+"""How this process uses the memory and the cores of the machine; imports nothing that starts a thread."""
 
 import ctypes
 import os
@@ -6,23 +6,24 @@ import sys
 from pathlib import Path
 
 MAX_PARALLEL_BATCHES = 8
-"""Batches that are in the network at once: each holds the activations of its images."""
+"""Batches that a CPU encodes at the same time, at most: each holds the activations of its images."""
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what networks free between layers instead of faulting it in again: up to ten times faster.
+    """Make glibc keep the memory that a model frees between layers: up to ten times faster.
 
-    A command calls it, never a library: it changes the whole process. It comes before the first thread, so before
-    numpy is imported: the heaps that glibc gives to other threads are handed back whatever is asked for, and one arena
-    for all keeps two lanes of a small network a third faster.
+    Otherwise glibc returns it to the kernel, and each layer faults it in again. It changes the whole process, so only
+    a command calls it, never a library. Call it before the first thread starts, so before numpy is imported: glibc
+    always trims the heaps of other threads. One arena for all threads makes a small model a third faster when two
+    batches run at the same time.
     """
     if not sys.platform.startswith("linux"):
         return
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another C library, musl for one, has its own ways
+    except (OSError, AttributeError):  # another C library, such as musl
         return
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, -1)
@@ -31,15 +32,16 @@ def keep_freed_memory() -> None:
 
 
 def count_cores() -> int:
-    """How many cores this process may use; in a container, as many as its share of the time makes."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(there, cpu_quota(Path("/sys/fs/cgroup/cpu.max")) or there)
+    """Count the cores that this process may use; in a container, its CPU quota in whole cores, rounded up."""
+    # Only Linux and its like can say which cores a process is bound to.
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(available, cpu_quota(Path("/sys/fs/cgroup/cpu.max")) or available)
 
 
-def cpu_quota(told: Path) -> int | None:
-    """How many cores make the time that a control group (version 2) may use; None without a limit."""
+def cpu_quota(cpu_max: Path) -> int | None:
+    """Read the CPU quota of a control group (version 2) from its file `cpu.max`, in cores; None without a limit."""
     try:
-        most, period = told.read_text().split()
-        return None if most == "max" else max(1, -(-int(most) // int(period)))
-    except (OSError, ValueError):  # another system
+        quota, period = cpu_max.read_text().split()
+        return None if quota == "max" else max(1, -(-int(quota) // int(period)))
+    except (OSError, ValueError):  # not Linux, or version 1
         return None

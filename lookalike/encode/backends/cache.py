@@ -1,4 +1,4 @@
-"""What is known of a network on this machine: which engine is faster, and the network as that engine has it."""
+"""The cache of measurements: which engine runs a model faster on this machine, and the model exported to ONNX."""
 
 import dataclasses
 import hashlib
@@ -21,48 +21,48 @@ from lookalike.encode.preprocess import Preprocessing
 from lookalike.encode.process_tuning import count_cores
 from lookalike.schema.collection import Fingerprint
 
-_LAYOUT = "3"
-_TOLD = "engine.json"
+_LAYOUT = "4"
+_RECORD_FILE = "engine.json"
 
 
 @dataclass(frozen=True, slots=True)
 class EngineRecord:
-    """What was measured. `rates` are images a second by engine, `agreement` the least cosine between their vectors.
+    """What was measured of a model. `engine` is the faster one, onnx or torch.
 
-    `portion` is how many images at once ONNX Runtime is fastest with.
-    `why_not` says why there is no ONNX of it, empty where there is.
+    `images_per_second` is by engine. `lowest_cosine` is between the vectors of both engines. ONNX Runtime is fastest
+    with chunks of `chunk_size` images. `export_error` says why there is no ONNX model; it is empty where there is one.
     `preprocessing` is None where a model's own processor prepares images; that one comes with torch only.
     """
 
     engine: str
-    rates: dict[str, float]
-    portion: int
-    agreement: float
-    why_not: str
+    images_per_second: dict[str, float]
+    chunk_size: int
+    lowest_cosine: float
+    export_error: str
     fingerprint: Fingerprint
     preprocessing: Preprocessing | None
-    words: bool
+    has_text: bool
 
     def to_json(self) -> str:
-        """Write it as JSON."""
+        """Write the record as JSON."""
         return json.dumps(dataclasses.asdict(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> "EngineRecord":
         """Read what to_json wrote. Raises ValueError, KeyError, TypeError for anything else."""
-        told: dict[str, Any] = json.loads(text)
-        prepared = told.pop("preprocessing")
-        fingerprint = Fingerprint(**told.pop("fingerprint"))
-        return cls(**told, fingerprint=fingerprint, preprocessing=prepared and _preprocessing(prepared))
+        values: dict[str, Any] = json.loads(text)
+        preprocessing = values.pop("preprocessing")
+        fingerprint = Fingerprint(**values.pop("fingerprint"))
+        return cls(**values, fingerprint=fingerprint, preprocessing=preprocessing and _to_preprocessing(preprocessing))
 
 
 class EngineCache:
-    """Where that is kept for one network: its weights, this machine and the versions at work make up the name."""
+    """The cache folder of one model; its name is a hash of the weights, this machine and the versions in use."""
 
     def __init__(self, weights: Iterable[Path]) -> None:
-        """Look up its place. Raises OSError for weights that cannot be looked at, and without a home."""
+        """Compute the folder. Raises OSError for weights that cannot be looked at, and for a user without a home."""
         stamps = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(weights)]
-        known = [
+        key = [
             _LAYOUT,
             stamps,
             version("torch"),
@@ -71,52 +71,52 @@ class EngineCache:
             _processor(),
             count_cores(),
         ]
-        digest = hashlib.blake2b(json.dumps(known).encode(), digest_size=12).hexdigest()
+        digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=12).hexdigest()
         self.folder = cache_folder() / "engines" / digest
 
     @property
-    def network(self) -> Path:
-        """The network as ONNX."""
-        return self.folder / "network.onnx"
+    def model_file(self) -> Path:
+        """The model as ONNX."""
+        return self.folder / "model.onnx"
 
     def read(self) -> EngineRecord | None:
-        """Tell what is kept; None when nothing is, or nothing that this version can read."""
+        """Return what was measured; None when nothing was, or nothing that this version can read."""
         try:
-            kept = EngineRecord.from_json((self.folder / _TOLD).read_text())
+            record = EngineRecord.from_json((self.folder / _RECORD_FILE).read_text())
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return kept if kept.why_not or self.network.exists() else None
+        return record if record.export_error or self.model_file.exists() else None
 
     def clear(self) -> None:
-        """Keep it no longer."""
+        """Delete the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def put(self, kept: EngineRecord, made: Path) -> None:
-        """Keep what was measured, with the files in the folder `made`, which is moved. Raises OSError."""
-        (made / _TOLD).write_text(kept.to_json())
-        # Another process was faster: what it has found is as good, and may be in use.
+    def write(self, record: EngineRecord, new_folder: Path) -> None:
+        """Write a record into `new_folder`, with its model file, and make that the cache folder. Raises OSError."""
+        (new_folder / _RECORD_FILE).write_text(record.to_json())
+        # Another process was faster: its result is as good, and may be in use.
         if self.read() is not None:
             return
         self.clear()
         try:
-            made.rename(self.folder)
+            new_folder.rename(self.folder)
         except OSError:
             if self.read() is None:
                 raise
 
     @contextmanager
-    def new(self) -> Iterator[Path]:
-        """Make a folder beside it, to be filled; what is not put is removed. Raises OSError."""
+    def new_folder(self) -> Iterator[Path]:
+        """Create a folder to fill; it is deleted at the end, unless `write` has moved it. Raises OSError."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))
         try:
-            yield made
+            yield folder
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be made again: LOOKALIKE_CACHE, or the user's cache. Raises OSError."""
+    """Return the folder for caches: LOOKALIKE_CACHE, or one in the user's cache. Raises OSError."""
     chosen = os.environ.get("LOOKALIKE_CACHE")
     if chosen:
         return Path(chosen).expanduser()
@@ -127,9 +127,9 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "lookalike"
 
 
-def _preprocessing(told: dict[str, Any]) -> Preprocessing:
-    told = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
-    return Preprocessing(**{**told, "resample": Image.Resampling(told["resample"])})
+def _to_preprocessing(values: dict[str, Any]) -> Preprocessing:
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Preprocessing(**{**values, "resample": Image.Resampling(values["resample"])})
 
 
 def _processor() -> str:

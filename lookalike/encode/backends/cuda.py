@@ -6,34 +6,35 @@ import torch
 from torch import nn
 
 
-class Streams:
-    """A network on a CUDA device, to be called by two threads or more: one waits for its vectors, one brings images.
+class CudaStreams:
+    """Runs a model on a CUDA device; called by two threads or more, so that one copies while another computes.
 
-    Images are copied on a stream of their own; whatever is computed shares the default stream, where the memory
-    that a batch leaves is the next one's at once.
+    Images are copied on a stream of their own. All computing shares the default stream: the memory that one batch frees
+    can be used by the next one immediately.
     """
 
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
-        self._network = network
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self._model = model
         self._device = device
-        self._copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch types only some
-        self._launching = threading.Lock()
+        self._copy_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch types only some
+        self._launch_lock = threading.Lock()
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """Run the network over a batch in the host's memory; the result is there too, in pinned memory."""
-        # Only from pinned memory does the device copy by itself.
+        """Run the model over a batch in the host's memory; the result is there too, in pinned memory."""
+        # The device copies asynchronously only from pinned memory.
         pinned = batch.pin_memory()
-        with torch.cuda.stream(self._copying):
+        with torch.cuda.stream(self._copy_stream):
             pixels = pinned.to(self._device, non_blocking=True)
-        arrived = self._copying.record_event()
-        # What two batches launch in turns would be done at the same time, and nothing computed while both are fetched.
-        with self._launching:
-            computing = torch.cuda.current_stream(self._device)
-            computing.wait_event(arrived)
-            pixels.record_stream(computing)
-            vectors: torch.Tensor = self._network(pixels).to("cpu", non_blocking=True)
-            # A core that spins for the end of the batch decodes no images.
+        copied = self._copy_stream.record_event()
+        # Without the lock, the kernels of two batches would alternate. Then both batches would end at the same time,
+        # and nothing would be computed while their vectors are copied back.
+        with self._launch_lock:
+            compute_stream = torch.cuda.current_stream(self._device)
+            compute_stream.wait_event(copied)
+            pixels.record_stream(compute_stream)
+            vectors: torch.Tensor = self._model(pixels).to("cpu", non_blocking=True)
+            # A blocking event: a core that polls for the end of the batch decodes no images.
             done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            done.record(computing)
+            done.record(compute_stream)
         done.synchronize()
         return vectors

@@ -1,7 +1,8 @@
-"""Where a network runs and in which precision."""
+"""Where a model runs, and in which precision."""
 
 import hashlib
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 
@@ -14,7 +15,14 @@ GPU_PARALLEL_BATCHES = 2
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def resolve_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
+class Placement(NamedTuple):
+    """Where a model runs, and in which precision."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+def resolve_device(device: str, dtype: str) -> Placement:
     """Turn `auto`, `cpu`, `cuda:1`, `mps` and `auto`, `float16`, … into a device, the first of several, and a dtype.
 
     `auto` takes a GPU where there is one, and half precision only there. Raises EncoderUnavailable for a device
@@ -22,23 +30,26 @@ def resolve_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     """
     chosen = list_devices(device)[0]
     if dtype != "auto":
-        return chosen, DTYPES[dtype]
+        return Placement(chosen, DTYPES[dtype])
     if chosen.type != "cuda":
-        return chosen, torch.float32
-    return chosen, torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return Placement(chosen, torch.float32)
+    return Placement(chosen, torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
 
 
-def list_devices(wanted: str) -> list[torch.device]:
-    """Turn `auto` into the best device, `cuda` into all GPUs, and `cuda:0,cuda:1` into these; see `placement`."""
-    if wanted == "auto":
+def list_devices(names: str) -> list[torch.device]:
+    """Turn `auto` into the best device, `cuda` into all GPUs, and `cuda:0,cuda:1` into these two.
+
+    Raises EncoderUnavailable for a device that this machine, or this build of torch, does not have.
+    """
+    if names == "auto":
         return [_best_device()]
-    if wanted == "cuda" and torch.cuda.is_available():
-        return [torch.device("cuda", place) for place in range(torch.cuda.device_count())]
-    return [_named_device(name.strip()) for name in wanted.split(",")]
+    if names == "cuda" and torch.cuda.is_available():
+        return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    return [_named_device(name.strip()) for name in names.split(",")]
 
 
 def weights_hash(parameters: Mapping[str, torch.Tensor]) -> str:
-    """Hash the parameters of a network, so that it is known again wherever it was loaded from."""
+    """Hash the parameters of a model: 16 hexadecimal digits, the same wherever it was loaded from."""
     digest = hashlib.sha256()
     for name, tensor in sorted(parameters.items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
@@ -47,16 +58,16 @@ def weights_hash(parameters: Mapping[str, torch.Tensor]) -> str:
 
 
 def parallel_batches_on(device: torch.device) -> int:
-    """Tune this process for encoding many images; return how many batches should be in the network at once.
+    """Tune this process for encoding many images; return how many batches should be encoded at the same time.
 
-    A command calls it, never a library: it changes the whole process. On a CPU several batches on one thread each
-    leave no core waiting for another, also while decoding takes its share.
+    It changes the whole process, so only a command calls it, never a library. On a CPU several batches, each on one
+    thread, keep all cores busy, also while other threads decode.
     """
     if device.type != "cpu":
         return GPU_PARALLEL_BATCHES if device.type == "cuda" else 1
-    lanes = min(count_cores(), MAX_PARALLEL_BATCHES)
-    torch.set_num_threads(count_cores() // lanes)
-    return lanes
+    parallel_batches = min(count_cores(), MAX_PARALLEL_BATCHES)
+    torch.set_num_threads(count_cores() // parallel_batches)
+    return parallel_batches
 
 
 def _best_device() -> torch.device:
@@ -74,7 +85,7 @@ def _named_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise EncoderUnavailable(
-            f"device {name!r} cannot be used here ({reason}); take --device auto or cpu, "
+            f"device {name!r} cannot be used here ({reason}); use --device auto or cpu, "
             "or install a torch that is built for it"
         ) from error
     return device

@@ -1,4 +1,4 @@
-"""Whether two ways of running a network give the same vectors."""
+"""Whether two ways of running a model give the same vectors."""
 
 from collections.abc import Iterator
 
@@ -7,21 +7,21 @@ from PIL import Image, ImageFilter
 
 from lookalike.schema.product import Vectors
 
-SAME = 0.9999
-"""The least cosine between two vectors of one image that counts as the same, in full precision."""
+MIN_COSINE = 0.9999
+"""The lowest cosine between two vectors of one image that count as the same, in full precision."""
 
-SAME_IN_HALF = 0.999
-"""The same in half precision, where another order of additions shows."""
+MIN_COSINE_IN_HALF = 0.999
+"""The same in half precision, where another order of additions makes more of a difference."""
 
 
 def random_images(count: int) -> Iterator[Image.Image]:
-    """Draw images between noise and a blur, so that vectors differ."""
+    """Generate images from noise to a blur, so that their vectors differ."""
     random = np.random.default_rng(0)
-    for place in range(count):
+    for radius in range(count):
         noise = Image.fromarray(random.integers(0, 256, (300, 260, 3), dtype=np.uint8))
-        yield noise.filter(ImageFilter.GaussianBlur(place))
+        yield noise.filter(ImageFilter.GaussianBlur(radius))
 
 
 def lowest_cosine(ones: Vectors, others: Vectors) -> float:
-    """The least cosine between two vectors of one image."""
+    """Return the lowest cosine between the two vectors of one image: both (n, dim), of unit length."""
     return float(np.einsum("nd,nd->n", ones, others).min())

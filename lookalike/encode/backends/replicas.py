@@ -13,14 +13,14 @@ from lookalike.schema.product import Vectors
 
 
 class Replicas:
-    """Workers on several devices, each with a copy of one network: a batch goes to one that is free.
+    """Copies of one model, on several devices: a batch goes to a worker that is free.
 
-    Each takes `lanes` batches at the same time; more callers than that wait.
+    Each worker takes `parallel_batches` batches at the same time; further callers wait.
     """
 
-    def __init__(self, workers: Sequence[Worker], lanes: int) -> None:
+    def __init__(self, workers: Sequence[Worker], parallel_batches: int) -> None:
         self._free: SimpleQueue[Worker] = SimpleQueue()
-        for worker in [*workers] * lanes:
+        for worker in [*workers] * parallel_batches:
             self._free.put(worker)
 
     def __call__(self, batch: Pixels) -> Vectors:
@@ -32,12 +32,12 @@ class Replicas:
             self._free.put(worker)
 
 
-def replicate(encoder: TorchEncoder, devices: Sequence[torch.device], lanes: int) -> list[Worker]:
-    """Have an encoder work on more devices than its own, which is the first of `devices`; words stay on that one.
+def replicate(encoder: TorchEncoder, devices: Sequence[torch.device], parallel_batches: int) -> list[Worker]:
+    """Copy an encoder's model to further devices; the first of `devices` is the encoder's own, which keeps the texts.
 
-    Returns a worker for each.
+    Returns a worker for each device.
     """
-    copies = [Worker(copy.deepcopy(encoder.network).to(device), device) for device in devices[1:]]
+    copies = [Worker(copy.deepcopy(encoder.model).to(device), device) for device in devices[1:]]
     workers = [encoder.worker, *copies]
-    encoder.work = Replicas(workers, lanes)
+    encoder.run_batch = Replicas(workers, parallel_batches)
     return workers

@@ -8,15 +8,16 @@ from lookalike.encode.encoder import Encoder
 from lookalike.encode.preprocess import Pixels
 
 
-def measure_throughput(encoder: Encoder, pixels: Pixels, lanes: int, seconds: float) -> float:
-    """Images a second, with `lanes` such batches at the same time, measured for so long after a first one."""
-    encoder.encode_images(pixels)
-    with ThreadPoolExecutor(lanes) as pool:
+def measure_throughput(encoder: Encoder, batch: Pixels, parallel_batches: int, seconds: float) -> float:
+    """Measure images per second, with `parallel_batches` batches at the same time, for `seconds` after a warm-up."""
+    encoder.encode_images(batch)
+    with ThreadPoolExecutor(parallel_batches) as pool:
         started = time.perf_counter()
-        until = started + seconds
+        deadline = started + seconds
 
-        def encoded(_lane: int) -> int:
-            batches = takewhile(lambda _: time.perf_counter() < until, repeat(pixels))
-            return sum(len(encoder.encode_images(batch)) for batch in batches)
+        def encode_until_deadline(_thread: int) -> int:
+            batches = takewhile(lambda _: time.perf_counter() < deadline, repeat(batch))
+            return sum(len(encoder.encode_images(one)) for one in batches)
 
-        return sum(pool.map(encoded, range(lanes))) / (time.perf_counter() - started)
+        encoded = sum(pool.map(encode_until_deadline, range(parallel_batches)))
+        return encoded / (time.perf_counter() - started)

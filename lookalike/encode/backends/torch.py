@@ -1,4 +1,4 @@
-"""The encoder that runs a torch network."""
+"""The encoder whose model torch runs."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,13 +6,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from lookalike.encode.backends.device import Placement
 from lookalike.encode.backends.worker import Worker
-from lookalike.encode.encoder import PreparingEncoder
-from lookalike.encode.preprocess import Pixels, Prepare, Triple
+from lookalike.encode.encoder import BaseEncoder
+from lookalike.encode.preprocess import Normalization, Pixels, Prepare
 from lookalike.schema.collection import Fingerprint
 from lookalike.schema.product import Vectors
 
-TextForward = Callable[[Sequence[str]], torch.Tensor]
+TextFeatures = Callable[[Sequence[str]], torch.Tensor]
 """Texts to features, (n, dim)."""
 
 
@@ -22,11 +23,11 @@ class TorchModel(nn.Module):
     factor: torch.Tensor
     offset: torch.Tensor
 
-    def __init__(self, features: nn.Module, scale: tuple[Triple, Triple], placement: tuple[torch.device, torch.dtype]):
+    def __init__(self, features: nn.Module, normalization: Normalization, placement: Placement) -> None:
         super().__init__()
-        device, self.dtype = placement
+        self.dtype = placement.dtype
         self.features = features
-        mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in scale)
+        mean, std = (torch.tensor(values, device=placement.device).view(1, 3, 1, 1) for values in normalization)
         # (pixel / 255 - mean) / std, as one multiplication and one addition.
         self.register_buffer("factor", 1 / (255 * std))
         self.register_buffer("offset", -mean / std)
@@ -36,42 +37,45 @@ class TorchModel(nn.Module):
         if pixels.dtype == torch.uint8:
             # A view of (n, height, width, 3) is channels-last already, which convolutions are fastest at.
             pixels = pixels.permute(0, 3, 1, 2) * self.factor + self.offset
-        return unit(self.features(pixels.to(self.dtype)))
+        return to_unit_length(self.features(pixels.to(self.dtype)))
 
 
-class TorchEncoder(PreparingEncoder):
-    """An encoder that runs a network with torch: its `worker` on one device, `work` on all that it has been given."""
+class TorchEncoder(BaseEncoder):
+    """An encoder whose model torch runs: `worker` on `device`; `run_batch` may spread batches over more devices."""
 
-    def __init__(
-        self,
-        network: TorchModel,
-        prepare: Prepare,
-        fingerprint: Fingerprint,
-        placement: tuple[torch.device, torch.dtype],
-    ) -> None:
+    def __init__(self, model: TorchModel, prepare: Prepare, fingerprint: Fingerprint, placement: Placement) -> None:
         super().__init__(prepare, fingerprint)
         self.device, self.dtype = placement
-        self.network = network.eval().requires_grad_(False)
-        self.worker = Worker(self.network, self.device)
-        self.work: Callable[[Pixels], Vectors] = self.worker
+        self.model = model.eval().requires_grad_(False)
+        self.worker = Worker(self.model, self.device)
+        self.run_batch: Callable[[Pixels], Vectors] = self.worker
 
     def encode_images(self, batch: Pixels) -> Vectors:
-        """Encode prepared images, stacked: (n, …) to float32 (n, dim) of unit length."""
-        return self.work(batch)
+        """Encode prepared images, stacked: (n, …) to float32 (n, dim) of unit length. From Encoder."""
+        return self.run_batch(batch)
 
 
 class TorchTextEncoder(TorchEncoder):
     """A TorchEncoder whose model has a text tower as well."""
 
-    text_forward: TextForward
+    def __init__(
+        self,
+        model: TorchModel,
+        prepare: Prepare,
+        fingerprint: Fingerprint,
+        placement: Placement,
+        text_features: TextFeatures,
+    ) -> None:
+        super().__init__(model, prepare, fingerprint, placement)
+        self._text_features = text_features
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """Encode texts: float32 (n, dim) of unit length."""
+        """Encode texts: float32 (n, dim) of unit length. From TextEncoder."""
         with torch.inference_mode():
-            vectors: Vectors = unit(self.text_forward(texts)).cpu().numpy()
+            vectors: Vectors = to_unit_length(self._text_features(texts)).cpu().numpy()
             return vectors
 
 
-def unit(features: torch.Tensor) -> torch.Tensor:
-    """Bring features to unit length, as float32: shape (n, dim)."""
+def to_unit_length(features: torch.Tensor) -> torch.Tensor:
+    """Scale features to unit length, as float32: shape (n, dim)."""
     return functional.normalize(features.float(), dim=-1)

@@ -1,4 +1,8 @@
-"""What bounds a fetch; and its deadline and cancellation, known to the thread that works on it."""
+"""The limits of fetches; and the scope of one fetch: its deadline, and the event that cancels it.
+
+httpcore's network streams know nothing of the request that they serve. So a fetch runs in a `fetch_scope`, and the
+streams read its deadline and its event from there: a context variable of the thread that fetches.
+"""
 
 import threading
 import time
@@ -12,10 +16,10 @@ MAX_PER_HOST = 16
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of a fetch: bytes, seconds, tries.
+    """Limits of a fetch, in bytes, seconds and attempts.
 
-    `connect` is for a connection, `read` from one byte to the next, `whole` for all of it, with redirects and retries.
-    `per_host` is how many fetches one host gets at once.
+    `connect` is for a connection, `read` from one byte to the next, `whole` for all, with redirects and retries.
+    `per_host` is how many fetches one host gets at the same time.
     """
 
     max_bytes: int
@@ -35,26 +39,42 @@ class Cancelled(Exception):
     """The caller has cancelled its fetches."""
 
 
-# A connection serves many fetches, and httpcore tells its stream nothing of the request: so the thread has to know.
-_END: ContextVar[tuple[float, threading.Event]] = ContextVar("end_of_fetch")
+@dataclass(frozen=True, slots=True)
+class _FetchScope:
+    """When a fetch must end, by `time.monotonic`, and what cancels it before."""
+
+    deadline: float
+    cancelled: threading.Event
+
+
+_SCOPE: ContextVar[_FetchScope] = ContextVar("fetch_scope")
 
 
 @contextmanager
-def until(deadline: float, cancelled: threading.Event) -> Iterator[None]:
-    """Work until a time of `time.monotonic`, or until `cancelled` is set."""
-    token = _END.set((deadline, cancelled))
+def fetch_scope(deadline: float, cancelled: threading.Event) -> Iterator[None]:
+    """Bound the fetch of this thread: until `deadline`, a time of `time.monotonic`, and until `cancelled` is set."""
+    token = _SCOPE.set(_FetchScope(deadline, cancelled))
     try:
         yield
     finally:
-        _END.reset(token)
+        _SCOPE.reset(token)
 
 
-def seconds_left(most: float | None = None) -> float:
-    """Return the seconds until the deadline, `most` if there are more. Raises FetchTimeout, Cancelled."""
-    deadline, cancelled = _END.get()
-    if cancelled.is_set():
+def check_scope() -> None:
+    """Raise Cancelled or FetchTimeout when the fetch of this thread must end."""
+    _seconds_left()
+
+
+def timeout_within_scope(timeout: float) -> float:
+    """Return `timeout`, or the seconds until the deadline if there are fewer. Raises Cancelled, FetchTimeout."""
+    return min(timeout, _seconds_left())
+
+
+def _seconds_left() -> float:
+    scope = _SCOPE.get()
+    if scope.cancelled.is_set():
         raise Cancelled
-    left = deadline - time.monotonic()
-    if left <= 0:
+    seconds = scope.deadline - time.monotonic()
+    if seconds <= 0:
         raise FetchTimeout
-    return left if most is None else min(left, most)
+    return seconds

@@ -10,10 +10,10 @@ import httpcore2
 
 from lookalike.encode.fetch.errors import FetchFailed
 
-_LONGEST = 8000
-"""Bytes of a URL: a request that fits a socket's buffer cannot be held up by a server that does not read."""
+_MAX_URL = 8000
+"""Bytes of a URL. A request that fits into a socket's buffer is sent even if the server does not read."""
 
-_SHOWN = 100
+_MAX_SHOWN = 100
 
 
 class Target(NamedTuple):
@@ -24,18 +24,18 @@ class Target(NamedTuple):
 
     @property
     def host_header(self) -> bytes:
-        """The host as a request names it."""
+        """The value of the Host header."""
         host = b"[%b]" % self.url.host if b":" in self.url.host else self.url.host
         return host if self.url.port is None else b"%b:%d" % (host, self.url.port)
 
 
 def parse_url(url: str, *, trusted: bool) -> Target:
-    """Take a URL apart; only a trusted one may hold a user and a password. Raises FetchFailed."""
+    """Parse a URL; only a trusted one may hold a user and a password. Raises FetchFailed."""
     if not url[:8].lower().startswith(("http://", "https://")):
         raise FetchFailed("only http:// and https:// are fetched")
     try:
-        if len(_visible(url[: _LONGEST + 1])) > _LONGEST:
-            raise FetchFailed(f"a URL has at most {_LONGEST} bytes")
+        if len(_percent_encode(url[: _MAX_URL + 1])) > _MAX_URL:
+            raise FetchFailed(f"a URL has at most {_MAX_URL} bytes")
         parts = urlsplit(url)
         host, port = (parts.hostname or "").encode("idna"), parts.port
     except ValueError as error:
@@ -45,13 +45,13 @@ def parse_url(url: str, *, trusted: bool) -> Target:
         raise FetchFailed("a URL with a user or password is not fetched")
     if not re.fullmatch(rb"[a-z0-9._:-]+", host):
         raise FetchFailed("its host is not a name or address")
-    target = _visible(parts.path or "/") + (f"?{_visible(parts.query)}" if parts.query else "")
+    target = _percent_encode(parts.path or "/") + (f"?{_percent_encode(parts.query)}" if parts.query else "")
     credentials = b"Basic " + base64.b64encode(unquote_to_bytes(user)) if at else None
     return Target(httpcore2.URL(scheme=parts.scheme, host=host, port=port, target=target), credentials)
 
 
 def join_url(url: str, location: str) -> str:
-    """Say where a redirect leads. Raises FetchFailed."""
+    """Return the URL that a redirect leads to. Raises FetchFailed."""
     try:
         return urljoin(url, location)
     except ValueError as error:
@@ -59,11 +59,11 @@ def join_url(url: str, location: str) -> str:
 
 
 def shown_url(url: str) -> str:
-    """Shorten a URL for a message, without the password that it may hold."""
-    shown = re.sub(r"(?:^|(?<=/))[^/]*@", "…@", url[: 2 * _LONGEST])
-    return repr(shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…")
+    """Shorten a URL for a message, and leave out a password."""
+    shown = re.sub(r"(?:^|(?<=/))[^/]*@", "…@", url[: 2 * _MAX_URL])
+    return repr(shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…")
 
 
-def _visible(text: str) -> str:
-    """Percent-encode what may not stand in a request line, and leave alone what is encoded already."""
+def _percent_encode(text: str) -> str:
+    """Percent-encode what a request line may not contain; leave alone what is encoded already."""
     return quote(text, safe=string.punctuation)

@@ -1,4 +1,4 @@
-"""The baseline to beat: a small copy of the image as its own vector. Needs no weights and no torch."""
+"""The baseline to beat: a small copy of the image is its own vector. Needs no weights and no torch."""
 
 import numpy as np
 from PIL import Image
@@ -11,7 +11,7 @@ _SIDE = 16
 
 
 class PixelEncoder:
-    """Images are alike when their colours are alike in the same places."""
+    """Finds images alike that have similar colours in the same positions."""
 
     fingerprint = Fingerprint("pixels", "none", _SIDE * _SIDE * 3, "flatten", f"resize {_SIDE}x{_SIDE} bilinear")
     dim = fingerprint.dim
@@ -23,7 +23,7 @@ class PixelEncoder:
 
     def encode_images(self, batch: Pixels) -> Vectors:
         """Flatten prepared images around middle grey: uint8 (n, 16, 16, 3) to float32 (n, 768) of unit length."""
-        # 127.5 is no value of a byte, so that no image becomes the zero vector.
+        # No byte is 127.5, so no image becomes the zero vector.
         flat = batch.reshape(len(batch), -1).astype(np.float32) - 127.5
         vectors: Vectors = flat / np.linalg.norm(flat, axis=1, keepdims=True)
         return vectors

@@ -1,6 +1,6 @@
-"""Our encoders as Towhee operators: import this, and pipes have ops.lookalike.image_embedding and text_embedding.
+"""Our encoders as Towhee operators. Importing this registers ops.lookalike.image_embedding and text_embedding.
 
-Nothing is asked of Towhee's hub.
+Towhee's hub is not used.
 """
 
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ from lookalike.schema.errors import BadImage, EncoderUnavailable
 from lookalike.schema.product import Vector
 
 ImageInput = str | Path | bytes | np.ndarray[Any, Any]
-"""A path, the bytes of a file, or uint8 pixels, RGB unless they are a Towhee image that says BGR."""
+"""A path, the bytes of a file, or uint8 pixels of shape (height, width, 3): RGB, or a Towhee image in mode BGR."""
 
 
 @register(name="lookalike/image_embedding")
 class ImageEmbedding:
-    """An image becomes a unit vector, (dim,); a list of images, encoded together, a list of vectors.
+    """Turns an image into a unit vector, (dim,); a list of images, encoded as one batch, into a list of vectors.
 
-    `bad` says whether an image that cannot be read or decoded raises BadImage, which ends the whole call of a pipe, or
-    the BadImage is returned in the place of its vector (a pipe drops what is None, and the id beside it). Raises
-    EncoderUnavailable when it is made.
+    An image that cannot be read or decoded raises BadImage, which ends the whole call of a pipe. With `bad="return"`,
+    that BadImage is returned instead of a vector. (A pipe would drop None, and the id beside it.) Its creation raises
+    EncoderUnavailable.
     """
 
     def __init__(
@@ -44,19 +44,19 @@ class ImageEmbedding:
     def __call__(self, image: ImageInput | list[ImageInput]) -> Vector | BadImage | list[Vector | BadImage]:
         """Encode one image, or a list of them."""
         if isinstance(image, list):
-            return self._vectors(image)
-        [vector] = self._vectors([image])
+            return self._encode(image)
+        [vector] = self._encode([image])
         return vector
 
-    def _vectors(self, images: Sequence[ImageInput]) -> list[Vector | BadImage]:
-        prepared = [self._prepared(image) for image in images]
+    def _encode(self, images: Sequence[ImageInput]) -> list[Vector | BadImage]:
+        prepared = [self._prepare(image) for image in images]
         good = [pixels for pixels in prepared if not isinstance(pixels, BadImage)]
         vectors = iter(self._encoder.encode_images(np.stack(good)) if good else ())
         return [pixels if isinstance(pixels, BadImage) else next(vectors) for pixels in prepared]
 
-    def _prepared(self, image: ImageInput) -> Pixels | BadImage:
+    def _prepare(self, image: ImageInput) -> Pixels | BadImage:
         try:
-            return self._encoder.prepare(_image(image))
+            return self._encoder.prepare(_open(image))
         except BadImage as error:
             if self._bad == "raise":
                 raise
@@ -65,15 +65,15 @@ class ImageEmbedding:
 
 @register(name="lookalike/text_embedding")
 class TextEmbedding:
-    """Words become a unit vector, (dim,), where images of them are; a list of texts a list of vectors.
+    """Turns a text into a unit vector, (dim,), near those of images of it; a list of texts into a list of vectors.
 
-    Raises EncoderUnavailable when it is made, also for an encoder without words.
+    Its creation raises EncoderUnavailable, also for an encoder without a text tower.
     """
 
     def __init__(self, encoder: str = TEXT_ENCODER, device: str = "auto", dtype: str = "auto") -> None:
         loaded = load_encoder(encoder, device=device, dtype=dtype)
         if not isinstance(loaded, TextEncoder):
-            raise EncoderUnavailable(f"{encoder!r} knows images but no words; {TEXT_ENCODER!r} does")
+            raise EncoderUnavailable(f"{encoder!r} has no text tower; {TEXT_ENCODER!r} has one")
         self._encoder = loaded
 
     def __call__(self, text: str | list[str]) -> Vector | list[Vector]:
@@ -84,7 +84,7 @@ class TextEmbedding:
         return list(self._encoder.encode_texts(text)) if text else []
 
 
-def _image(image: ImageInput) -> Image.Image:
+def _open(image: ImageInput) -> Image.Image:
     if isinstance(image, bytes):
         return decode(image)
     if isinstance(image, str | Path):
@@ -95,5 +95,6 @@ def _image(image: ImageInput) -> Image.Image:
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise BadImage(f"pixels are {pixels.dtype} of shape {pixels.shape}, not uint8 (height, width, 3)")
-    reverse = getattr(image, "mode", "RGB") == "BGR"
-    return Image.fromarray(np.ascontiguousarray(pixels[..., ::-1] if reverse else pixels))
+    # Towhee's images and video frames are arrays with a mode; numpy's own arrays have none.
+    is_bgr = getattr(image, "mode", "RGB") == "BGR"
+    return Image.fromarray(np.ascontiguousarray(pixels[..., ::-1] if is_bgr else pixels))

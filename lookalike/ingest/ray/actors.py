@@ -97,7 +97,7 @@ class RayEngine:
 
     def prepare(self, content: Content, budget: PixelBudget, profile: Profile | None) -> Prepared:
         """Have one image decoded and prepared; each task has the whole budget. Raises BadImage."""
-        return cluster.prepare(content, self._preparation, budget.most)
+        return cluster.prepare(content, self._preparation, budget.max_pixels)
 
     def encode(self, images: Sequence[Prepared]) -> Vectors:
         """Have prepared images encoded."""

@@ -105,7 +105,11 @@ class ProductService:
         model = LazyEngine(lambda: Engine(version.encoder, version.engine.batch_size, version.engine.lanes))
         owned = RowScope(None, column_in("product_id", [product_id]))
         plan = ingest(
-            unique.values(), owned, model, WriteTarget(store, report), PipelineLimits(count_cores(), self._budget.most)
+            unique.values(),
+            owned,
+            model,
+            WriteTarget(store, report),
+            PipelineLimits(count_cores(), self._budget.max_pixels),
         )
         if report.first_rejections:
             self._undo(store, [image for image_id, image in unique.items() if image_id not in before])
@@ -158,8 +162,8 @@ class ProductService:
 
     def _suffix(self, content: bytes) -> str:
         """The suffix of an image that can be decoded. Raises BadImage."""
-        image = open_image(content, self._budget.most)
-        with self._budget.take(image.width * image.height):
+        image = open_image(content, self._budget.max_pixels)
+        with self._budget.reserve(image.width * image.height):
             load_rgb(image)
         return f".{(image.format or 'image').lower()}"
 

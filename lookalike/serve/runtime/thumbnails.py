@@ -61,11 +61,11 @@ class ThumbnailCache:
 
     def _read(self, where: str, size: int | None, etag: str) -> ImageFile:
         content, _ = self._reader.read(where)
-        image = open_image(content, self._budget.most)
+        image = open_image(content, self._budget.max_pixels)
         if size is None:
             media_type = Image.MIME.get(image.format or "", "application/octet-stream")
             return ImageFile(content, media_type, etag)
-        with self._budget.take(image.width * image.height):
+        with self._budget.reserve(image.width * image.height):
             return ImageFile(thumbnail(image, size), "image/jpeg", etag)
 
     def _recall(self, etag: str) -> ImageFile | None:

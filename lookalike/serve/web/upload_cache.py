@@ -28,8 +28,8 @@ class UploadCache:
 
     def keep(self, content: bytes) -> str:
         """Keep a copy of an image, a JPEG of at most 512×512; returns its name. Raises BadImage."""
-        image = open_image(content, self._budget.most)
-        with self._budget.take(image.width * image.height):
+        image = open_image(content, self._budget.max_pixels)
+        with self._budget.reserve(image.width * image.height):
             copy = thumbnail(image, EDGE)
         # The same image has the same name; without the key, nobody can tell what that is.
         name = hashlib.blake2b(copy, key=self._key, digest_size=16).hexdigest()
