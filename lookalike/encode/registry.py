@@ -3,7 +3,7 @@
 To add an encoder family:
 
 1. Write `models/<family>.py` with a function `load_<family>(device, dtype) -> TorchEncoder`. The shortest example is
-   `models/efficientnet.py`: a torch network and its Preprocessing, Fingerprint and TorchModel.
+   `models/efficientnet.py`: a torch module and its Preprocessing, Fingerprint and TorchModel.
 2. Write a function that finds its weight files in `models/weights.py`. It must not import torch: an encoder that
    ONNX Runtime runs is loaded without.
 3. Join the two in a function like `_load_efficientnet` below, and add a line with it to REGISTRY.
@@ -32,8 +32,8 @@ TEXT_ENCODER = "clip"
 class RegisteredEncoder:
     """An encoder that has a short name; `has_text` says whether it has a text tower.
 
-    Either transformers loads it from `checkpoint`, a hub id, and downloads its weights at first use. Or `load` loads it,
-    and `find_weights` lists its weight files; without `find_weights` it has no weights.
+    Either transformers loads it from `checkpoint`, a hub id, and downloads its weights at first use. Or `load` loads
+    it, and `find_weights` lists its weight files; without `find_weights` it has no weights.
     """
 
     name: str

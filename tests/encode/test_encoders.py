@@ -175,7 +175,7 @@ def test_encoders_without_a_text_tower_are_no_text_encoders(encoder: Encoder) ->
 
 
 @pytest.mark.parametrize("name", ["clip", "resnet50", "nobody/nothing"])
-def test_without_weights_the_message_says_what_to_use(
+def test_without_weights_the_message_says_what_to_do(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))

@@ -154,7 +154,7 @@ def test_an_operator_works_as_an_encoder(photos: Path, home: Path, tmp_path: Pat
         ("towhee:shop/colour-means?power=much", "could not convert string to float"),
     ],
 )
-def test_a_name_that_is_no_operator_is_refused_with_the_reason(
+def test_a_name_that_cannot_be_loaded_is_refused_with_the_reason(
     name: str, message: str, photos: Path, home: Path, tmp_path: Path
 ) -> None:
     assert message in fails(
