@@ -5,7 +5,7 @@ To add an encoder family:
 1. Write `models/<family>.py` with a function `load_<family>(device, dtype) -> TorchEncoder`. The shortest example is
    `models/efficientnet.py`: a torch module and its Preprocessing, Fingerprint and TorchModel.
 2. Write a function that finds its weight files in `models/weights.py`. It must not import torch: an encoder that
-   ONNX Runtime runs is loaded without.
+   ONNX Runtime runs is loaded without torch.
 3. Join the two in a function like `_load_efficientnet` below, and add a line with it to REGISTRY.
 
 A checkpoint that transformers' AutoModel loads needs a line in REGISTRY only, and no line at all by its hub id.
