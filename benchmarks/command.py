@@ -1,4 +1,4 @@
-"""A catalogue of any size, and `lookalike ingest` run on it as a user does."""
+"""Makes catalogues of any size, and runs `lookalike ingest` on them in a separate process."""
 
 import json
 import os
@@ -16,27 +16,27 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Run:
-    """How long a command took as a whole, in seconds; its peak resident memory, in megabytes; its summary."""
+    """The duration of a command in seconds, its peak resident memory in megabytes, and the summary it printed."""
 
     seconds: float
-    peak: float
+    peak_mb: float
     summary: dict[str, Any]
 
 
-def draw_images(folder: Path) -> Iterator[bytes]:
-    """Drawn JPEGs without end, each made another by bytes after its own end."""
+def generate_images(folder: Path) -> Iterator[bytes]:
+    """Yield synthetic JPEGs forever; appended bytes make each file different."""
     from lookalike.ingest.sample import draw_catalogue
 
     draw_catalogue(folder)
-    drawn = [path.read_bytes() for path in sorted((folder / "photos").rglob("*.jpg"))]
+    contents = [path.read_bytes() for path in sorted((folder / "photos").rglob("*.jpg"))]
     n = 0
     while True:
-        yield drawn[n % len(drawn)] + str(n).encode()
+        yield contents[n % len(contents)] + str(n).encode()
         n += 1
 
 
-def row(folder: Path, n: int, content: bytes) -> dict[str, Any]:
-    """Write an image, and give its row of a manifest."""
+def write_image(folder: Path, n: int, content: bytes) -> dict[str, Any]:
+    """Write an image file; return its row for a manifest."""
     path = folder / "images" / f"{n // 1_000}" / f"{n}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -44,14 +44,14 @@ def row(folder: Path, n: int, content: bytes) -> dict[str, Any]:
     return {"product_id": f"p{n // 3}", "image": str(path), "price": n % 90, "title": f"Product {n // 3}"}
 
 
-def write(manifest: Path, rows: list[dict[str, Any]]) -> Path:
-    """Write a manifest of JSON lines."""
+def write_manifest(manifest: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write a manifest of JSON lines; return its path."""
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return manifest
 
 
-def ingest(manifest: Path, *options: str) -> Run:
-    """Run `lookalike ingest` in a process of its own."""
+def run_ingest(manifest: Path, *options: str) -> Run:
+    """Run `lookalike ingest` in a separate process."""
     command = [
         sys.executable,
         "-m",
@@ -64,21 +64,24 @@ def ingest(manifest: Path, *options: str) -> Run:
         *options,
     ]
     started = time.perf_counter()
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as running:
-        peak = 0.0
-        while running.poll() is None:
-            peak = max(peak, _peak(running.pid))
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        peak_mb = 0.0
+        while process.poll() is None:
+            peak_mb = max(peak_mb, read_peak_memory(process.pid))
             time.sleep(0.05)
-        assert running.stdout
-        told = running.stdout.read()
-    assert running.returncode == 0, told
-    return Run(time.perf_counter() - started, peak, json.loads(told))
+        assert process.stdout
+        output = process.stdout.read()
+    assert process.returncode == 0, output
+    return Run(time.perf_counter() - started, peak_mb, json.loads(output))
 
 
-def _peak(process: int) -> float:
-    """The peak so far, from Linux; ru_maxrss of a child begins with that of its parent."""
+def read_peak_memory(process: int | str = "self") -> float:
+    """The peak resident memory of a process so far, in megabytes; 0 where there is no /proc.
+
+    Not `ru_maxrss`: for a child process that starts at the parent's value.
+    """
     try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+        match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
     except OSError:
-        return 0
-    return int(found[1]) / 1024 if found else 0
+        return 0.0
+    return int(match[1]) / 1024 if match else 0.0

@@ -1,11 +1,11 @@
-"""From a JPEG file to the pixels that a network sees: Pillow as lookalike uses it, and a libjpeg-turbo binding.
+"""Decoding, from a JPEG file to the input of an encoder: Pillow as lookalike uses it, and a libjpeg-turbo binding.
 
     python benchmarks/decode.py [--photos 200] [FOLDER]
 
-Every photo is decoded by all of them in turn, also enlarged to the sizes of cameras and shops; printed are the median
-milliseconds of one thread, and how alike the pixels are. The binding is simplejpeg (pip install simplejpeg). Then as
-many threads as count_cores decode them, by themselves and by a process each; printed are images a second, and what this
-process spends on an image: where that is Python, one thread does it at a time.
+Each case decodes every photo in turn, at its own size and enlarged to the sizes that cameras and shops use. Prints the
+median milliseconds on one thread, and the difference of the pixels. The binding is simplejpeg (pip install simplejpeg).
+Then one thread per core decodes the photos, alone and with a process for each thread. Prints images per second, and the
+CPU time that this process spends on an image: of that, Python's part runs on one thread at a time.
 """
 
 import io
@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+# Import from this checkout; this folder itself holds an `ingest.py` and a `search.py`.
 sys.path[0] = str(Path(__file__).parents[1])
 
 from lookalike.encode.decode import MAX_PIXELS, decode, load_rgb, open_image, reduce_on_decode  # noqa: E402
@@ -33,7 +34,7 @@ from lookalike.encode.process_tuning import count_cores  # noqa: E402
 
 Pixels = npt.NDArray[np.uint8]
 EDGE = 256
-_TIMES = 5
+_REPEATS = 5
 PREPARE = Preprocessing(224, 224, EDGE, Image.Resampling.BICUBIC, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
@@ -41,44 +42,47 @@ PREPARE = Preprocessing(224, 224, EDGE, Image.Resampling.BICUBIC, (0.5, 0.5, 0.5
 @click.argument("folder", type=click.Path(path_type=Path, exists=True), required=False)
 @click.option("--photos", default=200, show_default=True)
 def main(folder: Path | None, photos: int) -> None:
-    """Compare, for photos of several sizes."""
+    """Compare the cases for photos of several sizes."""
     with tempfile.TemporaryDirectory() as scratch:
-        files = sorted((folder or _drawn(Path(scratch))).rglob("*.jpg"))
+        files = sorted((folder or _draw_photos(Path(scratch))).rglob("*.jpg"))
         for edge in (348, 1_044, 2_088):
-            contents = [_enlarged(file, edge) for file in islice(files, photos)]
-            _compare(edge, contents)
-            _together(contents)
+            contents = [_enlarge(file, edge) for file in islice(files, photos)]
+            _compare_cases(edge, contents)
+            _compare_parallel(contents)
 
 
-def _compare(edge: int, contents: list[bytes]) -> None:
+def _compare_cases(edge: int, contents: list[bytes]) -> None:
     print(f"{len(contents)} photos, shorter edge {edge}")
-    took: dict[str, list[float]] = {name: [] for name in CASES}
-    off: dict[str, list[float]] = {name: [] for name in CASES}
+    times: dict[str, list[float]] = {name: [] for name in CASES}
+    differences: dict[str, list[float]] = {name: [] for name in CASES}
     for content in contents:
-        whole = PREPARE(decode(content)).astype(np.int16)
+        reference = PREPARE(decode(content)).astype(np.int16)
         for name, case in CASES.items():
             started = time.perf_counter()
             pixels = case(content)
-            took[name].append((time.perf_counter() - started) * 1_000)
-            off[name].append(float(np.abs(pixels - whole).mean()))
+            times[name].append((time.perf_counter() - started) * 1_000)
+            differences[name].append(float(np.abs(pixels - reference).mean()))
     for name in CASES:
-        print(f"  {name:42} {np.median(took[name]):6.2f} ms   off by {np.mean(off[name]):.2f} of 255", flush=True)
+        print(
+            f"  {name:42} {np.median(times[name]):6.2f} ms   difference {np.mean(differences[name]):.2f} of 255",
+            flush=True,
+        )
 
 
-def _together(contents: list[bytes]) -> None:
+def _compare_parallel(contents: list[bytes]) -> None:
     threads, budget = count_cores(), PixelBudget(MAX_PIXELS)
-    with closing(DecodePool(PREPARE, threads, MAX_PIXELS)) as decoders, ThreadPoolExecutor(threads) as pool:
-        for name, decoded in (
+    with closing(DecodePool(PREPARE, threads, MAX_PIXELS)) as decode_pool, ThreadPoolExecutor(threads) as executor:
+        for name, case in (
             ("threads", _lookalike),
-            ("threads, by a process each", lambda content: decoders(content, budget)),
+            ("threads, with a process each", lambda content: decode_pool(content, budget)),
         ):
-            list(pool.map(decoded, contents))
-            started, before = time.perf_counter(), time.process_time()
-            for _ in range(_TIMES):
-                list(pool.map(decoded, contents))
-            count = _TIMES * len(contents)
-            rate, own = count / (time.perf_counter() - started), (time.process_time() - before) / count
-            print(f"  {threads} {name:40} {rate:6.0f} /s  {1_000 * own:.2f} ms of this process", flush=True)
+            list(executor.map(case, contents))
+            started, cpu_before = time.perf_counter(), time.process_time()
+            for _ in range(_REPEATS):
+                list(executor.map(case, contents))
+            count = _REPEATS * len(contents)
+            rate, cpu_seconds = count / (time.perf_counter() - started), (time.process_time() - cpu_before) / count
+            print(f"  {threads} {name:40} {rate:6.0f} /s  {1_000 * cpu_seconds:.2f} ms CPU in this process", flush=True)
 
 
 def _pillow(content: bytes) -> Pixels:
@@ -106,20 +110,20 @@ CASES: dict[str, Callable[[bytes], Pixels]] = {
     "Pillow, whole": _pillow,
     "lookalike: Pillow, reduced": _lookalike,
     "libjpeg-turbo, whole": _simplejpeg,
-    "libjpeg-turbo, reduced, fast and less exact": _simplejpeg_reduced,
+    "libjpeg-turbo, reduced, fast modes": _simplejpeg_reduced,
 }
 
 
-def _enlarged(file: Path, edge: int) -> bytes:
-    """A JPEG of a photo with that shorter edge."""
+def _enlarge(file: Path, edge: int) -> bytes:
+    """Resize a photo to a shorter edge of `edge` pixels; return the JPEG."""
     image = Image.open(file).convert("RGB")
     scale = edge / min(image.size)
-    written = io.BytesIO()
-    image.resize((round(image.width * scale), round(image.height * scale))).save(written, "JPEG", quality=90)
-    return written.getvalue()
+    output = io.BytesIO()
+    image.resize((round(image.width * scale), round(image.height * scale))).save(output, "JPEG", quality=90)
+    return output.getvalue()
 
 
-def _drawn(folder: Path) -> Path:
+def _draw_photos(folder: Path) -> Path:
     from lookalike.ingest.sample import draw_catalogue
 
     draw_catalogue(folder)

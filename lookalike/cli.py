@@ -1,4 +1,4 @@
-"""The command `lookalike`: one group; a verb, and all that it needs, is imported when it is called."""
+"""The command `lookalike`: one group of subcommands; each is imported only when it is called."""
 
 import importlib
 from typing import Any
@@ -19,7 +19,7 @@ from lookalike.schema.errors import (
 )
 from lookalike.schema.settings import read_env_file
 
-VERBS = {
+COMMANDS = {
     "ingest": "lookalike.ingest.cli:ingest",
     "search": "lookalike.search.cli:search",
     "serve": "lookalike.serve.cli:serve",
@@ -39,26 +39,26 @@ VERBS = {
 }
 
 _INTERRUPTED = 130
-_ASKED_WRONGLY = (BadSettings, BadSource, BadQuery, BadFilter, BadImage, UnknownProduct)
+_USAGE_ERRORS = (BadSettings, BadSource, BadQuery, BadFilter, BadImage, UnknownProduct)
 
 
-class Verbs(click.Group):
-    """Finds a verb's command in its own module, and turns our errors into messages and exit statuses."""
+class LazyGroup(click.Group):
+    """Imports a subcommand from its own module, and turns our errors into messages and exit statuses."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The verbs in the order in which a newcomer meets them."""
-        return list(VERBS)
+        """The subcommands, in the order in which a new user needs them."""
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the verb's module."""
-        if cmd_name not in VERBS:
+        """Import the module of a subcommand."""
+        if cmd_name not in COMMANDS:
             return None
-        module, name = VERBS[cmd_name].split(":")
+        module, name = COMMANDS[cmd_name].split(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb. Exit status 2 when it was asked wrongly, 3 past a limit, 1 when something has failed."""
+        """Run the subcommand. Exit status 2 for invalid usage, 3 if a limit was exceeded, 1 for other errors."""
         keep_freed_memory()
         try:
             return super().invoke(ctx)
@@ -68,21 +68,21 @@ class Verbs(click.Group):
         except LookalikeError as error:
             click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
             click.echo(str(error), err=True)
-            ctx.exit(_status(error))
+            ctx.exit(_exit_status(error))
 
 
-def _status(error: LookalikeError) -> int:
+def _exit_status(error: LookalikeError) -> int:
     if isinstance(error, LimitExceeded):
         return 3
-    return 2 if isinstance(error, _ASKED_WRONGLY) else 1
+    return 2 if isinstance(error, _USAGE_ERRORS) else 1
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="lookalike")
 def main() -> None:
     """Find similar products by image.
 
-    Fill a collection with `lookalike ingest FOLDER`, ask it with `lookalike search IMAGE`.
-    Settings also come from the environment and from `.env`.
+    Fill a collection with `lookalike ingest FOLDER`, search it with `lookalike search IMAGE`.
+    Settings can also come from environment variables and from a `.env` file.
     """
     read_env_file()

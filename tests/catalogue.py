@@ -9,7 +9,7 @@ LONG_AGO = 10**18
 
 
 def draw(path: Path, colour: int, *, at: int = LONG_AGO) -> Path:
-    """Draw an image whose bytes depend on `colour`, last modified `at` (nanoseconds)."""
+    """Draw an image whose bytes depend on `colour`; its mtime is `at`, in nanoseconds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", (20, 20), (colour % 256, 90, 30))
     image.putpixel((3, 3), (colour // 256, 0, colour % 7))

@@ -1,4 +1,4 @@
-"""The command `lookalike` for tests: inside this process, or as a process of its own."""
+"""The command `lookalike` for tests: in this process, or as a process of its own."""
 
 import contextlib
 import io
@@ -20,15 +20,15 @@ Done = subprocess.CompletedProcess[bytes]
 
 
 def lookalike(*arguments: object, cwd: Path, stdin: bytes = b"", **environment: Any) -> Done:
-    """Run the command inside this process, which has imported Milvus and torch already: a second less each time."""
+    """Run the command in this process, which has already imported pymilvus and torch: saves a second each time."""
     out, err = io.BytesIO(), io.BytesIO()
     with (
         contextlib.chdir(cwd),
         patch.dict(os.environ, {**process_environment(), **environment}, clear=True),
-        io.TextIOWrapper(io.BytesIO(stdin), "utf-8") as told,
+        io.TextIOWrapper(io.BytesIO(stdin), "utf-8") as input_stream,
         io.TextIOWrapper(out, "utf-8", write_through=True) as stdout,
         io.TextIOWrapper(err, "utf-8", errors="backslashreplace", write_through=True) as stderr,
-        patch.multiple(sys, stdin=told, stdout=stdout, stderr=stderr),
+        patch.multiple(sys, stdin=input_stream, stdout=stdout, stderr=stderr),
     ):
         status = _status([*map(str, arguments)])
         return Done([*map(str, arguments)], status, out.getvalue(), err.getvalue())
@@ -43,7 +43,7 @@ def _status(arguments: list[str]) -> int:
 
 
 def lookalike_process(*arguments: object, cwd: Path, stdin: bytes = b"", **environment: Any) -> Done:
-    """Run the command as a process of its own, as a shell does."""
+    """Run the command as a separate process, as a shell does."""
     return subprocess.run(
         process_command(*arguments),
         cwd=cwd,
@@ -60,12 +60,12 @@ def process_command(*arguments: object) -> list[str]:
 
 def process_environment() -> dict[str, str]:
     """The environment of this process without the settings of lookalike and Milvus."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOOKALIKE_", "MILVUS_"))}
-    return {**kept, "PYTHONPATH": str(ROOT)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("LOOKALIKE_", "MILVUS_"))}
+    return {**inherited, "PYTHONPATH": str(ROOT)}
 
 
 def fails(status: int, *arguments: object, cwd: Path, run: Callable[..., Done] = lookalike, **environment: Any) -> str:
-    """Run what must fail, in one line and without a traceback; return the message."""
+    """Run a command that must fail with `status` and without a traceback; return the error message."""
     done = run(*arguments, cwd=cwd, **environment)
     message = done.stderr.decode()
     assert done.returncode == status, message
@@ -75,9 +75,9 @@ def fails(status: int, *arguments: object, cwd: Path, run: Callable[..., Done] =
 
 
 def wait_for_rows(store: Path) -> None:
-    """Wait until the first rows are in Milvus Lite's log."""
+    """Wait until Milvus Lite has written the first rows."""
     for _ in range(600):
         if any(log.stat().st_size > 20_000 for log in store.rglob("*.arrow")):
             return
         time.sleep(0.05)
-    raise AssertionError("nothing was written within 30 s")
+    raise AssertionError("Milvus Lite wrote nothing within 30 s")

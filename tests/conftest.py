@@ -1,4 +1,4 @@
-"""Real parts for the tests: Milvus Lite, a Milvus server, the bundled network, a drawn catalogue, a tiny CLIP."""
+"""Fixtures without mocks: Milvus Lite, a Milvus server, the bundled encoder and a drawn catalogue."""
 
 import importlib.util
 import itertools
@@ -18,12 +18,16 @@ from hypothesis import HealthCheck, settings
 from milvus_server import milvus_server
 
 from lookalike.encode.encoder import Encoder
-from lookalike.encode.engine import Engine, LazyEngine, ReadChanged
+from lookalike.encode.engine import Engine, LazyEngine
 from lookalike.encode.registry import load_encoder
+from lookalike.ingest.job import ingest_images
 from lookalike.ingest.pipeline.existing_rows import RowScope
-from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
+from lookalike.ingest.pipeline.limits import PipelineLimits
+from lookalike.ingest.pipeline.load import ReadChanged
+from lookalike.ingest.pipeline.stages import PipelineContext
 from lookalike.ingest.reports.report import Rejection, Report
 from lookalike.ingest.sample import draw_catalogue
+from lookalike.ingest.sources.files import image_reader
 from lookalike.schema.collection import Fingerprint
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import FileState, ImageRow, Metadata, ProductImage, Vector
@@ -31,7 +35,7 @@ from lookalike.schema.product import FileState, ImageRow, Metadata, ProductImage
 DIM = 8
 PLAIN = Fingerprint("test", "none", DIM, "none", "none")
 
-# Milvus answers when it answers: no deadlines. The same examples on every run.
+# No deadlines: how fast Milvus responds varies. The same examples on every run.
 settings.register_profile(
     "real", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -49,13 +53,13 @@ _address: list[str] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep what is measured of engines between runs of the tests, and apart from the user's own."""
+    """Keep the measurements of engines between test runs, apart from the user's own cache."""
     os.environ["XDG_CACHE_HOME"] = str(config.rootpath / ".pytest_cache")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """With several workers (pytest -n 2): start one server for all of them, before the first one."""
+    """With several workers (pytest -n 2), start one server for all of them, before the first worker."""
     if HAS_SERVER and not _address:
         folder = _shared.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         _address.append(_shared.enter_context(milvus_server(Path(folder))))
@@ -68,7 +72,7 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say what was not run, one line a reason."""
+    """Print why tests were skipped, one line for each reason."""
     reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []))
     for reason, count in sorted(reasons.items()):
         terminalreporter.write_line(f"not run: {count} tests: {reason.removeprefix('Skipped: ')}")
@@ -78,7 +82,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Milvus 2.3.5 that was started for these tests."""
+    """The address of a Milvus 2.3.5 that is started for these tests."""
     if not HAS_SERVER:
         pytest.skip("no Milvus server: the wheel milvus==2.3.5 does not exist for this machine")
     if hasattr(request.config, "workerinput"):
@@ -98,7 +102,7 @@ def uri(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def new_store(uri: str) -> Iterator[NewStore]:
-    """Make collections of their own, closed when the module is done."""
+    """Create a collection for each call; all are closed after the module."""
     opened: list[Store] = []
 
     def make(fingerprint: Fingerprint = PLAIN) -> Store:
@@ -112,7 +116,7 @@ def new_store(uri: str) -> Iterator[NewStore]:
 
 @pytest.fixture(scope="session")
 def once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
-    """Make a folder of a name once for all workers of this run: the first one that asks makes it, the others wait."""
+    """Fill a folder once for all workers of this test run: the first caller fills it, the others wait."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if hasattr(request.config, "workerinput") else base
 
@@ -131,7 +135,7 @@ def once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def encoder(once: MakeOnce) -> Encoder:
-    """The default encoder, by the engine that is faster here; what was measured of it is kept between runs."""
+    """The default encoder on the faster engine; the measurement is kept between test runs."""
     loaded: list[Encoder] = []
     once("encoder", lambda _: loaded.append(load_encoder(engine="auto")))
     return loaded[0] if loaded else load_encoder(engine="auto")
@@ -139,12 +143,12 @@ def encoder(once: MakeOnce) -> Encoder:
 
 @pytest.fixture(scope="session")
 def catalogue(once: MakeOnce) -> Path:
-    """The sample catalogue, drawn. Read it only: all tests share it."""
+    """The sample catalogue. All tests share it: only read it."""
     return once("sample", draw_catalogue)
 
 
 def unit(*values: float) -> Vector:
-    """A unit vector of DIM numbers, the missing ones zero."""
+    """A unit vector of DIM numbers; those that are missing are zero."""
     vector = np.zeros(DIM, dtype=np.float32)
     vector[: len(values)] = values
     normal: Vector = vector / np.linalg.norm(vector)
@@ -157,19 +161,20 @@ def bring(
     store: Store,
     report: Report | None = None,
     batch_size: int = 8,
-    read: "ReadChanged | None" = None,
+    read: ReadChanged | None = None,
 ) -> Report:
-    """Ingest, as the command does; return the report."""
+    """Ingest as the command does; return the report."""
     report, items = report or Report(), list(images)
     source = next((item.source for item in items if isinstance(item, ProductImage)), "test")
-    model = LazyEngine(lambda: Engine(encoder, batch_size, lanes=2), read=read)
-    ingest(iter(items), RowScope(source), model, WriteTarget(store, report), PipelineLimits(workers=2))
+    engine = LazyEngine(lambda: Engine(encoder, batch_size, parallel_batches=2))
+    context = PipelineContext(engine, PipelineLimits(workers=2), read or image_reader().read_changed)
+    ingest_images(iter(items), RowScope(source), store, report, context)
     return report
 
 
 def a_row(
     reference: str, product_id: str = "p", vector: Vector | None = None, metadata: Metadata | None = None
 ) -> ImageRow:
-    """A row, as far as it matters."""
+    """A row with the given values, and any others."""
     image = ProductImage.named("test", product_id, reference, f"/photos/{reference}", metadata or {})
     return ImageRow.of(image, FileState("hash", 1, 2), unit(1) if vector is None else vector)

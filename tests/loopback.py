@@ -1,4 +1,4 @@
-"""A guard for tests of hostile addresses: this process reaches no other machine, whatever the code under test does."""
+"""A guard for tests of hostile addresses: it keeps this process from reaching any other machine."""
 
 import errno
 import ipaddress
@@ -11,48 +11,47 @@ from typing import Any
 
 _LOCAL_NAMES = ("localhost", "")
 _LITERAL = re.compile(r"[0-9.]+|0x[0-9a-fx.]+|[0-9a-f:.]*:[0-9a-f:.]*(%\w+)?")
-"""An address in any notation, which is resolved without asking anyone."""
+"""An IP address in any notation; resolving it needs no DNS."""
 
-_watching: list[list[str]] = []
+_active: list[list[str]] = []
 _installed = False
 
 
 @contextmanager
 def loopback_only() -> Iterator[list[str]]:
-    """Refuse, before they are made, connections and look-ups that would leave this machine.
+    """Refuse connections and DNS look-ups that would leave this machine; yields the list of refused addresses.
 
-    Gives the addresses that would have been dialled.
-    Works by Python's audit events, which come from the socket itself: there is no way around them for patched code.
+    Uses Python's audit events, which the socket module raises itself: code cannot bypass them by patching functions.
     """
     global _installed
     if not _installed:
-        # A hook stays for the life of the process; without a list it does nothing.
+        # A hook cannot be removed; outside the block it does nothing.
         sys.addaudithook(_hook)
         _installed = True
     refused: list[str] = []
-    _watching.append(refused)
+    _active.append(refused)
     try:
         yield refused
     finally:
-        _watching.remove(refused)
+        _active.remove(refused)
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if not _watching:
+    if not _active:
         return
     if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
-        _check(arguments[1])
+        _check_address(arguments[1])
     elif event == "socket.getaddrinfo":
         _check_name(arguments[0])
 
 
-def _check(address: Any) -> None:
-    # A Unix socket has a path; a datagram that goes where its socket is connected to has no address.
+def _check_address(address: Any) -> None:
+    # A Unix socket has a path; a datagram on a connected socket has no address.
     if not isinstance(address, tuple) or not address:
         return
     host = str(address[0])
     if not _is_loopback(host):
-        _watching[-1].append(host)
+        _active[-1].append(host)
         raise OSError(errno.ENETUNREACH, "refused by the tests")
 
 

@@ -1,5 +1,6 @@
 """The real application on a real port, in a thread."""
 
+import io
 import socket
 import threading
 import time
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import uvicorn
+from PIL import Image
 
 from lookalike.encode.encoder import Encoder
 from lookalike.encode.engine import Engine
@@ -22,40 +25,48 @@ from lookalike.serve.settings import Keys, Settings
 
 @contextmanager
 def listening(service: Service) -> Iterator[str]:
-    """Serve until the end of the block; gives the address."""
+    """Serve until the end of the block; yields the address."""
     server = uvicorn.Server(
         uvicorn.Config(create_app(service), log_config=None, access_log=False, timeout_graceful_shutdown=30)
     )
-    opened = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{opened.getsockname()[1]}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(60)
-        assert not thread.is_alive(), "the service does not end"
+        assert not thread.is_alive(), "the service did not end within 60 s"
 
 
 def service_for(
     store: Store, encoder: Encoder, uploads: Path, *, keys: str = "", lanes: int = 1, **settings: Any
 ) -> Service:
-    """A service for the collection of a store, opened anew."""
+    """Start a service for the collection of a store, which it opens again."""
     return Service.start(
         Settings(keys=Keys.parse(keys), uploads=uploads, **settings),
-        lambda: Store.open(store.uri, collection=store.name, patience=SERVICE_RETRY),
+        lambda: Store.open(store.uri, collection=store.name, retry=SERVICE_RETRY),
         lambda name: Engine(encoder, 16, lanes),
     )
 
 
 def client(address: str, **options: Any) -> httpx2.Client:
-    """A client for an address, patient enough for a busy machine."""
+    """Make a client for an address, with a timeout that suits a busy machine."""
     return httpx2.Client(base_url=address, timeout=60, trust_env=False, **options)
 
 
-def until(happened: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait for something to happen."""
+def draw_noise(size: tuple[int, int], image_format: str = "PNG", seed: int = 0) -> bytes:
+    """Draw an image of noise and return its file. The same seed gives the same image."""
+    file = io.BytesIO()
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, image_format)
+    return file.getvalue()
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait until a condition is true."""
     end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "it does not happen"
+    while not condition():
+        assert time.monotonic() < end, f"not true after {seconds:g} s"
         time.sleep(0.02)

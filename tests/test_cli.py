@@ -1,4 +1,4 @@
-"""The command as people and programs use it: what it prints, how it ends."""
+"""The command `lookalike`: what it prints, and its exit status."""
 
 import json
 import shutil
@@ -24,10 +24,10 @@ def shop(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_help_is_quick_and_loads_nothing_heavy(tmp_path: Path) -> None:
-    heavy = "import sys, lookalike.cli\ntry: lookalike.cli.main(['--help'])\nexcept SystemExit: pass\n"
-    heavy += "print(*({'torch', 'transformers', 'pymilvus', 'fastapi'} & set(sys.modules)), file=sys.stderr, end='')"
-    done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, cwd=ROOT)
+def test_help_imports_no_heavy_library(tmp_path: Path) -> None:
+    script = "import sys, lookalike.cli\ntry: lookalike.cli.main(['--help'])\nexcept SystemExit: pass\n"
+    script += "print(*({'torch', 'transformers', 'pymilvus', 'fastapi'} & set(sys.modules)), file=sys.stderr, end='')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=ROOT)
     assert done.stderr == b""
     for verb in (b"ingest", b"search", b"info", b"sample", b"encoders"):
         assert verb in done.stdout
@@ -36,58 +36,58 @@ def test_help_is_quick_and_loads_nothing_heavy(tmp_path: Path) -> None:
 def test_search_prints_json_ids_or_a_table(shop: Path) -> None:
     query = "queries/red-plain-mug.jpg"
 
-    answer = json.loads(lookalike("search", query, "--format", "json", "--limit", 3, cwd=shop).stdout)
+    result = json.loads(lookalike("search", query, "--format", "json", "--limit", 3, cwd=shop).stdout)
     ids = lookalike("search", query, "--format", "ids", "--limit", 3, cwd=shop).stdout.decode().split()
     table = lookalike("search", query, "--limit", 3, cwd=shop).stdout.decode()
 
-    assert set(answer) == {"hits", "took_ms", "next_offset"}
-    assert set(answer["hits"][0]) == {"product_id", "score", "image_id", "image", "metadata"}
-    assert [hit["product_id"] for hit in answer["hits"]] == ids
+    assert set(result) == {"hits", "took_ms", "next_offset"}
+    assert set(result["hits"][0]) == {"product_id", "score", "image_id", "image", "metadata"}
+    assert [hit["product_id"] for hit in result["hits"]] == ids
     assert len(ids) == 3
     assert all(word in table for word in (*ids, "mug", "photos/", "score"))
 
 
-def test_search_reads_standard_input_filters_and_draws(shop: Path, tmp_path: Path) -> None:
-    image = (shop / "queries" / "red-plain-mug.jpg").read_bytes()
+def test_search_reads_standard_input_filters_and_draws_a_sheet(shop: Path, tmp_path: Path) -> None:
+    query = (shop / "queries" / "red-plain-mug.jpg").read_bytes()
     sheet = tmp_path / "sheet.png"
 
     where = ("--where", "category in bag, hat", "--where", "category != hat")
-    done = lookalike("search", "-", *where, "--format", "ids", "--sheet", sheet, cwd=shop, stdin=image)
+    done = lookalike("search", "-", *where, "--format", "ids", "--sheet", sheet, cwd=shop, stdin=query)
 
     ids = done.stdout.decode().split()
     assert len(ids) == 8
     assert all(product.endswith("-bag") for product in ids)
-    with Image.open(sheet) as drawn:
-        assert drawn.width > 1_000
+    with Image.open(sheet) as image:
+        assert image.width > 1_000
 
 
-def test_search_by_product_leaves_it_out(shop: Path) -> None:
+def test_search_by_product_excludes_that_product(shop: Path) -> None:
     done = lookalike("search", "--product", "red-plain-mug", "--format", "ids", "--limit", 64, cwd=shop)
     assert len(done.stdout.decode().split()) == 63
     assert b"red-plain-mug" not in done.stdout
 
 
-def test_info_counts(shop: Path) -> None:
-    told = json.loads(lookalike("info", "--format", "json", cwd=shop).stdout)
-    assert (told["images"], told["products"]) == (192, 64)
-    assert told["columns"] == {"category": {"text": 192}}
-    assert told["encoder"]["encoder"] == "pixels"
-    assert told["encoder"]["dim"] == 768
+def test_info_counts_images_products_and_columns(shop: Path) -> None:
+    info = json.loads(lookalike("info", "--format", "json", cwd=shop).stdout)
+    assert (info["images"], info["products"]) == (192, 64)
+    assert info["columns"] == {"category": {"text": 192}}
+    assert info["encoder"]["encoder"] == "pixels"
+    assert info["encoder"]["dim"] == 768
     assert b"192 images of 64 products" in lookalike("info", cwd=shop).stdout
 
 
-def test_encoders_says_what_can_be_used(shop: Path) -> None:
-    told = json.loads(lookalike("encoders", "--format", "json", cwd=shop).stdout)
-    assert {row["name"]: row["has_text"] for row in told} == {
+def test_encoders_lists_what_is_installed(shop: Path) -> None:
+    encoders = json.loads(lookalike("encoders", "--format", "json", cwd=shop).stdout)
+    assert {row["name"]: row["has_text"] for row in encoders} == {
         "efficientnet-lite0": False,
         "clip": True,
         "resnet50": False,
         "pixels": False,
     }
-    assert told[0]["state"] == "installed"
+    assert encoders[0]["state"] == "installed"
 
 
-def test_a_profile_says_where_the_time_went(shop: Path, tmp_path: Path) -> None:
+def test_a_profile_measures_each_stage(shop: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace.json"
     done = lookalike(
         "ingest", shop / "photos", *LAYOUT, "--encoder", "pixels", "--profile", trace, "--no-progress", cwd=tmp_path
@@ -100,8 +100,8 @@ def test_a_profile_says_where_the_time_went(shop: Path, tmp_path: Path) -> None:
     for stage in ("read", "decode", "resize", "forward", "upsert", "flush"):
         assert sum(span["args"]["images"] for span in spans if span["name"] == stage) == stored, stage
     assert all(span["dur"] >= 0 and span["ts"] >= 0 for span in spans)
-    named = {event["tid"] for event in events if event["name"] == "thread_name"}
-    assert {span["tid"] for span in spans} == named
+    thread_ids = {event["tid"] for event in events if event["name"] == "thread_name"}
+    assert {span["tid"] for span in spans} == thread_ids
     assert "cannot be written" in fails(2, "ingest", shop / "photos", "--profile", "no/folder/t", cwd=tmp_path)
     source = (shop / "products.csv", "--encoder", "pixels", "--profile")
     assert "is the source itself" in fails(2, "ingest", *source, shop / "products.csv", cwd=tmp_path)
@@ -118,7 +118,7 @@ def test_settings_come_from_the_environment_and_from_env_files(shop: Path, tmp_p
     assert lookalike("info", "-c", "products", cwd=tmp_path).returncode == 0
 
 
-def test_the_summary_is_one_json_object_and_the_report_has_every_rejection(tmp_path: Path) -> None:
+def test_the_summary_is_one_json_object_and_the_report_lists_every_rejection(tmp_path: Path) -> None:
     folder = tmp_path / "photos" / "mug" / "m1"
     folder.mkdir(parents=True)
     Image.new("RGB", (9, 9)).save(folder / "good.png")
@@ -148,34 +148,34 @@ def test_the_summary_is_one_json_object_and_the_report_has_every_rejection(tmp_p
         (("ingest", "photos", "--layout", "{image}"), "no {product_id}"),
         (("ingest", "photos", "--layout", "{a}/{b}/{c}/{product_id}"), "does not fit the layout"),
         (("ingest", "photos", "--report", "no/folder/r.jsonl"), "--report 'no/folder/r.jsonl' cannot be written"),
-        (("ingest", "photos", "--collection", "a-b"), "no collection name"),
+        (("ingest", "photos", "--collection", "a-b"), "is not a collection name"),
         (("ingest", "photos", "--uri", "store"), "neither a Milvus Lite store"),
         (("ingest", "photos", "--uri", "no/folder/x.db"), "make it first"),
         (("ingest", "photos", "--source-name", b"\xff".decode(errors="surrogateescape")), "UTF-8"),
-        (("search",), "nothing is asked"),
+        (("search",), "the query is empty"),
         (("search", "nothing.jpg"), "'nothing.jpg' cannot be read: No such file"),
         (("search", "photos"), "cannot be read: Is a directory"),
         (("search", "--product", "x", "--where", "price ~ 5"), "was not understood"),
-        (("search", "--product", "x", "--where", "price < " + "9" * 400), "no place"),
+        (("search", "--product", "x", "--where", "price < " + "9" * 400), "Milvus cannot store such a value"),
         (("search", "--product", "x", "--limit", "0"), "limit 0 is not between 1 and 1000"),
         (("search", "--product", "x"), "no collection 'products'"),
         (("search", "--product", "x", "--sheet", "no/folder/s.png"), "does not exist"),
         (("search", "--product", "x", "--sheet", "s.doc"), "should end in .png"),
     ],
 )
-def test_what_is_asked_wrongly_ends_with_status_2_and_says_what(
+def test_invalid_usage_ends_with_status_2_and_a_message(
     tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     if ("photos" in arguments and arguments[0] == "ingest") or arguments[-1] == "photos":
         (tmp_path / "photos" / "m1").mkdir(parents=True)
         Image.new("RGB", (9, 9)).save(tmp_path / "photos" / "m1" / "1.png")
-    told = " ".join(fails(2, *arguments, cwd=tmp_path).split())
-    assert message in told
+    output = " ".join(fails(2, *arguments, cwd=tmp_path).split())
+    assert message in output
     assert not (tmp_path / "lookalike.db").exists()
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "http://127.0.0.1:99999", "http://127.0.0.1:abc"])
-def test_what_fails_outside_ends_with_status_1(shop: Path, uri: str) -> None:
+def test_an_unreachable_milvus_ends_with_status_1(shop: Path, uri: str) -> None:
     assert f"Milvus at {uri} does not answer" in fails(1, "info", cwd=shop, MILVUS_URI=uri)
 
 
@@ -185,7 +185,7 @@ def test_another_encoder_for_the_same_collection_is_refused(shop: Path, tmp_path
     assert "lookalike reindex --encoder efficientnet-lite0" in message
 
 
-def test_when_nothing_could_be_stored_the_status_says_so(tmp_path: Path) -> None:
+def test_the_status_is_1_when_every_image_was_rejected(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "bad.jpg").write_text("no image")
     done = lookalike("ingest", "photos", "--encoder", "pixels", cwd=tmp_path)
@@ -194,7 +194,7 @@ def test_when_nothing_could_be_stored_the_status_says_so(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_was_stored_and_the_next_run_does_the_rest(shop: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_keeps_what_it_stored_and_the_next_one_stores_the_rest(shop: Path, tmp_path: Path) -> None:
     command = process_command("ingest", shop / "photos", *LAYOUT, "--format", "json", "--batch-size", 4)
     running = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=process_environment()
@@ -206,7 +206,7 @@ def test_ctrl_c_keeps_what_was_stored_and_the_next_run_does_the_rest(shop: Path,
     assert running.returncode == 130, err
     assert b"Interrupted" in err
     stored = json.loads(out)["stored"]
-    told = json.loads(lookalike("info", "--format", "json", cwd=tmp_path).stdout)
-    assert 0 < stored <= told["images"] < 192
+    info = json.loads(lookalike("info", "--format", "json", cwd=tmp_path).stdout)
+    assert 0 < stored <= info["images"] < 192
     assert lookalike("ingest", shop / "photos", *LAYOUT, cwd=tmp_path).returncode == 0
     assert json.loads(lookalike("info", "--format", "json", cwd=tmp_path).stdout)["images"] == 192

@@ -1,1 +1,1 @@
-"""The public API in Python: a collection, its results, and encoders on their own."""
+"""The public API in Python: a collection, its results, and encoders without a collection."""

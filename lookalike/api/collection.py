@@ -1,4 +1,4 @@
-"""A collection of products: filled, searched, read and kept from Python."""
+"""A collection of products: ingest, search, read and administer it from Python."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,20 +13,21 @@ from lookalike.api.results.records import Info, Product, read_info, read_product
 from lookalike.api.results.result import Result
 from lookalike.api.runs import RunOptions, SourceOptions, run_ingest, run_reindex
 from lookalike.api.session import Session
-from lookalike.ingest.admin.deletion import DeleteResult, choose_images, delete_images, find_images
+from lookalike.ingest.admin.deletion import DeleteResult, build_delete_filter, delete_images, find_images
 from lookalike.ingest.admin.parquet import export_rows
 from lookalike.ingest.admin.reindex import ReindexResult
 from lookalike.ingest.reports.report import Summary
+from lookalike.schema.errors import BadSettings
 from lookalike.search.query import Query
 
 OnProgress = Callable[[int], object]
 
 
 class Collection:
-    """A collection in Milvus Lite or on a Milvus server; made by `lookalike.connect`, closed by `close` or `with`.
+    """A collection in Milvus Lite or on a Milvus server: returned by `lookalike.connect`, closed by `close` or `with`.
 
     Several threads may search it at once. All methods raise LookalikeError: BadSettings for a collection that does not
-    exist, StoreUnavailable when Milvus is not reached, BadQuery for an argument that cannot be used.
+    exist, StoreUnavailable when Milvus cannot be reached, BadQuery for an invalid argument.
     """
 
     def __init__(self, session: Session, loader: ImageLoader) -> None:
@@ -34,7 +35,7 @@ class Collection:
         self._loader = loader
 
     def __repr__(self) -> str:
-        return f"Collection({self._session.place.collection!r} at {self._session.place.uri!r})"
+        return f"Collection({self._session.address.collection!r} at {self._session.address.uri!r})"
 
     def __enter__(self) -> Self:
         return self
@@ -66,21 +67,21 @@ class Collection:
     ) -> Summary:
         """Make the collection equal to a source: a folder of images, or a manifest (.csv, .jsonl, .parquet).
 
-        The options are those of `lookalike ingest`. `layout` says what the path of an image means, `fields` the types
-        of metadata fields (text, int, float, bool, list), `source_name` whose rows these are. `prune` deletes the rows
-        that the source no longer has, unless they are more than `max_removals`. `report` is a JSONL file with a line
-        for each change and each image that was rejected, and why. `on_progress` is called with the number of images
-        done. A run can be interrupted and run again at any time.
+        The options are those of `lookalike ingest`. `layout` says what the path of an image means, `fields` gives the
+        types of metadata fields (text, int, float, bool, list), `source_name` names the source that owns the rows.
+        `prune` deletes the rows that the source no longer has, unless they are more than `max_removals`. `report` is a
+        JSONL file with a line for each change and each rejected image. `on_progress` is called with the number of
+        images done. A run can be interrupted at any time; the next one does the rest.
 
-        Raises BadSource, EncoderMismatch, EncoderUnavailable, HeldBack when a limit was passed, and Busy when another
-        run writes the same rows.
+        Raises BadSource, EncoderMismatch, EncoderUnavailable, LimitExceeded for `max_removals` or `max_rejected`, and
+        AlreadyRunning when another run writes the same rows.
 
         >>> summary = shop.ingest("shop/photos", layout="{category}/{product_id}/{image}")
         >>> summary.stored, summary.unchanged
         (0, 192)
         """
         self._session.check_open()
-        read_as = SourceOptions(checks.check_path("source", source), layout, source_name, fields or {})
+        read_options = SourceOptions(checks.check_path("source", source), layout, source_name, fields or {})
         options = RunOptions(
             self._loader.allow_private_urls,
             prune,
@@ -89,7 +90,7 @@ class Collection:
             None if report is None else Path(checks.check_path("report", report)),
             on_progress,
         )
-        return run_ingest(self._session, read_as, options, is_dry=dry_run)
+        return run_ingest(self._session, read_options, options, is_dry=dry_run)
 
     def search(
         self,
@@ -111,9 +112,10 @@ class Collection:
 
         `image` is a path, an http(s): or data: URL, the bytes of an image file, a PIL image, or a numpy array of uint8
         and shape (H, W, 3) or (H, W). `like` and `unlike` take product ids, and dicts with one of image, text,
-        product_id, image_id and vector, and a weight. `where` is a filter as text or as a dict; of several all have to
-        hold. `within` leaves out products that score so much below the best one, `min_score` those below a cosine.
-        `per_product` is how many images of a product to return, `fields` which metadata fields (all by default).
+        product_id, image_id and vector, and a weight. `where` is a filter as text or as a dict; in a list of filters
+        all have to hold. `within` leaves out products that score so much below the best one, `min_score` those with a
+        lower cosine. `per_product` is how many images of a product to return, `fields` which metadata fields (all by
+        default).
 
         Raises BadImage, BadQuery, BadFilter, and UnknownProduct.
 
@@ -134,8 +136,8 @@ class Collection:
             per_product=checks.check_integer("per_product", per_product),
             fields=None if fields is None else checks.check_texts("fields", fields),
         )
-        answer = self._session.finder().find(query)
-        return Result(answer.hits, answer.took_ms, answer.next_offset, self._loader.load)
+        found = self._session.finder().find(query)
+        return Result(found.hits, found.took_ms, found.next_offset, self._loader.load)
 
     def get(self, product_id: str) -> Product:
         """Read a product: its metadata and its images. Raises UnknownProduct.
@@ -153,16 +155,20 @@ class Collection:
         where: Where | Sequence[Where] | None = None,
         dry_run: bool = False,
     ) -> DeleteResult:
-        """Delete products by id, by a filter, or those of these ids that match the filter.
+        """Delete products by id, by a filter, or those of the ids that match the filter.
 
-        What its source still has comes back with the next `ingest`. `dry_run` only counts.
+        A product that its source still has comes back with the next `ingest`. `dry_run` only counts. Raises BadSettings
+        without ids and without a filter.
 
         >>> shop.delete("red-plain-mug")
         DeleteResult(images=3, products=1)
         >>> shop.delete(where="category = mug", dry_run=True).images
         21
         """
-        chosen = choose_images(checks.check_texts("products", products), read_filter(where))
+        product_ids, conditions = checks.check_texts("products", products), read_filter(where)
+        if not product_ids and not conditions:
+            raise BadSettings("nothing to delete: pass product ids, or a filter as where")
+        chosen = build_delete_filter(product_ids, conditions)
         store = self._session.finder().store
         rows = find_images(store, chosen)
         if rows and not dry_run:
@@ -187,13 +193,13 @@ class Collection:
         report: str | os.PathLike[str] | None = None,
         on_progress: OnProgress | None = None,
     ) -> ReindexResult:
-        """Move the collection to another encoder, from the images that it knows, while searches go on.
+        """Move the collection to another encoder, by encoding its images again, while searches go on.
 
-        The version before is kept for `lookalike rollback`. Raises HeldBack, with nothing moved, when more than
-        `max_rejected` images cannot be read any more.
+        The old version stays for `lookalike rollback`. Raises LimitExceeded, and moves nothing, when more than
+        `max_rejected` images can no longer be read.
 
-        >>> moved = shop.reindex("efficientnet-lite0")
-        >>> moved.before != moved.after
+        >>> result = shop.reindex("efficientnet-lite0")
+        >>> result.before != result.after
         True
         >>> shop.info().encoder
         'efficientnet-lite0'

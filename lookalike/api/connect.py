@@ -1,15 +1,20 @@
-"""Where a program begins: connect to a collection."""
+"""Connect to a collection."""
 
 import os
+from typing import overload
 
 from lookalike.api.collection import Collection
 from lookalike.api.inputs.checks import check_path, check_text
 from lookalike.api.inputs.images import ImageLoader
+from lookalike.api.parameter_names import name_parameters
+from lookalike.api.service_collection import ServiceCollection
 from lookalike.api.session import Session
-from lookalike.ingest.job import CollectionAddress
-from lookalike.schema.settings import DEFAULT_URI, check_collection, check_uri
+from lookalike.schema.errors import BadSettings
+from lookalike.schema.settings import DEFAULT_URI, CollectionAddress, check_collection, check_uri
+from lookalike.serve.client import Client
 
 
+@overload
 def connect(
     uri: str | os.PathLike[str] = DEFAULT_URI,
     *,
@@ -18,19 +23,48 @@ def connect(
     device: str = "auto",
     token: str = "",
     allow_private_urls: bool = False,
-) -> Collection:
-    """Connect to a collection, in Milvus Lite (a path ending in .db) or on a Milvus server (http://…).
+) -> Collection: ...
+@overload
+def connect(*, service: str, api_key: str | None = None, allow_private_urls: bool = False) -> ServiceCollection: ...
+def connect(
+    uri: str | os.PathLike[str] | None = None,
+    *,
+    collection: str = "products",
+    encoder: str | None = None,
+    device: str = "auto",
+    token: str = "",
+    service: str | None = None,
+    api_key: str | None = None,
+    allow_private_urls: bool = False,
+) -> Collection | ServiceCollection:
+    """Connect to a collection: in Milvus Lite (a path ending in .db), on a Milvus server (http://…), or by a service.
 
-    The collection need not exist yet: the first `ingest` makes it, with `encoder` or the default one. For a collection
-    that exists, leave `encoder` out: it takes its own. `device` is where the encoder runs. `allow_private_urls` lets it
-    fetch images also from URLs that lead to a private network. Nothing is opened before it is needed. Raises
-    BadSettings for an address or a name that cannot be one.
+    The collection need not exist yet: the first `ingest` creates it, with `encoder` or the default one. Leave `encoder`
+    out for a collection that exists: it has its own. `device` is where the encoder runs. `allow_private_urls` also
+    fetches images from URLs that lead to a private network. Nothing is opened before it is needed.
+
+    With `service`, the address of a running `lookalike serve`, searches go there over HTTP, with `api_key` where the
+    service has keys; this process then needs neither Milvus nor the encoder.
+
+    Raises BadSettings for an invalid `uri`, `collection` or `service`.
 
     >>> with lookalike.connect("./lookalike.db", collection="products") as shop:
     ...     shop.info().products
     64
     """
-    place = CollectionAddress(
-        check_uri(check_path("uri", uri)), token, check_collection(check_text("collection", collection))
-    )
-    return Collection(Session(place, encoder, device), ImageLoader(allow_private_urls))
+    if service is not None:
+        return _connect_to_service(service, api_key, uri, allow_private_urls)
+    with name_parameters():
+        address = CollectionAddress(
+            check_uri(check_path("uri", DEFAULT_URI if uri is None else uri)),
+            token,
+            check_collection(check_text("collection", collection)),
+        )
+    return Collection(Session(address, encoder, device), ImageLoader(allow_private_urls))
+
+
+def _connect_to_service(service: str, api_key: str | None, uri: object, allow_private_urls: bool) -> ServiceCollection:
+    if uri is not None:
+        raise BadSettings("connect takes uri, the address of Milvus, or service, that of `lookalike serve`; not both")
+    client = Client(check_text("service", service), key=api_key)
+    return ServiceCollection(service, client, ImageLoader(allow_private_urls, "PNG"))

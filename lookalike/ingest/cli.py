@@ -2,39 +2,29 @@
 
 import sys
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lookalike.encode.decode import MAX_PIXELS
-from lookalike.ingest.options import engine_options, load_engine, reader_of, report_options, url_options
-from lookalike.ingest.threshold import Threshold
-from lookalike.schema.errors import (
-    AlreadyRunning,
-    BadSettings,
-    BadSource,
-    LimitExceeded,
-    LookalikeError,
-    StoreUnavailable,
-)
-from lookalike.schema.metadata import parse_column_types
-from lookalike.schema.settings import ALL_ENGINES, setting, store_options
+from lookalike.encode.options import engine_options
+from lookalike.ingest.options import IngestOptions, report_options, url_options
+from lookalike.schema.errors import AlreadyRunning, BadSource, LimitExceeded, LookalikeError, StoreUnavailable
+from lookalike.schema.settings import ALL_ENGINES, setting_option, store_options
 
 if TYPE_CHECKING:
-    from lookalike.ingest.job import ImageSource, Job
-    from lookalike.ingest.run_lock import Shutdown
-    from lookalike.ingest.sources.folder import FolderSource
+    from lookalike.ingest.job import Job
+    from lookalike.schema.cancellation import CancelToken
 
 NOTHING_STORED = 1
 _EXAMPLE_LAYOUT = "{category}/{product_id}/{image}"
-_MAY_PASS = (StoreUnavailable, LimitExceeded, BadSource, AlreadyRunning)
+_RETRIED_BY_WATCH = (StoreUnavailable, LimitExceeded, BadSource, AlreadyRunning)
 
 
 @click.command()
 @click.argument("source")
-@setting(
+@setting_option(
     "--layout",
     metavar="TEMPLATE",
     help=f"What the path of an image says, for example '{_EXAMPLE_LAYOUT}'; {{price:float}} is a number.",
@@ -42,178 +32,121 @@ _MAY_PASS = (StoreUnavailable, LimitExceeded, BadSource, AlreadyRunning)
 @click.option(
     "--field", "fields", metavar="NAME:TYPE", multiple=True, help="Type of a column: text, int, float, bool or list."
 )
-@setting("--encoder", help="Name, hub id or directory.  [default: the collection's own, or efficientnet-lite0]")
+@setting_option("--encoder", help="Name, hub id or directory.  [default: the collection's own, or efficientnet-lite0]")
 @store_options
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--prune", is_flag=True, help="Remove the rows of this source that the source has no more.")
-@setting("--max-removals", default="20%", show_default=True, help="Remove nothing when --prune would remove more.")
+@click.option("--dry-run", is_flag=True, help="Only report what would be done.")
+@click.option("--prune", is_flag=True, help="Delete the rows of this source whose image it no longer has.")
+@setting_option(
+    "--max-removals", default="20%", show_default=True, help="Delete nothing when --prune would delete more."
+)
 @click.option("--prune-unreadable", is_flag=True, help="With --prune: also rows whose image cannot be read any more.")
-@setting("--max-rejected", metavar="N|N%", help="Exit status 3 when more is rejected; nothing is removed then.")
-@setting("--watch", type=click.IntRange(1), metavar="SECONDS", help="Run again and again, this long after each run.")
-@setting(
+@setting_option(
+    "--max-rejected", metavar="N|N%", help="Exit with status 3 when more is rejected; nothing is deleted then."
+)
+@setting_option(
+    "--watch", type=click.IntRange(1), metavar="SECONDS", help="Run again and again, this long after each run."
+)
+@setting_option(
     "--heartbeat",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Touch FILE as the run gets on, and when it has succeeded: for a health check.",
+    help="Touch FILE while the run makes progress, and when it has succeeded: for a health check.",
 )
 @partial(engine_options, engines=ALL_ENGINES)
-@setting("--source-name", metavar="NAME", help="Whose rows these are.  [default: the full path of SOURCE]")
+@setting_option("--source-name", metavar="NAME", help="Name of the source in the collection.  [default: its full path]")
 @click.option(
-    "--profile", type=click.Path(path_type=Path), metavar="FILE", help="Say where time went; FILE opens in Perfetto."
+    "--profile", type=click.Path(path_type=Path), metavar="FILE", help="Print where time went; FILE opens in Perfetto."
 )
 @url_options
 @report_options
 def ingest(**options: Any) -> None:
     """Make a collection equal to SOURCE: a folder of images, or a manifest (.csv, .jsonl, .parquet, - for JSONL).
 
-    Only what is new or has changed is embedded. A bad image is reported and the run goes on.
-    Exit status 0 when all is done, 1 when something has failed, 2 when asked wrongly, 3 when a limit was passed.
+    Only what is new or has changed is encoded. A bad image is reported and the run goes on.
+    Exit status 0 on success, 1 on failure, 2 for invalid usage, 3 when a limit was passed.
     """
-    from lookalike.ingest.run_lock import Shutdown
+    from lookalike.ingest.build_job import build_job
+    from lookalike.ingest.shutdown import Shutdown
 
-    with Shutdown() as stop:
-        job = _job(options, stop)
-        if options["watch"]:
-            _watch(job, options, stop)
+    typed = IngestOptions.from_click(options)
+    with Shutdown() as shutdown:
+        job = build_job(typed, shutdown.token)
+        if typed.watch is not None:
+            _watch(job, typed, typed.watch, shutdown.token)
             return
-        ending = _profiled(job, options, stop) if options["profile"] else _once(job, options, stop)
-    if isinstance(ending, KeyboardInterrupt):
-        click.echo("Interrupted. What is counted as stored is kept; run it again, and it does the rest.", err=True)
-        sys.exit(128 + stop.asked)
-    if ending is not None:
-        if isinstance(ending, StoreUnavailable):
-            click.echo("What is counted as stored is kept; run it again, and it does the rest.", err=True)
-        raise ending
+        error = _run_once(job, typed, shutdown.token)
+    if isinstance(error, KeyboardInterrupt):
+        click.echo("Interrupted. What is counted as stored is kept; run it again to complete it.", err=True)
+        sys.exit(128 + shutdown.signal_number)
+    if error is not None:
+        if isinstance(error, StoreUnavailable):
+            click.echo("What is counted as stored is kept; run it again to complete it.", err=True)
+        raise error
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def sample(folder: Path) -> None:
-    """Draw a sample catalogue into FOLDER: photos to ingest, and queries to ask."""
+    """Draw a sample catalogue into FOLDER: photos to ingest, and photos to search with."""
     from lookalike.ingest.sample import draw_catalogue
 
     count = draw_catalogue(folder)
-    click.echo(f"{count} photos in {folder / 'photos'}, and photos to ask with in {folder / 'queries'}")
+    click.echo(f"{count} photos in {folder / 'photos'}, and photos to search with in {folder / 'queries'}")
     click.echo(f"Next: lookalike ingest {folder / 'photos'} --layout '{_EXAMPLE_LAYOUT}'")
 
 
-def _once(
-    job: "Job", options: dict[str, Any], stop: "Shutdown", *, again: bool = False
+def _run_once(job: "Job", options: IngestOptions, cancel: "CancelToken") -> KeyboardInterrupt | LookalikeError | None:
+    """Run a job, with a profile where one is wanted; return the error that stopped it."""
+    if options.profile is None:
+        return _run(job, options, cancel)
+    from lookalike.ingest.reports.profile import Profile
+    from lookalike.ingest.reports.terminal import print_profile
+
+    with Profile(options.profile) as profile:
+        error = _run(replace(job, timer=profile), options, cancel)
+        print_profile(profile)
+    return error
+
+
+def _watch(job: "Job", options: IngestOptions, seconds: int, cancel: "CancelToken") -> None:
+    """Run a job until it is cancelled, and retry after errors that may pass; without changes, print nothing."""
+    is_repeat = False
+    while not cancel.is_cancelled:
+        error = _run(job, options, cancel, is_repeat=is_repeat)
+        if isinstance(error, _RETRIED_BY_WATCH):
+            click.echo(f"Error: {error}\nTrying again in {seconds} s.", err=True)
+        elif isinstance(error, LookalikeError):
+            raise error
+        is_repeat = True
+        cancel.wait(seconds)
+
+
+def _run(
+    job: "Job", options: IngestOptions, cancel: "CancelToken", *, is_repeat: bool = False
 ) -> KeyboardInterrupt | LookalikeError | None:
-    """Run once and print what came of it; what ended it early is given back."""
+    """Run a job and print its summary; return the error that stopped it. A repeated run appends to the report."""
     from lookalike.ingest.job import dry_run, run
     from lookalike.ingest.reports.heartbeat import Heartbeat
     from lookalike.ingest.reports.report import Report
     from lookalike.ingest.reports.terminal import print_summary, progress_bar
 
-    heart = Heartbeat(options["heartbeat"])
-    ending: KeyboardInterrupt | LookalikeError | None = None
+    heartbeat = Heartbeat(options.heartbeat)
+    error: KeyboardInterrupt | LookalikeError | None = None
     encoder = job.encoder
-    shown = not options["no_progress"] and not options["watch"]
     with (
-        progress_bar(job.source.count, shown=shown) as show,
-        Report(options["report"], stop.checked(heart.shown(show)), append=again) as report,
+        progress_bar(job.source.count, shown=options.report.show_progress and not options.watch) as show,
+        Report(options.report.file, heartbeat.shown(show), append=is_repeat) as report,
     ):
         try:
-            encoder = (dry_run if options["dry_run"] else run)(job, report)
-            heart.beat()
-        except (KeyboardInterrupt, LookalikeError) as error:
-            ending = error
-    where = {"collection": job.place.collection, "uri": job.place.uri, "encoder": encoder}
+            encoder = (dry_run if options.is_dry_run else run)(job, report, cancel)
+            heartbeat.beat()
+        except (KeyboardInterrupt, LookalikeError) as stopped_by:
+            error = stopped_by
     summary = report.summary()
-    worth_telling = report.seen if ending else not again
-    if worth_telling or summary.stored or summary.removed:
-        print_summary(report, where, options["output"], planned=options["dry_run"])
-    if ending is None and summary.rejected and summary.rejected == report.seen and not options["watch"]:
+    is_worth_printing = report.seen if error else not is_repeat
+    if is_worth_printing or summary.stored or summary.removed:
+        collection = {"collection": job.address.collection, "uri": job.address.uri, "encoder": encoder}
+        print_summary(report, collection, options.report.format, planned=options.is_dry_run)
+    if error is None and summary.rejected and summary.rejected == report.seen and not options.watch:
         sys.exit(NOTHING_STORED)
-    return ending
-
-
-def _profiled(job: "Job", options: dict[str, Any], stop: "Shutdown") -> KeyboardInterrupt | LookalikeError | None:
-    from lookalike.encode.profile import Profile
-    from lookalike.ingest.reports.terminal import print_profile
-
-    with Profile(options["profile"]) as profile:
-        ending = _once(replace(job, profile=profile), options, stop)
-        print_profile(profile)
-    return ending
-
-
-def _watch(job: "Job", options: dict[str, Any], stop: "Shutdown") -> None:
-    """Run until asked to stop; quiet where nothing changes, and patient with what may pass."""
-    again = False
-    while not stop.asked:
-        ending = _once(job, options, stop, again=again)
-        if isinstance(ending, _MAY_PASS):
-            click.echo(f"Error: {ending}\nTrying again in {options['watch']} s.", err=True)
-        elif isinstance(ending, LookalikeError):
-            raise ending
-        again = True
-        stop.wait(options["watch"])
-
-
-def _job(options: dict[str, Any], stop: "Shutdown") -> "Job":
-    from lookalike.encode.process_tuning import count_cores
-    from lookalike.ingest.job import CollectionAddress, Job
-    from lookalike.ingest.pipeline.prune import PruneOptions
-    from lookalike.ingest.pipeline.stages import PipelineLimits
-
-    most = Threshold(options["max_removals"])
-    pruning = PruneOptions(most, options["prune_unreadable"]) if options["prune"] else None
-    job = Job(
-        source=_source(options, empty_is_meant=pruning is not None and most.everything),
-        place=CollectionAddress(options["uri"], options["token"], options["collection"]),
-        encoder=options["encoder"],
-        load=cache(lambda name: load_engine(name, options)),
-        pace=PipelineLimits(
-            options["num_workers"] or count_cores(),
-            options["max_pixels"] or MAX_PIXELS,
-            fetches=options["max_per_host"],
-        ),
-        fields=parse_column_types(options["fields"]),
-        pruning=pruning,
-        max_rejected=Threshold(options["max_rejected"]) if options["max_rejected"] else None,
-        read=reader_of(options, stop).read_changed,
-    )
-    # A dry run embeds nothing and reads little.
-    if options["engine"] != "ray" or options["dry_run"]:
-        return job
-    from lookalike.ingest.ray.job import run_on_ray
-
-    return run_on_ray(job, options)
-
-
-def _source(options: dict[str, Any], *, empty_is_meant: bool) -> "ImageSource":
-    """Open the source and say how it is read; one that holds no image ends here, before anything is made."""
-    from lookalike.ingest.sources.folder import FolderSource
-    from lookalike.ingest.sources.open import open_source
-
-    path, layout, fields = options["source"], options["layout"], parse_column_types(options["fields"])
-    if options["profile"] and options["watch"]:
-        raise BadSettings("--profile measures one run; leave --watch out")
-    if path == "-" and options["watch"]:
-        raise BadSettings("--watch cannot read standard input again; give it a file")
-    for flag in ("report", "profile"):
-        _keep_apart(path, flag, options[flag])
-    if options["profile"] and options["profile"] == options["report"]:
-        raise BadSettings(f"--profile and --report are both {str(options['report'])!r}; give each a file of its own")
-    source = open_source(path, layout, options["source_name"], fields)
-    if not isinstance(source, FolderSource):
-        click.echo(f"Manifest: {source.description}", err=True)
-    elif not empty_is_meant:
-        _state_layout(source, layout)
-    return source
-
-
-def _keep_apart(source: str, flag: str, file: Path | None) -> None:
-    if file is not None and file.exists() and Path(source).exists() and file.samefile(source):
-        raise BadSettings(f"--{flag} {str(file)!r} is the source itself; it would be written over")
-
-
-def _state_layout(folder: "FolderSource", layout: str | None) -> None:
-    from lookalike.ingest.sources.open import first_product
-
-    path, place = first_product(folder)
-    meaning = "".join(f", {name} {value!r}" for name, value in place.metadata.items())
-    rule = f"Layout {layout}" if layout else f"No --layout: {folder.description}"
-    click.echo(f"{rule}\n  {path!a} is product {place.product_id!r}{meaning}", err=True)
+    return error

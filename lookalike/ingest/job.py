@@ -1,141 +1,177 @@
-"""One run of `lookalike ingest`: open the collection, bring the source into it, remove what the source has no more."""
+"""One run of ingest, from top to bottom: list → diff → load → encode → upsert → index → prune."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
-from lookalike.encode.engine import EncodingEngine, LazyEngine, ReadChanged
-from lookalike.encode.profile import Profile
+from lookalike.encode.engine import EncodingEngine, LazyEngine
 from lookalike.encode.registry import DEFAULT_ENCODER
-from lookalike.ingest.pipeline.existing_rows import RowScope
-from lookalike.ingest.pipeline.prune import PruneOptions, prune, to_prune
-from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, count_changes, ingest
+from lookalike.encode.stage_timer import NO_TIMER, StageTimer
+from lookalike.ingest.pipeline.concurrency import in_background, in_parallel
+from lookalike.ingest.pipeline.diff import Diff
+from lookalike.ingest.pipeline.diff_source import count_changes
+from lookalike.ingest.pipeline.existing_rows import ExistingRows, RowScope
+from lookalike.ingest.pipeline.limits import PipelineLimits
+from lookalike.ingest.pipeline.load import ReadChanged
+from lookalike.ingest.pipeline.prune import list_removals, prune
+from lookalike.ingest.pipeline.stages import PipelineContext, Stages
 from lookalike.ingest.reports.report import Rejection, Report
 from lookalike.ingest.run_lock import run_lock
 from lookalike.ingest.sources.files import image_reader
-from lookalike.ingest.threshold import Threshold
+from lookalike.ingest.sources.source import ImageSource
+from lookalike.ingest.threshold import PruneOptions, Threshold
+from lookalike.schema.cancellation import CancelToken
 from lookalike.schema.collection import require_same_encoder
 from lookalike.schema.errors import BadSource, LimitExceeded
 from lookalike.schema.metadata import ColumnTypes
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import ProductImage
+from lookalike.schema.settings import CollectionAddress
 
-
-class ImageSource(Protocol):
-    """Where images come from."""
-
-    name: str
-
-    def images(self) -> Iterator[ProductImage | Rejection]:
-        """Name every image, or say why one cannot be used."""
-
-    def count(self) -> int | None:
-        """Count what `images` would give, if that can be known before."""
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionAddress:
-    """Which collection of which Milvus."""
-
-    uri: str
-    token: str
-    collection: str
+_BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a run has to do; `encoder` is None for the collection's own, or the default one for a new collection."""
+    """What a run has to do."""
 
     source: ImageSource
-    place: CollectionAddress
+    address: CollectionAddress
     encoder: str | None
-    load: Callable[[str], EncodingEngine]
-    pace: PipelineLimits
-    fields: ColumnTypes
+    """A name, hub id or directory; None for the collection's own, or the default one for a new collection."""
+
+    load_engine: Callable[[str], EncodingEngine]
+    """Loads an encoder by that name."""
+
+    limits: PipelineLimits
+    columns: ColumnTypes
+    """Metadata columns to index."""
+
     pruning: PruneOptions | None
+    """None deletes nothing."""
+
     max_rejected: Threshold | None
-    profile: Profile | None = None
+    """None for any number."""
+
     read: ReadChanged = field(default_factory=lambda: image_reader().read_changed)
+    timer: StageTimer = NO_TIMER
 
 
-def run(job: Job, report: Report) -> str:
+def run(job: Job, report: Report, cancel: CancelToken) -> str:
     """Make the collection equal to the source; return the name of its encoder.
 
-    Raises LimitExceeded when a limit was passed, Busy when another run is at it; what the report counts is kept whatever
-    is raised.
+    A cancelled run stops between two batches, or before it deletes. Whatever is raised, the rows that the report counts
+    are stored. Raises RunCancelled, LimitExceeded when a limit was passed, and AlreadyRunning.
     """
-    place = job.place
-    with run_lock(place.uri, place.collection, job.source.name), _opened(job) as (store, model):
+    address = job.address
+    with run_lock(address.uri, address.collection, job.source.name), _open_collection(job) as (store, engine):
+        context = PipelineContext(engine, job.limits, job.read, cancel, job.timer)
         try:
-            plan = ingest(
-                job.source.images(), RowScope(job.source.name), model, WriteTarget(store, report, job.profile), job.pace
-            )
+            diff = ingest_images(job.source.images(), RowScope(job.source.name), store, report, context)
         except KeyboardInterrupt:
-            store.settle(report.stored)
+            store.flush_after(report.stored)
             raise
-        for column, problem in store.index(job.fields).items():
+        for column, problem in store.index(job.columns).items():
             if problem:
-                report.remark(f"column {column} is not indexed: {problem}")
-        _check(report, job)
-        # The last moment at which the end may have been asked for.
+                report.warn(f"column {column} is not indexed: {problem}")
         report.on_progress(report.seen)
+        _check_limits(report, job)
+        cancel.check()
         if job.pruning is not None:
-            prune(plan, store, report, job.pruning)
+            prune(diff, store, report, job.pruning)
         store.require_live()
         return store.fingerprint.encoder
 
 
-def dry_run(job: Job, report: Report) -> str:
-    """Report what `run` would do; nothing is written, nothing embedded, new images are not opened."""
-    place = job.place
-    store = Store.find(place.uri, token=place.token, collection=place.collection)
-    try:
-        if store is not None and job.encoder is not None and _goes_by_another_name(job.encoder, store):
-            _matching(store, job.load(job.encoder))
-        plan = count_changes(job.source.images(), job.source.name, store, report, job.read)
-        _check(report, job)
-        if job.pruning is not None:
-            report.remove(plan.known[image_id] for image_id in to_prune(plan, job.pruning))
-        return job.encoder or (store.fingerprint.encoder if store else DEFAULT_ENCODER)
-    finally:
-        if store is not None:
-            store.close()
+def ingest_images(
+    images: Iterable[ProductImage | Rejection],
+    scope: RowScope,
+    store: Store,
+    report: Report,
+    context: PipelineContext,
+) -> Diff:
+    """Write the images of a source that are new or have changed; return its Diff, which knows what is left to delete.
+
+    The stages run at the same time, and what waits between two of them is bounded. Only images whose file has changed
+    are read, and only bytes that no row was made from are encoded. Milvus has acknowledged all that the report counts:
+    run it again to continue a run that was killed.
+    """
+    limits, cancel, upserts = context.limits, context.cancel, store.parallel_writes
+    report.start()
+    # Reads the keys and hashes of all rows.
+    stages = Stages(store, scope, report, context)
+    # Lists the source and compares sizes and mtimes, on the thread that makes batches.
+    changed = stages.diff_source(images)
+    # Reads, hashes and decodes on `threads` threads; `workers` of them use the CPU, the others wait for a network.
+    loaded = in_parallel(stages.load_image, changed, workers=limits.threads, ahead=limits.loaded_ahead, name="load")
+    batches = in_background(stages.batch_images(loaded), ahead=_BATCHES_AHEAD)
+    # Batches wait here for the encoder, which takes `parallel_batches` of them at a time.
+    encoded = in_parallel(stages.encode_batch, batches, workers=limits.batches, ahead=limits.batches, name="encode")
+    upserted = in_parallel(stages.upsert_encoded, encoded, workers=upserts, ahead=upserts, name="upsert")
+    with closing(batches), closing(encoded), closing(upserted):
+        for batch in upserted:
+            cancel.check()
+            stages.upsert_reused(batch)
+    with context.timer.measure("flush", report.stored):
+        store.flush_after(report.stored)
+    return stages.diff
+
+
+def dry_run(job: Job, report: Report, cancel: CancelToken) -> str:
+    """Report what `run` would do; nothing is written or encoded, and new images are not opened."""
+    address = job.address
+    store = Store.find(address.uri, token=address.token, collection=address.collection)
+    if store is None:
+        _count_changes(job, None, report, cancel)
+        return job.encoder or DEFAULT_ENCODER
+    with store:
+        if job.encoder is not None and _has_other_name(job.encoder, store):
+            _require_same(store, job.load_engine(job.encoder))
+        _count_changes(job, store, report, cancel)
+        return job.encoder or store.fingerprint.encoder
+
+
+def _count_changes(job: Job, store: Store | None, report: Report, cancel: CancelToken) -> None:
+    existing = {} if store is None else ExistingRows(store, RowScope(job.source.name)).known
+    diff = count_changes(job.source.images(), existing, report, job.read, cancel)
+    _check_limits(report, job)
+    if job.pruning is not None:
+        report.record_removed(existing[image_id] for image_id in list_removals(diff, job.pruning))
 
 
 @contextmanager
-def _opened(job: Job) -> Iterator[tuple[Store, LazyEngine]]:
-    """Open the collection, or make it. An encoder that goes by the name of the collection's is loaded when needed."""
-    uri, token, collection = job.place.uri, job.place.token, job.place.collection
+def _open_collection(job: Job) -> Iterator[tuple[Store, LazyEngine]]:
+    """Open the collection, or create it; an encoder with the collection's own name is loaded when it is needed."""
+    uri, token, collection = job.address.uri, job.address.token, job.address.collection
     store = Store.find(uri, token=token, collection=collection)
     if store is None:
-        model = LazyEngine(lambda: job.load(job.encoder or DEFAULT_ENCODER), job.profile, job.read)
-        store = Store.create(uri, model.engine.fingerprint, token=token, collection=collection)
+        engine = LazyEngine(lambda: job.load_engine(job.encoder or DEFAULT_ENCODER), job.timer)
+        store = Store.create(uri, engine.engine.fingerprint, token=token, collection=collection)
     else:
         name = job.encoder or store.fingerprint.encoder
-        model = LazyEngine(lambda: _matching(store, job.load(name)), job.profile, job.read)
+        engine = LazyEngine(lambda: _require_same(store, job.load_engine(name)), job.timer)
     with store:
-        if job.encoder is not None and _goes_by_another_name(job.encoder, store):
-            model.engine  # noqa: B018  raises when it is another
-        yield store, model
+        if job.encoder is not None and _has_other_name(job.encoder, store):
+            engine.engine  # noqa: B018  raises EncoderMismatch before anything is read
+        yield store, engine
 
 
-def _matching(store: Store, engine: EncodingEngine) -> EncodingEngine:
+def _require_same(store: Store, engine: EncodingEngine) -> EncodingEngine:
     require_same_encoder(store.name, store.fingerprint, engine.fingerprint)
     return engine
 
 
-def _goes_by_another_name(encoder: str, store: Store) -> bool:
-    """Only loading it tells whether it is the same all the same; a directory is called by its full path."""
+def _has_other_name(encoder: str, store: Store) -> bool:
+    """Compare names; under another name it may be the same encoder, which only loading it shows."""
     path = Path(encoder)
     return store.fingerprint.encoder != (str(path.resolve()) if path.is_dir() else encoder)
 
 
-def _check(report: Report, job: Job) -> None:
-    """Raise when the source was empty, or more of it bad than allowed: then nothing is to be removed either."""
-    if not report.seen and not (job.pruning and job.pruning.most.everything):
-        raise BadSource(f"SOURCE {job.source.name!r} names no images; is it the right one, and whole?")
+def _check_limits(report: Report, job: Job) -> None:
+    """Raise when the source was empty, or more of it was rejected than allowed: then nothing must be deleted either."""
+    if not report.seen and not (job.pruning and job.pruning.max_removals.allows_all):
+        raise BadSource(f"SOURCE {job.source.name!r} lists no images; is it the right one, and complete?")
     if job.max_rejected is not None and report.rejected > job.max_rejected.of(report.seen):
         raise LimitExceeded(
             f"{report.rejected} of {report.seen} images were rejected, more than --max-rejected "

@@ -1,72 +1,36 @@
-"""Options that the commands share which encode images, and the engine that is made of them."""
+"""The command-line options of runs, and the typed settings that they become."""
 
-import os
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 
-from lookalike.encode.decode import MAX_PIXELS, PIXEL_CEILING
 from lookalike.encode.fetch.limits import MAX_PER_HOST
-from lookalike.encode.process_tuning import MAX_PARALLEL_BATCHES, count_cores
-from lookalike.schema.errors import BadSettings
+from lookalike.encode.options import EngineConfig
+from lookalike.encode.process_tuning import count_cores
+from lookalike.ingest.pipeline.limits import PipelineLimits
+from lookalike.ingest.threshold import PruneOptions, Threshold
+from lookalike.schema.metadata import ColumnTypes, parse_column_types
 from lookalike.schema.output import format_option
-from lookalike.schema.settings import LOCAL_ENGINES, encoder_options, setting
+from lookalike.schema.settings import CollectionAddress, setting_option
 
 if TYPE_CHECKING:
-    from lookalike.encode.backends.torch import TorchEncoder
-    from lookalike.encode.decode_pool import DecodePool
-    from lookalike.encode.encoder import Encoder
-    from lookalike.encode.engine import Engine
-    from lookalike.ingest.run_lock import Shutdown
-    from lookalike.ingest.sources.files import ImageReader
+    from lookalike.ingest.pipeline.load import ReadChanged
+    from lookalike.schema.cancellation import CancelToken
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-_THREADS_SUFFICE = 4
-"""More than so many threads wait for each other: a small image needs Python's lock for a fifth of its time."""
-
-_MOST_PROCESSES = 16
-"""Each takes 30 MB, and what its largest image does."""
-
-_USUAL = 16
-"""Images in a batch where nothing is measured."""
-
-
-def engine_options(command: Command, engines: tuple[str, ...] = LOCAL_ENGINES) -> Command:
-    """Add --batch-size, --num-workers, --decode-processes, --max-pixels, --device and --dtype."""
-    processes = setting(
-        "--decode-processes",
-        type=click.IntRange(0, 256),
-        help="Processes that decode for the threads.  [default: none; on a GPU with more than 4 threads, as many]",
-    )
-    workers = setting(
-        "--num-workers", type=click.IntRange(1, 256), help="Threads that read and decode.  [default: the cores]"
-    )
-    return engine_settings(workers(processes(command)), engines)
-
-
-def engine_settings(command: Command, engines: tuple[str, ...] = LOCAL_ENGINES) -> Command:
-    """Add --batch-size, --max-pixels, --device and --dtype."""
-    pixels = setting(
-        "--max-pixels", type=click.IntRange(1, PIXEL_CEILING), help="Larger images are rejected.  [default: 64000000]"
-    )
-    batch = setting(
-        "--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: 16; measured once on a GPU]"
-    )
-    return batch(pixels(encoder_options(command, engines)))
 
 
 def url_options(command: Command) -> Command:
     """Add --allow-private-urls and --max-per-host."""
-    private = setting(
+    private = setting_option(
         "--allow-private-urls",
         is_flag=True,
         help="Read images also from URLs that lead to this machine or to a private network.",
     )
-    per_host = setting(
+    per_host = setting_option(
         "--max-per-host",
         type=click.IntRange(1, 256),
         default=MAX_PER_HOST,
@@ -76,81 +40,126 @@ def url_options(command: Command) -> Command:
     return private(per_host(command))
 
 
-def reader_of(options: dict[str, Any], stop: "Shutdown") -> "ImageReader":
-    """The reader that these options describe; it stops waiting for a server when `stop` asks for the end."""
-    from lookalike.ingest.sources.files import image_reader
-
-    private, per_host = options["allow_private_urls"], options["max_per_host"]
-    return image_reader(allow_private=private, per_host=per_host, cancelled=stop.event)
-
-
 def report_options(command: Command) -> Command:
     """Add --report, --format and --no-progress."""
-    report = setting(
-        "--report", type=click.Path(path_type=Path), help="JSONL file: one line a rejected or changed image."
+    report = setting_option(
+        "--report", type=click.Path(path_type=Path), help="JSONL file: a line for each rejected or changed image."
     )
     quiet = click.option("--no-progress", is_flag=True, help="Show no progress bar.")
     return report(format_option("table", "json")(quiet(command)))
 
 
-def load_engine(name: str, options: dict[str, Any]) -> "Engine":
-    """Load an encoder, and decide by the device it is on how much it works on at once."""
-    from lookalike.encode.engine import Engine
-    from lookalike.encode.registry import load_encoder
+@dataclass(frozen=True, slots=True)
+class UrlOptions:
+    """Which URLs are read, and how many at once: see `url_options`."""
 
-    lanes = min(count_cores(), MAX_PARALLEL_BATCHES)
-    encoder = load_encoder(
-        name,
-        device=options["device"],
-        dtype=options["dtype"],
-        # On Ray each worker finds out for itself.
-        engine="auto" if options["engine"] == "ray" else options["engine"],
-        parallel_batches=lanes,
-        on_message=partial(click.echo, err=True),
-    )
-    if not hasattr(encoder, "worker"):
-        return Engine(encoder, options["batch_size"] or _USUAL, lanes, _decoders(encoder, options, usual=0))
-    return _on_devices(cast("TorchEncoder", encoder), options)
+    allow_private: bool
+    max_per_host: int
 
+    @classmethod
+    def from_click(cls, options: Mapping[str, Any]) -> Self:
+        """Take them from a command's options."""
+        return cls(options["allow_private_urls"], options["max_per_host"])
 
-def beside_gpu(threads: int) -> int:
-    """How many processes decode for so many threads where a GPU waits for them."""
-    return min(threads, _MOST_PROCESSES) if threads > _THREADS_SUFFICE and os.name == "posix" else 0
+    def reader(self, cancel: "CancelToken") -> "ReadChanged":
+        """Return what reads images; it stops waiting for a server when the token is cancelled."""
+        from lookalike.ingest.sources.files import image_reader
+
+        reader = image_reader(allow_private=self.allow_private, per_host=self.max_per_host, cancelled=cancel.event)
+        return reader.read_changed
 
 
-def _decoders(encoder: "Encoder", options: dict[str, Any], usual: int) -> "DecodePool | None":
-    """Processes that decode, as many as are wanted; a service, and Ray's workers, have no such option and none."""
-    wanted, threads = options.get("decode_processes", 0), options.get("num_workers") or count_cores()
-    count = min(usual if wanted is None else wanted, threads)
-    if not count:
-        return None
-    from lookalike.encode.decode_pool import DecodePool
-    from lookalike.encode.preprocess import Preprocessing
+@dataclass(frozen=True, slots=True)
+class ReportOptions:
+    """Where and how a run is reported: see `report_options`."""
 
-    prepare = getattr(encoder, "prepare_image", None)
-    if isinstance(prepare, Preprocessing):
-        return DecodePool(prepare, count, options["max_pixels"] or MAX_PIXELS)
-    if wanted:
-        raise BadSettings(f"{encoder.fingerprint.encoder} prepares images its own way; leave out --decode-processes")
-    return None
+    file: Path | None
+    format: str
+    show_progress: bool
+
+    @classmethod
+    def from_click(cls, options: Mapping[str, Any]) -> Self:
+        """Take them from a command's options."""
+        return cls(options["report"], options["output"], not options["no_progress"])
 
 
-def _on_devices(encoder: "TorchEncoder", options: dict[str, Any]) -> "Engine":
-    from lookalike.encode.backends.batch_size import choose_batch_size
-    from lookalike.encode.backends.compile import compile_models
-    from lookalike.encode.backends.device import list_devices, parallel_batches_on
-    from lookalike.encode.backends.replicas import replicate
-    from lookalike.encode.engine import Engine
+def pipeline_limits(engine: EngineConfig, urls: UrlOptions) -> PipelineLimits:
+    """Return how much a run does at once on this machine."""
+    return PipelineLimits(engine.num_workers or count_cores(), engine.max_pixels, fetches=urls.max_per_host)
 
-    tell = partial(click.echo, err=True)
-    on_gpu = encoder.device.type == "cuda"
-    # First what is refused at once.
-    decoders = _decoders(encoder, options, beside_gpu(options.get("num_workers") or count_cores()) if on_gpu else 0)
-    lanes, size = parallel_batches_on(encoder.device), options["batch_size"]
-    if size is None and on_gpu:
-        size = choose_batch_size(encoder, lanes, tell)
-    all_of_them = list_devices(options["device"])
-    workers = replicate(encoder, all_of_them, lanes) if len(all_of_them) > 1 else [encoder.worker]
-    if options["engine"] == "compile":
-        compile_models(encoder, workers, tell)
-    return Engine(encoder, size or _USUAL, lanes * len(all_of_them), decoders)
+
+@dataclass(frozen=True, slots=True)
+class ReindexOptions:
+    """What `lookalike reindex` was called with."""
+
+    address: CollectionAddress
+    encoder: str
+    max_missing: Threshold
+    engine: EngineConfig
+    urls: UrlOptions
+    report: ReportOptions
+
+    @classmethod
+    def from_click(cls, options: Mapping[str, Any]) -> Self:
+        """Take them from the command's options. Raises BadSettings for a value that cannot be used."""
+        return cls(
+            CollectionAddress.from_click(options),
+            options["encoder"],
+            Threshold(options["max_rejected"]),
+            EngineConfig.from_click(options),
+            UrlOptions.from_click(options),
+            ReportOptions.from_click(options),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """Which source is read, and how."""
+
+    path: str
+    layout: str | None
+    name: str | None
+    columns: ColumnTypes
+
+
+@dataclass(frozen=True, slots=True)
+class IngestOptions:
+    """What `lookalike ingest` was called with."""
+
+    source: SourceOptions
+    address: CollectionAddress
+    encoder: str | None
+    engine: EngineConfig
+    uses_ray: bool
+    urls: UrlOptions
+    report: ReportOptions
+    is_dry_run: bool
+    pruning: PruneOptions | None
+    max_rejected: Threshold | None
+    watch: int | None
+    """Seconds between two runs; None for one run."""
+
+    heartbeat: Path | None
+    profile: Path | None
+
+    @classmethod
+    def from_click(cls, options: Mapping[str, Any]) -> Self:
+        """Take them from the command's options. Raises BadSettings for a value that cannot be used."""
+        pruning = PruneOptions(Threshold(options["max_removals"]), options["prune_unreadable"])
+        return cls(
+            source=SourceOptions(
+                options["source"], options["layout"], options["source_name"], parse_column_types(options["fields"])
+            ),
+            address=CollectionAddress.from_click(options),
+            encoder=options["encoder"],
+            engine=EngineConfig.from_click(options),
+            uses_ray=options["engine"] == "ray",
+            urls=UrlOptions.from_click(options),
+            report=ReportOptions.from_click(options),
+            is_dry_run=options["dry_run"],
+            pruning=pruning if options["prune"] else None,
+            max_rejected=Threshold(options["max_rejected"]) if options["max_rejected"] else None,
+            watch=options["watch"],
+            heartbeat=options["heartbeat"],
+            profile=options["profile"],
+        )

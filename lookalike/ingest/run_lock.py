@@ -1,94 +1,77 @@
-"""One run at a time for the rows of one source, and a way to end it that loses nothing."""
+"""One run at a time for the rows of one source."""
 
 import hashlib
 import os
-import signal
+import stat
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 
-from lookalike.schema.errors import AlreadyRunning
+from filelock import FileLock, Timeout
+
+from lookalike.schema.errors import AlreadyRunning, BadSettings
 from lookalike.schema.settings import is_lite
 
 
 @contextmanager
 def run_lock(uri: str, collection: str, source: str) -> Iterator[None]:
-    """Hold a lock that other runs on this machine see; it goes with the process, however that ends.
+    """Hold a lock that other runs on this machine see. The system releases it when the process ends, however it ends.
 
-    Raises Busy while another run holds it. Runs on other machines are not seen: their upserts do no harm, but a
-    `--prune` goes by the list of its own run.
+    Runs on other machines are not seen: their upserts do no harm, but `--prune` deletes by what its own run has listed.
+    Raises AlreadyRunning while another run holds the lock, and BadSettings when the lock file cannot be created.
     """
+    lock_file = _lock_file(uri, collection, source)
+    # A file of its own: opening a lock file may truncate it.
+    pid_file = lock_file.with_suffix(".pid")
+    lock = FileLock(lock_file, timeout=0, mode=0o600)
     try:
-        import fcntl
-    except ImportError:  # not a POSIX system
+        lock.acquire()
+    except Timeout as error:
+        raise AlreadyRunning(
+            f"another run of {source!r} into {collection!r} at {uri} has not ended (process {_read_pid(pid_file)}); "
+            "wait for it, or stop it: what it has stored is kept"
+        ) from error
+    except OSError as error:
+        raise _cannot_lock(lock_file, error.strerror) from error
+    try:
+        with suppress(OSError):  # it is only for the message
+            pid_file.write_text(str(os.getpid()))
         yield
-        return
-    with os.fdopen(_open(_lock_file(uri, collection, source)), "r+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise AlreadyRunning(
-                f"another run, process {lock.read() or 'unknown'}, is bringing {source!r} into {collection!r} "
-                f"at {uri}; let it end, or end it: what it has stored is kept"
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+    finally:
+        lock.release()
 
 
 def _lock_file(uri: str, collection: str, source: str) -> Path:
-    where = str(Path(uri).resolve()) if is_lite(uri) else uri.rstrip("/")
-    name = hashlib.blake2b("\0".join((where, collection, source)).encode(), digest_size=8).hexdigest()
-    return Path(tempfile.gettempdir()) / f"lookalike-{os.getuid()}-{name}.lock"
+    address = str(Path(uri).resolve()) if is_lite(uri) else uri.rstrip("/")
+    name = hashlib.blake2b("\0".join((address, collection, source)).encode(), digest_size=8).hexdigest()
+    return _private_directory() / f"{name}.lock"
 
 
-def _open(path: Path) -> int:
-    """Open a file that only its owner writes, and no link that somebody else has put there."""
+def _private_directory() -> Path:
+    """Return a folder that only this user can write to; make it when it is missing.
+
+    The folder for temporary files is shared by all users: another one could put a link there in the place of our file.
+    """
+    if os.name != "posix":  # such a folder belongs to its user already
+        return Path(tempfile.gettempdir())
+    directory = Path(tempfile.gettempdir()) / f"lookalike-{os.getuid()}"
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        status = directory.lstat()
     except OSError as error:
-        raise AlreadyRunning(
-            f"the lock {str(path)!r} cannot be made ({error.strerror}); remove it, or set TMPDIR"
-        ) from error
+        raise _cannot_lock(directory, error.strerror) from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        raise _cannot_lock(directory, "it is not a folder of this user alone")
+    return directory
 
 
-class Shutdown:
-    """Turns Ctrl-C and SIGTERM into an end between two batches; a second one ends at once."""
+def _cannot_lock(path: Path, reason: str | None) -> BadSettings:
+    return BadSettings(f"the lock of this run cannot be created at {str(path)!r} ({reason}); remove it, or set TMPDIR")
 
-    def __init__(self) -> None:
-        self.asked = 0
-        """The signal that has asked for the end."""
-        self.event = threading.Event()
-        """Set once the end was asked for."""
 
-    def checked(self, show: Callable[[int], object]) -> Callable[[int], None]:
-        """Make `show` raise KeyboardInterrupt once the end was asked for."""
-
-        def show_and_check(done: int) -> None:
-            show(done)
-            if self.asked:
-                raise KeyboardInterrupt
-
-        return show_and_check
-
-    def wait(self, seconds: float) -> None:
-        """Wait, but no longer than until the end is asked for."""
-        self.event.wait(seconds)
-
-    def __enter__(self) -> "Shutdown":
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, _frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = number
-        self.event.set()
+def _read_pid(file: Path) -> str:
+    try:
+        return file.read_text() or "unknown"
+    except OSError:
+        return "unknown"

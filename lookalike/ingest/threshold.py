@@ -1,4 +1,4 @@
-"""Limits that hold a run back before it does harm."""
+"""Limits that stop a run before it does harm."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from lookalike.schema.errors import BadSettings
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """So many rows, or so many percent of them: `500` or `20%`."""
+    """A number of rows, or a percentage of them: `500` or `20%`."""
 
     text: str
 
@@ -18,12 +18,20 @@ class Threshold:
             raise BadSettings(f"{self.text!r} is no limit; write a number such as 500, or a percentage such as 20%")
 
     def of(self, total: int) -> int:
-        """The number of rows, of `total`, that may be passed without passing the limit."""
+        """Return how many of `total` rows are still within the limit."""
         if self.text.endswith("%"):
             return int(total * float(self.text.rstrip("% ")) / 100)
         return int(self.text)
 
     @property
-    def everything(self) -> bool:
-        """Whether all rows may go."""
+    def allows_all(self) -> bool:
+        """Whether the limit is all rows: 100%."""
         return self.text.endswith("%") and float(self.text.rstrip("% ")) == 100
+
+
+@dataclass(frozen=True, slots=True)
+class PruneOptions:
+    """How many rows may be deleted, and whether also those whose image cannot be read any more."""
+
+    max_removals: Threshold
+    unreadable: bool = False

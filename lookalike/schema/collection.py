@@ -1,4 +1,4 @@
-"""The collection's layout, whose vectors it holds, and its name: an alias of a numbered version."""
+"""What a collection looks like: its columns and their limits, its layout number, and the encoder of its vectors."""
 
 import json
 import math
@@ -12,13 +12,13 @@ from lookalike.schema.errors import BadRow, EncoderMismatch
 from lookalike.schema.product import ImageRow, Metadata
 
 LAYOUT = 2
-"""Raise it when the columns change; a collection says in its properties which layout it has."""
+"""Increase it when the columns change. Each collection has its layout number in its properties."""
 
 LAYOUTS = (1, LAYOUT)
-"""Those that can be read and written."""
+"""The layouts that this version of lookalike reads and writes."""
 
-_ADDED = {2: ("image_etag",)}
-"""The columns that each layout has brought; in earlier ones they read as ""."""
+_ADDED_COLUMNS = {2: ("image_etag",)}
+"""The columns that each layout added. In collections of earlier layouts they read as ""."""
 
 FINGERPRINT_PROPERTY = "lookalike.fingerprint"
 LAYOUT_PROPERTY = "lookalike.layout"
@@ -26,7 +26,7 @@ MADE_PROPERTY = "lookalike.made"
 LEFT_PROPERTY = "lookalike.left"
 EF_PROPERTY = "lookalike.ef"
 
-# A 2.3 server counts bytes, Milvus Lite characters: what fits as bytes fits both.
+# A 2.3 server counts bytes, Milvus Lite counts characters; a limit in bytes satisfies both.
 MAX_BYTES = {
     "image_id": 64,
     "product_id": 1024,
@@ -46,9 +46,9 @@ MAX_MESSAGE_ROWS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What made a vector: two vectors can be compared only when all but `encoder` is equal.
+    """What identifies an encoder: two vectors can be compared only if all fields but `encoder` are equal.
 
-    `encoder` is the name that loads it again; `weights` a hash of the parameters, wherever they were loaded from.
+    `encoder` is the name that loads it; `weights` is a hash of the parameters, wherever they were loaded from.
     """
 
     encoder: str
@@ -59,15 +59,15 @@ class Fingerprint:
 
     @classmethod
     def from_json(cls, text: str) -> "Fingerprint":
-        """Read what `to_json` wrote."""
+        """Read the text that `to_json` returned."""
         return cls(**json.loads(text))
 
     def to_json(self) -> str:
-        """Write the fingerprint as one line, to be kept with the collection."""
+        """Return the fingerprint as one line, which is stored with the collection."""
         return json.dumps(asdict(self))
 
-    def differences(self, other: "Fingerprint") -> list[str]:
-        """Name what makes the vectors of two encoders incomparable; empty when they can be compared."""
+    def list_differences(self, other: "Fingerprint") -> list[str]:
+        """List the fields that make the vectors of two encoders incomparable; empty if they can be compared."""
         names = [field.name for field in fields(self) if field.name != "encoder"]
         return [
             f"{name} {getattr(self, name)} / {getattr(other, name)}"
@@ -76,24 +76,24 @@ class Fingerprint:
         ]
 
 
-def require_same_encoder(collection: str, theirs: Fingerprint, ours: Fingerprint) -> None:
-    """Raise EncoderMismatch unless vectors of both encoders can be compared."""
-    differences = theirs.differences(ours)
+def require_same_encoder(collection: str, stored: Fingerprint, requested: Fingerprint) -> None:
+    """Raise EncoderMismatch unless the vectors of both encoders can be compared."""
+    differences = stored.list_differences(requested)
     if differences:
         raise EncoderMismatch(
-            f"the collection {collection!r} was filled by {theirs.encoder!r}, and {ours.encoder!r} is another encoder "
-            f"({'; '.join(differences)}). Use --encoder {theirs.encoder}, move the collection to the other one with "
-            f"lookalike reindex --encoder {ours.encoder}, or fill another with --collection NEW_NAME"
+            f"the collection {collection!r} was filled by {stored.encoder!r}, and {requested.encoder!r} is another "
+            f"encoder ({'; '.join(differences)}). Use --encoder {stored.encoder}, move the collection to the other one "
+            f"with lookalike reindex --encoder {requested.encoder}, or fill another with --collection NEW_NAME"
         )
 
 
 def missing_columns(layout: int) -> frozenset[str]:
-    """The columns that a collection of an earlier layout lacks."""
-    return frozenset(name for since, names in _ADDED.items() if since > layout for name in names)
+    """Return the columns that a collection of this layout lacks."""
+    return frozenset(name for added_in, names in _ADDED_COLUMNS.items() if added_in > layout for name in names)
 
 
 def describe_misfit(texts: Mapping[str, str], metadata: Metadata) -> str | None:
-    """Say why columns cannot be stored: too long, or not UTF-8 (a file name may be); None when they can."""
+    """Return why columns cannot be stored: too long, or not UTF-8 (some file names); None if they can."""
     for name, value in texts.items():
         size = _utf8_bytes(value)
         if size is None:
@@ -101,7 +101,7 @@ def describe_misfit(texts: Mapping[str, str], metadata: Metadata) -> str | None:
         if size > MAX_BYTES[name]:
             return f"{name} has {size} bytes; {MAX_BYTES[name]} is the limit"
     if not _is_json(metadata):
-        return "the metadata holds a number that Milvus has no place for: NaN, infinity, or past 64 bits"
+        return "the metadata has a number that Milvus cannot store: NaN, infinity, or more than 64 bits"
     size = _utf8_bytes(json.dumps(metadata, ensure_ascii=False))
     if size is None:
         return "the metadata is not valid UTF-8"
@@ -109,9 +109,9 @@ def describe_misfit(texts: Mapping[str, str], metadata: Metadata) -> str | None:
 
 
 def check_row(row: ImageRow, dim: int) -> int:
-    """Return about how many bytes a row takes in a message; raise BadRow for one that must not be sent.
+    """Return about how many bytes a row takes in a message. Raises BadRow if Milvus would refuse or damage it.
 
-    A 2.3 server aborts on a ragged batch, and Milvus Lite keeps NaN: no vector leaves us unseen.
+    Every vector is checked: a 2.3 server aborts on vectors of different lengths, and Milvus Lite stores NaN.
     """
     vector = row.embedding
     if vector.shape != (dim,) or vector.dtype != np.float32:
@@ -119,7 +119,7 @@ def check_row(row: ImageRow, dim: int) -> int:
             f"{row.image}: the vector is {vector.dtype} of shape {vector.shape}, not float32 of shape ({dim},)"
         )
     if not np.isfinite(vector).all():
-        raise BadRow(f"{row.image}: the vector holds NaN or infinity")
+        raise BadRow(f"{row.image}: the vector has NaN or infinity")
     texts = {name: getattr(row, name) for name in MAX_BYTES}
     problem = describe_misfit(texts, row.metadata)
     if problem:
@@ -147,14 +147,14 @@ def _is_json(value: object) -> bool:
 def split_into_messages(
     rows: Iterable[ImageRow], sizes: Sequence[int], columns: Sequence[str] = COLUMNS
 ) -> Iterator[list[dict[str, Any]]]:
-    """Cut rows, of so many bytes each, into messages of `columns`, well below what a server takes (64 MB)."""
+    """Split rows, whose `sizes` are in bytes, into messages far below a server's limit of 64 MB."""
     message: list[dict[str, Any]] = []
-    total = 0
+    message_bytes = 0
     for row, size in zip(rows, sizes, strict=True):
-        if message and (total + size > MAX_MESSAGE_BYTES or len(message) == MAX_MESSAGE_ROWS):
+        if message and (message_bytes + size > MAX_MESSAGE_BYTES or len(message) == MAX_MESSAGE_ROWS):
             yield message
-            message, total = [], 0
+            message, message_bytes = [], 0
         message.append({name: getattr(row, name) for name in columns})
-        total += size
+        message_bytes += size
     if message:
         yield message

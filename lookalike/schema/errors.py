@@ -1,33 +1,34 @@
-"""Every error that lookalike raises on purpose.
+"""Every error that lookalike raises on purpose. Its message says what failed, with which value, and what to do next.
 
 LookalikeError
-├── BadSettings          a setting that cannot work
-├── BadSource            the folder or manifest cannot be read as a catalogue
-├── BadImage             one image: reported, the run goes on
-├── BadRow               a row that Milvus would refuse, or take and spoil
-├── BadQuery             a question that cannot be answered
-├── BadFilter            a filter that cannot be understood
-├── UnknownProduct       no such product in the collection
-├── EncoderMismatch      the collection was filled by another encoder
-├── EncoderUnavailable   weights or device not to be had
-├── LimitExceeded             a limit was passed; nothing was done beyond it
-├── Busy                 another run is writing the same rows
-├── ProcessFailed        a process of the local stack does not stay up
-└── StoreUnavailable     Milvus not reached, or it refused
-    ├── StoreUnreachable        Milvus not reached, by anyone
-    ├── ResponseTooLarge          more than Milvus sends in one answer
-    └── DiskFull         no room left for Milvus Lite to write
+  BadSettings           a setting is invalid
+  BadSource             the folder or manifest cannot be read as a catalogue
+  BadImage              one image cannot be read: it is reported, the run goes on
+  BadRow                a row that Milvus would refuse or damage
+  BadQuery              a query is invalid
+  BadFilter             a filter is invalid
+  UnknownProduct        the product is not in the collection
+  EncoderMismatch       the collection was filled by another encoder
+  EncoderUnavailable    the weights or the device of an encoder cannot be loaded
+  LimitExceeded         a limit, such as --max-removals, was exceeded
+  AlreadyRunning        another run is writing the same rows
+  ProcessFailed         a process of the local stack does not keep running
+  StoreUnavailable      Milvus cannot be reached, or refused a call
+    StoreUnreachable    Milvus cannot be reached
+    ResponseTooLarge    a response is larger than Milvus sends
+    DiskFull            Milvus Lite has no room to write
 
-A message says what failed, with which value, and what to do next.
+Defined in the package that raises them: FetchFailed (encode/fetch), DeadlineExceeded (serve/runtime), ServiceError and
+ServiceUnreachable (serve/client).
 """
 
 
 class LookalikeError(Exception):
-    """The root: catch this to catch everything that lookalike raises on purpose."""
+    """The base class: catch it to catch every error that lookalike raises on purpose."""
 
 
 class BadSettings(LookalikeError):
-    """A setting that cannot work."""
+    """A setting is invalid."""
 
 
 class BadSource(LookalikeError):
@@ -35,35 +36,35 @@ class BadSource(LookalikeError):
 
 
 class BadImage(LookalikeError):
-    """One image that cannot be used; a line in the report, never the end of a run."""
+    """One image cannot be read. An ingest reports it and goes on."""
 
 
 class BadRow(LookalikeError):
-    """A row that Milvus would refuse, or take and spoil: nothing of its batch was sent."""
+    """Milvus would refuse or damage a row. No row of its batch was sent."""
 
 
 class BadQuery(LookalikeError):
-    """A question that cannot be answered as asked."""
+    """A query is invalid."""
 
 
 class BadFilter(LookalikeError):
-    """A filter that cannot be understood."""
+    """A filter is invalid."""
 
 
 class UnknownProduct(LookalikeError):
-    """No image of this product is in the collection."""
+    """The collection has no image of the product."""
 
 
 class EncoderMismatch(LookalikeError):
-    """The collection holds vectors of another encoder; comparing them would mean nothing."""
+    """The collection has the vectors of another encoder, which cannot be compared with this one's."""
 
 
 class EncoderUnavailable(LookalikeError):
-    """The weights or the device of an encoder cannot be had; the message names the ways to get them."""
+    """The weights or the device of an encoder cannot be loaded. The message names the ways to get them."""
 
 
 class LimitExceeded(LookalikeError):
-    """A limit, such as --max-removals, held a run back."""
+    """A limit, such as --max-removals, was exceeded. Nothing was done beyond it."""
 
 
 class AlreadyRunning(LookalikeError):
@@ -71,20 +72,20 @@ class AlreadyRunning(LookalikeError):
 
 
 class ProcessFailed(LookalikeError):
-    """A process of the local stack does not stay up; the message ends with what it said last."""
+    """A process of the local stack does not keep running. The message ends with its last output."""
 
 
 class StoreUnavailable(LookalikeError):
-    """Milvus was not reached, or refused."""
+    """Milvus cannot be reached, or refused a call."""
 
 
 class StoreUnreachable(StoreUnavailable):
-    """Milvus was not reached; whatever is asked, nothing would be answered."""
+    """Milvus cannot be reached, so no call would succeed."""
 
 
 class ResponseTooLarge(StoreUnavailable):
-    """An answer would have more bytes than Milvus sends in one; ask for fewer rows or columns at once."""
+    """A response has more bytes than Milvus sends. Request fewer rows or columns at once."""
 
 
 class DiskFull(StoreUnavailable):
-    """Milvus Lite has no room left to write safely."""
+    """The disk has too little room for Milvus Lite to write safely."""

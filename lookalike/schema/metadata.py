@@ -1,4 +1,4 @@
-"""Metadata columns and their types: what a text means, and what may stand in a column."""
+"""Metadata columns and their types: reading values from text, and converting values to JSON."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from typing import Any
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.filters.expression import COLUMNS
 
-_DEEPEST = 50
+_MAX_DEPTH = 50
 
 RESERVED_NAMES = frozenset({"product_id", "image", "_"})
 
@@ -21,50 +21,50 @@ ColumnTypes = dict[str, str]
 
 def parse_column_types(texts: Iterable[str]) -> ColumnTypes:
     """Read declarations such as `price:float`. Raises BadSettings."""
-    fields: ColumnTypes = {}
+    types: ColumnTypes = {}
     for text in texts:
         name, _, kind = text.rpartition(":")
         if not name or kind not in TYPES:
             raise BadSettings(f"--field {text!r}: write NAME:TYPE, the type one of {', '.join(TYPES)}")
         if not name.isprintable() or any("\ud800" <= character <= "\udfff" for character in name):
-            raise BadSettings(f"--field {text!a}: a name is printable text")
+            raise BadSettings(f"--field {text!a}: the name is not printable; rename the column")
         if name in COLUMNS:
-            raise BadSettings(f"--field {text!r}: {name} is a column of the collection already, and text")
-        fields[name] = kind
-    return fields
+            raise BadSettings(f"--field {text!r}: {name} is a column of the collection, and always text; leave it out")
+        types[name] = kind
+    return types
 
 
 def convert_value(value: Any, kind: str) -> Any:
-    """Make a value one of a type, from text or from what it is. Raises ValueError when it is none."""
-    wanted = _PYTHON[kind]
-    if isinstance(value, str) and wanted is not str:
+    """Convert a value, or the text of one, to a declared type. Raises ValueError when that is impossible."""
+    python_type = _PYTHON_TYPES[kind]
+    if isinstance(value, str) and python_type is not str:
         return TYPES[kind](value.strip())
-    if wanted is float and type(value) is int and abs(value) < 2**1023:
+    if python_type is float and type(value) is int and abs(value) < 2**1023:
         return float(value)
-    if type(value) is not wanted:
+    if type(value) is not python_type:
         raise ValueError(value)
     return value
 
 
 def guess_type(text: str) -> str:
-    """Find the narrowest type that a text can be, in a table where all is text.
+    """Return the narrowest type that a text can have, for tables in which every value is text.
 
-    What is rather an id stays text: leading zeros, `1e5`, a code of 20 digits.
+    Texts that are more likely ids stay text: leading zeros, `1e5`, 20 digits.
     """
-    return next((kind for kind, pattern in _GUESSED.items() if pattern.fullmatch(text)), "text")
+    return next((kind for kind, pattern in _PATTERNS.items() if pattern.fullmatch(text)), "text")
 
 
 def to_plain(value: Any, depth: int = 0) -> Any:
-    """Turn what Parquet and JSON hold into what a JSON column holds.
+    """Convert a value from Parquet or JSON to a JSON value; leave out members that are None.
 
-    Raises ValueError for bytes and the like, and for what is nested more than 50 deep.
+    Raises ValueError for other types, such as bytes, and for values that are nested more than 50 deep.
     """
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise ValueError("nested too deeply")
     if isinstance(value, dict):
-        return {str(name): to_plain(part, depth + 1) for name, part in value.items() if part is not None}
+        return {str(name): to_plain(item, depth + 1) for name, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [to_plain(part, depth + 1) for part in value]
+        return [to_plain(item, depth + 1) for item in value]
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, datetime | date | time):
@@ -74,49 +74,49 @@ def to_plain(value: Any, depth: int = 0) -> Any:
     raise ValueError(value)
 
 
-def _integer(text: str) -> int:
+def _parse_int(text: str) -> int:
     number = int(text)
     if not -(2**63) <= number < 2**63 or "_" in text:
         raise ValueError(text)
     return number
 
 
-def _number(text: str) -> float:
+def _parse_float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number) or "_" in text:
         raise ValueError(text)
     return number
 
 
-def _boolean(text: str) -> bool:
+def _parse_bool(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise ValueError(text)
     return text.lower() == "true"
 
 
-def _list(text: str) -> list[Any]:
-    """A JSON array, or parts between bars: `red|green`."""
+def _parse_list(text: str) -> list[Any]:
+    """Read a JSON array, or items between bars: `red|green`."""
     if not text.startswith("["):
-        return [part.strip() for part in text.split("|") if part.strip()]
+        return [item.strip() for item in text.split("|") if item.strip()]
     try:
-        found = json.loads(text)
+        items = json.loads(text)
     except RecursionError:
         raise ValueError(text) from None
-    if not isinstance(found, list):
+    if not isinstance(items, list):
         raise ValueError(text)
-    return found
+    return items
 
 
 TYPES: dict[str, Callable[[str], Any]] = {
     "text": str,
-    "int": _integer,
-    "float": _number,
-    "bool": _boolean,
-    "list": _list,
+    "int": _parse_int,
+    "float": _parse_float,
+    "bool": _parse_bool,
+    "list": _parse_list,
 }
-_GUESSED = {
+_PATTERNS = {
     "int": re.compile(r"0|-?[1-9][0-9]{0,17}"),
     "float": re.compile(r"0|-?[1-9][0-9]{0,9}|-?(?:0|[1-9][0-9]{0,9})\.[0-9]{1,6}"),
     "bool": re.compile(r"true|false", re.IGNORECASE),
 }
-_PYTHON: dict[str, type] = {"text": str, "int": int, "float": float, "bool": bool, "list": list}
+_PYTHON_TYPES: dict[str, type] = {"text": str, "int": int, "float": float, "bool": bool, "list": list}

@@ -1,4 +1,4 @@
-"""How commands print: a table for people, JSON or bare ids for programs."""
+"""What commands share to print results: the option --format, tables, and escaping."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ def format_option(*formats: str) -> Callable[[Command], Command]:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows below their columns, numbers to the right; wraps on a terminal, never when piped."""
+    """Print a table, numbers aligned right. Long cells wrap on a terminal, never when piped."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -26,19 +26,19 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     if not console.is_terminal:
         console.width = 10_000
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for place, column in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[place], int | float) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for index, column in enumerate(columns):
+        is_numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+        table.add_column(column, justify="right" if is_numeric else "left", overflow="fold")
     for row in rows:
-        # Text, not str: what a shop writes in brackets is no markup of ours.
-        table.add_row(*(Text(_cell(value)) for value in row))
+        # Text, not str: rich would read brackets in a shop's text as markup.
+        table.add_row(*(Text(_format_cell(value)) for value in row))
     console.print(table)
 
 
-def _cell(value: Any) -> str:
-    return printable(f"{value:.4f}" if isinstance(value, float) else str(value))
+def _format_cell(value: Any) -> str:
+    return escape_controls(f"{value:.4f}" if isinstance(value, float) else str(value))
 
 
-def printable(text: str) -> str:
-    """Write control characters as escapes: an id or a file name must neither break a line nor steer a terminal."""
+def escape_controls(text: str) -> str:
+    """Escape control characters, so that an id or a file name can neither break a line nor control the terminal."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

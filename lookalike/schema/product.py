@@ -1,4 +1,4 @@
-"""The nouns of the catalogue: an image of a product, its row in the collection, and a hit."""
+"""The data types of the catalogue: an image of a product, its row in the collection, and a hit of a search."""
 
 import hashlib
 import json
@@ -16,12 +16,12 @@ Vectors = npt.NDArray[np.float32]
 """Embeddings: shape (n, dim), each of unit length."""
 
 Metadata = Mapping[str, Any]
-"""The columns of a product that are not its id or its image; values as JSON knows them."""
+"""The columns of a product other than its id and its image; the values are JSON values."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProductImage:
-    """One image of one product, as a source names it; `image` is where the bytes are, a path or a URI."""
+    """One image of one product, as a source describes it; `image` is the path or the URI of its bytes."""
 
     image_id: str
     source: str
@@ -31,19 +31,19 @@ class ProductImage:
 
     @classmethod
     def named(cls, source: str, product_id: str, reference: str, image: str, metadata: Metadata) -> "ProductImage":
-        """Make the key from source, product and `reference`, the image's name inside its source.
+        """Compute the image_id from source, product_id and `reference`, the image's name inside its source.
 
-        The key is 32 hexadecimal digits, the same for the same three.
+        The same three always give the same image_id, of 32 hexadecimal digits.
         """
-        parts = json.dumps([source, product_id, reference])
-        return cls(_digest(parts.encode()), source, product_id, image, metadata)
+        name = json.dumps([source, product_id, reference])
+        return cls(_digest(name.encode()), source, product_id, image, metadata)
 
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What tells that an image's file has changed: a hash of its bytes, its size, its mtime in nanoseconds.
+    """What shows that an image's file has changed: a hash of its bytes, its size, its mtime in nanoseconds.
 
-    `etag` is what a web server calls this version of it, "" where there is none.
+    `etag` is the web server's ETag, "" if there is none.
     """
 
     hash: str
@@ -53,7 +53,7 @@ class FileState:
 
     @classmethod
     def of(cls, content: bytes, mtime: int, etag: str = "") -> "FileState":
-        """Describe the bytes of a file that was last written at `mtime`."""
+        """Describe a file by its bytes and the time of its last change."""
         return cls(_digest(content), len(content), mtime, etag)
 
 
@@ -75,7 +75,7 @@ class ImageRow:
 
     @classmethod
     def of(cls, image: ProductImage, file: FileState, embedding: Vector) -> "ImageRow":
-        """Put together what the source, the file system and the encoder know of an image."""
+        """Build a row from what the source, the file and the encoder say about an image."""
         return cls(
             image_id=image.image_id,
             product_id=image.product_id,
@@ -93,7 +93,7 @@ class ImageRow:
 
 @dataclass(frozen=True, slots=True)
 class HitImage:
-    """An image of an answer: its key, the cosine to the question (-1 to 1), and where the bytes are."""
+    """An image of a hit: its image_id, its cosine with the query (-1 to 1), and the path or URI of its bytes."""
 
     image_id: str
     score: float
@@ -102,9 +102,9 @@ class HitImage:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An answer: a product, the cosine of its best image to the question (-1 to 1), and that image.
+    """One product of a search result: the cosine of its best image with the query (-1 to 1), and that image.
 
-    `images` are the best of the product, when more than that one was asked for.
+    `images` has the best images of the product, when the query requests more than one.
     """
 
     product_id: str
@@ -116,7 +116,7 @@ class Hit:
 
 
 def metadata_hash(metadata: Metadata) -> str:
-    """Hash metadata so that the order of its columns does not matter."""
+    """Hash metadata. The order of its columns does not matter."""
     return _digest(json.dumps(metadata, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass"))
 
 

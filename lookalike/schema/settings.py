@@ -1,10 +1,11 @@
-"""What can be set, from the command line, the environment or a `.env` file; read once, at the edge."""
+"""Settings from the command line, the environment or a `.env` file, as options of click."""
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import click
 from dotenv import load_dotenv
@@ -17,51 +18,71 @@ DEFAULT_URI = "./lookalike.db"
 
 LOCAL_ENGINES = ("auto", "torch", "onnx", "compile")
 ALL_ENGINES = (*LOCAL_ENGINES, "ray")
-_ENGINES = {
-    LOCAL_ENGINES: "What runs it on a CPU; auto measures once which is faster. compile: torch.compile, where many are encoded.",
-    ALL_ENGINES: "What runs it on a CPU; auto measures once which is faster. compile: torch.compile, for large loads; "
-    "ray: a cluster reads, decodes and runs it.",
+_AUTO_ENGINE_HELP = "What runs the encoder on a CPU; auto measures once which is faster."
+_ENGINE_HELP = {
+    LOCAL_ENGINES: f"{_AUTO_ENGINE_HELP} compile: torch.compile, for many images.",
+    ALL_ENGINES: f"{_AUTO_ENGINE_HELP} compile: torch.compile, for many images; "
+    "ray: a cluster reads, decodes and encodes.",
 }
 
 _SERVER_SCHEMES = ("http://", "https://", "tcp://", "unix:")
-# 2.3 servers refuse anything else; the rest of the 255 allowed characters is for the version suffix.
+# What a 2.3 server accepts. It allows 255 characters; those past 200 are left for the version suffix.
 _COLLECTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 
 
+@dataclass(frozen=True, slots=True)
+class CollectionAddress:
+    """Which collection on which Milvus."""
+
+    uri: str
+    token: str
+    collection: str
+
+    @classmethod
+    def from_click(cls, options: Mapping[str, Any]) -> Self:
+        """Take the address from a command's `store_options`."""
+        return cls(options["uri"], options["token"], options["collection"])
+
+
 def read_env_file() -> None:
-    """Add the settings of `./.env` to the environment; what is already set wins."""
+    """Add the settings in `./.env` to the environment, except those that are already set."""
     try:
         load_dotenv(Path(".env"))
     except (OSError, UnicodeDecodeError) as error:
         raise BadSettings(f"the file .env cannot be read: {error}") from error
 
 
-def setting(flag: str, *more: str, **options: Any) -> Callable[[Command], Command]:
-    """Make a command-line option that can also be set as LOOKALIKE_<FLAG>."""
+def setting_option(flag: str, *more: str, **options: Any) -> Callable[[Command], Command]:
+    """Return a command-line option that can also be set as LOOKALIKE_<FLAG>."""
     envvar = options.pop("envvar", [])
     own = "LOOKALIKE_" + flag.removeprefix("--").replace("-", "_").upper()
     return click.option(flag, *more, envvar=[own, *envvar], show_envvar=True, **options)
 
 
 def store_options(command: Command) -> Command:
-    """Add the options that say where the collection is: --uri, --token, --collection."""
+    """Add the options that locate the collection: --uri, --token, --collection."""
     for add in (
-        setting(
-            "--collection", "-c", default="products", show_default=True, callback=_collection, help="Collection name."
+        setting_option(
+            "--collection",
+            "-c",
+            default="products",
+            show_default=True,
+            callback=_check_collection,
+            help="Collection name.",
         ),
-        setting(
+        setting_option(
             "--token",
             envvar=["MILVUS_TOKEN"],
             default="",
-            callback=_token,
+            callback=_check_token,
             help="Milvus token, as user:password or an API key.",
         ),
-        setting(
+        setting_option(
             "--uri",
             envvar=["MILVUS_URI"],
             default=DEFAULT_URI,
             show_default=True,
-            callback=_uri,
+            callback=_check_uri,
             help="A Milvus Lite folder ending in .db, or a server such as http://localhost:19530.",
         ),
     ):
@@ -70,36 +91,36 @@ def store_options(command: Command) -> Command:
 
 
 def encoder_options(command: Command, engines: tuple[str, ...] = LOCAL_ENGINES) -> Command:
-    """Add the options that say where the network runs, and by which of `engines`: --device, --dtype, --engine."""
-    command = setting(
+    """Add the options that choose where and how the encoder runs: --device, --dtype, and --engine, one of `engines`."""
+    command = setting_option(
         "--engine",
         type=click.Choice(engines),
         default="auto",
         show_default=True,
-        help=_ENGINES[engines],
+        help=_ENGINE_HELP[engines],
     )(command)
-    command = setting(
+    command = setting_option(
         "--dtype",
         type=click.Choice(["auto", "float32", "float16", "bfloat16"]),
         default="auto",
         show_default=True,
-        help="Precision of the network; auto is half precision on a CUDA device only.",
+        help="Precision of the encoder; auto is half precision on a CUDA device only.",
     )(command)
-    return setting(
+    return setting_option(
         "--device",
         default="auto",
         show_default=True,
-        help="Where the network runs: auto, cpu, cuda (all GPUs), cuda:1, cuda:0,cuda:1, mps, …",
+        help="Where the encoder runs: auto, cpu, cuda (all GPUs), cuda:1, cuda:0,cuda:1, mps, …",
     )(command)
 
 
 def is_lite(uri: str) -> bool:
-    """Tell whether `uri` names an embedded Milvus Lite store rather than a server."""
+    """Return whether `uri` is a path of Milvus Lite rather than the address of a server."""
     return not uri.startswith(_SERVER_SCHEMES)
 
 
 def check_uri(uri: str) -> str:
-    """Return `uri`, or raise BadSettings when neither Milvus Lite nor a server can be meant."""
+    """Return `uri`, or raise BadSettings when it is neither a path for Milvus Lite nor an address of a server."""
     if not is_lite(uri):
         return uri
     path = Path(uri)
@@ -108,43 +129,47 @@ def check_uri(uri: str) -> str:
             f"--uri {uri!r} is neither a Milvus Lite store (a path ending in .db) nor a server (http://host:19530)"
         )
     try:
-        problem = _lite_problem(path)
+        problem = _find_path_problem(path)
     except OSError as error:
-        problem = f"cannot be looked at: {error.strerror}"
+        problem = f"cannot be accessed: {error.strerror}"
     if problem:
         raise BadSettings(f"--uri {uri!r} {problem}")
     return uri
 
 
-def _lite_problem(path: Path) -> str | None:
+def _find_path_problem(path: Path) -> str | None:
     if not path.parent.is_dir():
         return f"is in a folder {str(path.parent)!r} that does not exist; make it first"
     if not path.exists():
         return None
     if not path.is_dir():
-        return "is a file, but Milvus Lite 3 keeps a folder there; move the file away or name another path"
-    return None if os.access(path, os.W_OK) else "cannot be written to; Milvus Lite needs that even to search"
+        return "is a file, but Milvus Lite 3 needs a folder; move the file away or name another path"
+    return (
+        None
+        if os.access(path, os.W_OK)
+        else "cannot be written to, which Milvus Lite needs even to search; change its permissions"
+    )
 
 
 def check_collection(name: str) -> str:
     """Return `name`, or raise BadSettings when Milvus would refuse it as a collection name."""
     if not _COLLECTION_NAME.fullmatch(name):
         raise BadSettings(
-            f"--collection {name!r} is no collection name: take letters, digits and _, "
-            "not starting with a digit, at most 200"
+            f"--collection {name!r} is not a collection name: use letters, digits and _, "
+            "not starting with a digit, 200 at most"
         )
     return name
 
 
-def _uri(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+def _check_uri(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     return check_uri(value)
 
 
-def _collection(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+def _check_collection(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     return check_collection(value)
 
 
-def _token(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+def _check_token(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     if not value.isascii():
-        raise BadSettings("--token holds characters that no Milvus token has")
+        raise BadSettings("--token has characters that are not ASCII; no Milvus token has those")
     return value

@@ -1,1 +1,1 @@
-"""From a question to product ids."""
+"""From a query to product ids: query → encode → nearest → group → rank. Start reading in `finder`."""

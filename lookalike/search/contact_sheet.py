@@ -1,4 +1,4 @@
-"""A contact sheet: the question and its answers on one image."""
+"""A contact sheet: a query and its hits, or groups of hits, drawn on one image."""
 
 import textwrap
 from collections.abc import Sequence
@@ -12,78 +12,84 @@ from lookalike.schema.errors import BadImage
 from lookalike.schema.product import Hit
 
 _TILE, _GAP, _CAPTION, _COLUMNS = 200, 16, 46, 5
-_WIDE = 8
-_PAPER, _INK, _FAINT, _ACCENT = "#ffffff", "#1d1d1f", "#8a8a8e", "#2f6fed"
+_GROUP_COLUMNS = 8
+_BACKGROUND, _BLACK, _GREY, _BLUE = "#ffffff", "#1d1d1f", "#8a8a8e", "#2f6fed"
+_MAX_TITLE = 26
+
+Corner = tuple[int, int]
+"""The upper left corner of a tile: x, y."""
 
 
 @dataclass(frozen=True, slots=True)
 class SheetQuery:
-    """What the sheet shows as asked: an image, or words where there is none."""
+    """The query as the sheet shows it: its image, or `words` where it has none."""
 
     image: bytes | None
     words: str
 
 
-def draw_sheet(question: SheetQuery, hits: Sequence[Hit]) -> Image.Image:
-    """Draw the question on the left and the answers beside it, best first, each with its score."""
+def draw_sheet(query: SheetQuery, hits: Sequence[Hit]) -> Image.Image:
+    """Draw the query on the left and the hits beside it, best first, each with its score."""
     rows = max(1, -(-len(hits) // _COLUMNS))
-    across = min(max(len(hits), 1), _COLUMNS)
+    columns = min(max(len(hits), 1), _COLUMNS)
     left = _TILE + 3 * _GAP
-    width, height = left + across * (_TILE + _GAP) + _GAP, _GAP + rows * (_TILE + _CAPTION + _GAP)
-    sheet = Image.new("RGB", (width, height), _PAPER)
+    width, height = left + columns * (_TILE + _GAP) + _GAP, _GAP + rows * (_TILE + _CAPTION + _GAP)
+    sheet = Image.new("RGB", (width, height), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    _tile(sheet, (_GAP, _GAP), _image(question.image, question.words))
-    draw.rectangle((_GAP - 3, _GAP - 3, _GAP + _TILE + 2, _GAP + _TILE + 2), outline=_ACCENT, width=3)
-    _caption(draw, (_GAP, _GAP + _TILE), question.words, "asked")
+    _paste_tile(sheet, (_GAP, _GAP), _query_image(query))
+    draw.rectangle((_GAP - 3, _GAP - 3, _GAP + _TILE + 2, _GAP + _TILE + 2), outline=_BLUE, width=3)
+    _draw_caption(draw, (_GAP, _GAP + _TILE), query.words, "query")
     draw.line((left - _GAP, _GAP, left - _GAP, height - _GAP), fill="#e3e3e6", width=2)
-    for place, hit in enumerate(hits):
-        corner = (
-            left + _GAP // 2 + place % _COLUMNS * (_TILE + _GAP),
-            _GAP + place // _COLUMNS * (_TILE + _CAPTION + _GAP),
-        )
-        _tile(sheet, corner, _stored_image(hit))
-        _caption(draw, (corner[0], corner[1] + _TILE), hit.product_id, f"{hit.score:.3f}")
+    for index, hit in enumerate(hits):
+        row, column = divmod(index, _COLUMNS)
+        _draw_hit(sheet, (left + _GAP // 2 + column * (_TILE + _GAP), _GAP + row * (_TILE + _CAPTION + _GAP)), hit)
     return sheet
 
 
 def draw_groups(groups: Sequence[Sequence[Hit]]) -> Image.Image:
-    """Draw groups of images below each other, each image with its product id."""
-    lines = [group[start : start + _WIDE] for group in groups for start in range(0, len(group), _WIDE)]
-    across = max(map(len, lines), default=1)
-    down = _TILE + _CAPTION + _GAP
-    sheet = Image.new("RGB", (_GAP + across * (_TILE + _GAP), _GAP + max(1, len(lines)) * down), _PAPER)
-    draw = ImageDraw.Draw(sheet)
+    """Draw groups of hits below each other, each image with its product id and score."""
+    lines = [
+        group[start : start + _GROUP_COLUMNS] for group in groups for start in range(0, len(group), _GROUP_COLUMNS)
+    ]
+    columns = max(map(len, lines), default=1)
+    row_height = _TILE + _CAPTION + _GAP
+    size = (_GAP + columns * (_TILE + _GAP), _GAP + max(1, len(lines)) * row_height)
+    sheet = Image.new("RGB", size, _BACKGROUND)
     for row, line in enumerate(lines):
         for column, hit in enumerate(line):
-            corner = (_GAP + column * (_TILE + _GAP), _GAP + row * down)
-            _tile(sheet, corner, _stored_image(hit))
-            _caption(draw, (corner[0], corner[1] + _TILE), hit.product_id, f"{hit.score:.3f}")
+            _draw_hit(sheet, (_GAP + column * (_TILE + _GAP), _GAP + row * row_height), hit)
     return sheet
 
 
-def _tile(sheet: Image.Image, corner: tuple[int, int], image: Image.Image) -> None:
-    fitted = ImageOps.pad(image, (_TILE, _TILE), color="#f4f4f6")
-    sheet.paste(fitted, corner)
+def _draw_hit(sheet: Image.Image, corner: Corner, hit: Hit) -> None:
+    _paste_tile(sheet, corner, _stored_image(hit))
+    _draw_caption(ImageDraw.Draw(sheet), (corner[0], corner[1] + _TILE), hit.product_id, f"{hit.score:.3f}")
 
 
-def _caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, note: str) -> None:
-    draw.text((corner[0], corner[1] + 6), title if len(title) <= 26 else title[:25] + "…", fill=_INK, font=_font(15))
-    draw.text((corner[0], corner[1] + 26), note, fill=_FAINT, font=_font(13))
+def _paste_tile(sheet: Image.Image, corner: Corner, image: Image.Image) -> None:
+    sheet.paste(ImageOps.pad(image, (_TILE, _TILE), color="#f4f4f6"), corner)
 
 
-def _image(content: bytes | None, words: str) -> Image.Image:
-    if content is not None:
-        return decode(content)
+def _draw_caption(draw: ImageDraw.ImageDraw, corner: Corner, title: str, note: str) -> None:
+    short = title if len(title) <= _MAX_TITLE else title[: _MAX_TITLE - 1] + "…"
+    draw.text((corner[0], corner[1] + 6), short, fill=_BLACK, font=_font(15))
+    draw.text((corner[0], corner[1] + 26), note, fill=_GREY, font=_font(13))
+
+
+def _query_image(query: SheetQuery) -> Image.Image:
+    """The image of the query; where it has none, its words on a card."""
+    if query.image is not None:
+        return decode(query.image)
     card = Image.new("RGB", (_TILE, _TILE), "#eef3fe")
-    text = "\n".join(textwrap.wrap(words, 18)[:6])
+    text = "\n".join(textwrap.wrap(query.words, 18)[:6])
     ImageDraw.Draw(card).multiline_text(
-        (_TILE / 2, _TILE / 2), text, fill=_ACCENT, font=_font(18), anchor="mm", align="center"
+        (_TILE / 2, _TILE / 2), text, fill=_BLUE, font=_font(18), anchor="mm", align="center"
     )
     return card
 
 
 def _stored_image(hit: Hit) -> Image.Image:
-    """The image of a hit; a grey tile where its file is not on this machine any more."""
+    """The image of a hit; a grey tile where its file is no longer on this machine."""
     try:
         return decode(Path(hit.image).read_bytes())
     except (OSError, BadImage):

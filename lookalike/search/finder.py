@@ -1,48 +1,32 @@
-"""One path from a question to the products that answer it: query → encode → nearest → group → product ids."""
+"""Search, from a query to product ids: query → encode → nearest → group → rank → product ids."""
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Protocol
-
-import numpy as np
 
 from lookalike.encode.decode import MAX_PIXELS
 from lookalike.encode.encoder import Encoder
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.schema.collection import require_same_encoder
-from lookalike.schema.filters.expression import column_in, compile_filter
 from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
-from lookalike.schema.product import Hit, HitImage, Vector
+from lookalike.schema.product import Hit
+from lookalike.search.exact_search import add_best_images
+from lookalike.search.nearest import NearestProducts, SearchMany
+from lookalike.search.product_vectors import ProductVectors
 from lookalike.search.query import Query
-from lookalike.search.query_encoder import PartError, QueryEncoder, ResolvedPart, StageTimer
-from lookalike.search.ranking import best_by_product, combine, cut
-
-_FIELDS = ("product_id", "image", "metadata")
-_FEW = 5_000
-"""Rows that are compared one by one rather than missed."""
-
-_IMAGES = 4
-_WIDE = 1_000
-"""Rows that cost hardly more than a few."""
-
-
-class SearchMany(Protocol):
-    """How Store.search_many is called."""
-
-    def __call__(
-        self, vectors: Sequence[Vector], limit: int, *, where: str = "", fields: Sequence[str] = ()
-    ) -> list[list[Row]]:
-        """Search for several vectors, an answer for each."""
+from lookalike.search.query_encoder import QueryEncoder
+from lookalike.search.ranking import rank_products
+from lookalike.search.resolved_query import PartError, ResolvedQuery, resolve_query
+from lookalike.search.stages import CheckDeadline, StageTimer, no_deadline
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Distinct products, best first, and the milliseconds it took to find them.
+    """Distinct products, best first, and how many milliseconds the search took.
 
     `next_offset` is where the next page starts, None after the last one.
     """
@@ -52,34 +36,16 @@ class SearchResult:
     next_offset: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A question as it goes to Milvus: what is nearest to `vector`, without the products `named`."""
-
-    query: Query
-    vector: Vector
-    named: frozenset[str]
-    images: int
-    """Of the products that the question names, the most that one has; the others may have as many."""
-
-    @property
-    def round(self) -> tuple[str, int]:
-        """The filter, and how many rows are asked for at first.
-
-        That depends on the limit, not on the offset: all pages are cut from one sequence.
-        """
-        limit = self.query.limit
-        return compile_filter(self.query.where), limit * max(_IMAGES, min(self.images, _WIDE // limit))
-
-
 class Finder:
-    """Answers questions about one collection; safe to use from several threads.
+    """Searches one collection; safe to use from several threads.
 
-    `load` loads the collection's encoder; it is called with the first question that has an image or words in it,
-    so that asking by product id needs no network at all. Images that are decoded at the same time have at most
-    `max_pixels` pixels in all. A product's vector is remembered for `remember` seconds, so that the next question like
-    it is one call to Milvus. `search_many` stands in for that of the store. `timed` is entered around each stage, with
-    its name (decode, encode, lookup, search); what it raises ends the question.
+    `load` loads the collection's encoder, when the first query with an image or a text arrives: a search by product id
+    needs no encoder. Images that are decoded at the same time have at most `max_pixels` pixels in all. The vector of a
+    product is cached for `cache_seconds`, which saves one of the two calls to Milvus. `search_many` replaces that of
+    the store.
+
+    Around each stage (decode, encode, lookup, search): `check_deadline` is called before it and raises to abort the
+    search, `timer` measures it, and `decode_slots` limits how many threads decode at once.
     """
 
     def __init__(
@@ -88,25 +54,31 @@ class Finder:
         load: Callable[[], Encoder],
         *,
         max_pixels: int = MAX_PIXELS,
-        remember: float = 0,
+        cache_seconds: float = 0,
         search_many: SearchMany | None = None,
-        timed: StageTimer = nullcontext,
+        timer: StageTimer = nullcontext,
+        check_deadline: CheckDeadline = no_deadline,
+        decode_slots: threading.Semaphore | None = None,
     ) -> None:
         self.store = store
         self._load = load
         self._loading = threading.Lock()
         self._encoder: Encoder | None = None
-        self._timed = timed
-        self._search_many = search_many or store.search_many
-        self._reader = QueryEncoder(store, lambda: self.encoder, PixelBudget(max_pixels), timed, remember)
+        self._products = ProductVectors(store, cache_seconds=cache_seconds, timer=timer, check_deadline=check_deadline)
+        self._query_encoder = QueryEncoder(
+            self.load_encoder,
+            self._products,
+            PixelBudget(max_pixels),
+            timer=timer,
+            check_deadline=check_deadline,
+            decode_slots=decode_slots,
+        )
+        self._nearest = NearestProducts(
+            store, search_many or store.search_many, timer=timer, check_deadline=check_deadline
+        )
 
-    def forget(self, product_id: str) -> None:
-        """A product was written: what is remembered of it holds no longer."""
-        self._reader.recent.forget(product_id)
-
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder of the collection. Raises EncoderUnavailable, EncoderMismatch."""
+    def load_encoder(self) -> Encoder:
+        """Return the encoder of the collection, loaded once. Raises EncoderUnavailable, EncoderMismatch."""
         with self._loading:
             if self._encoder is None:
                 encoder = self._load()
@@ -114,150 +86,63 @@ class Finder:
                 self._encoder = encoder
             return self._encoder
 
-    def find(self, query: Query) -> SearchResult:
-        """Find the products most like what is asked: `query.limit` of them, or all that match if they are fewer.
+    def invalidate_product(self, product_id: str) -> None:
+        """Drop the cached vector of a product that was written or deleted."""
+        self._products.invalidate(product_id)
 
-        A product that the question names is not part of the answer. Raises BadImage for an image that cannot be
-        read, BadQuery for words without an encoder that knows them, UnknownProduct and StoreUnavailable.
+    def find(self, query: Query) -> SearchResult:
+        """Find the products most like a query: `query.limit` of them, or all that match if they are fewer.
+
+        The result leaves out products that the query names. Raises BadImage for an image that cannot be read, BadQuery
+        for a text where the encoder has no text tower, UnknownProduct, and StoreUnavailable.
         """
-        [answer] = self.find_many([query])
-        if not isinstance(answer, SearchResult):
-            raise answer
-        return answer
+        [result] = self.find_many([query])
+        if not isinstance(result, SearchResult):
+            raise result
+        return result
 
     def find_many(self, queries: Sequence[Query]) -> list[SearchResult | PartError]:
-        """Answer several questions; those with the same filter and limit go to Milvus together.
+        """Find the products of several queries; a query that cannot be answered gets its error instead of a result.
 
-        A question that cannot be answered gets its error in the place of an answer.
+        Queries with the same filter and limit share one call to Milvus.
         """
         if any(part.image or part.text for query in queries for part in (*query.liked, *query.unlike)):
-            self.encoder  # noqa: B018  loading it is not part of the time an answer takes
+            self.load_encoder()  # before the clock starts: loading is not part of `took_ms`
         started = time.perf_counter()
-        understood = self._understand(queries)
-        first = iter(self._first_rows([asked for asked in understood if isinstance(asked, _Asked)]))
+        resolved = self._encode(queries)
+        first_rows = iter(self._nearest.search_first([query for query in resolved if isinstance(query, ResolvedQuery)]))
         return [
-            self._answer(asked, next(first), started) if isinstance(asked, _Asked) else asked for asked in understood
+            self._select_hits(query, next(first_rows), started) if isinstance(query, ResolvedQuery) else query
+            for query in resolved
         ]
 
-    def _understand(self, queries: Sequence[Query]) -> list[_Asked | PartError]:
-        meanings = iter(self._reader.read([part for query in queries for part in (*query.liked, *query.unlike)]))
+    def _encode(self, queries: Sequence[Query]) -> list[ResolvedQuery | PartError]:
+        """Turn each query into a vector, encoding the parts of all queries together."""
+        parts = [part for query in queries for part in (*query.liked, *query.unlike)]
+        encoded = iter(self._query_encoder.encode_parts(parts, self.store.fingerprint.dim))
         return [
-            _combined(query, list(islice(meanings, len(query.liked))), list(islice(meanings, len(query.unlike))))
+            resolve_query(query, list(islice(encoded, len(query.liked))), list(islice(encoded, len(query.unlike))))
             for query in queries
         ]
 
-    def _first_rows(self, several: Sequence[_Asked]) -> list[list[Row]]:
-        """Search for each; questions of one filter and width in one call."""
-        together: dict[tuple[str, int], list[int]] = {}
-        for place, asked in enumerate(several):
-            together.setdefault(asked.round, []).append(place)
-        found: list[list[Row]] = [[] for _ in several]
-        for (where, width), places in together.items():
-            vectors = [several[place].vector for place in places]
-            with self._timed("search"):
-                answers = self._few(vectors, where) or self._search_many(vectors, width, where=where, fields=_FIELDS)
-            for place, rows in zip(places, answers, strict=True):
-                found[place] = rows
-        return found
-
-    def _few(self, vectors: Sequence[Vector], where: str) -> list[list[Row]] | None:
-        """Compare all rows that a filter leaves, when they are few and Milvus would not find them all.
-
-        A server with its graph built does so itself, and Milvus Lite always.
-        """
-        if not where or not self.store.indexing() or self.store.count(where, consistency="Session") > _FEW:
-            return None
-        return [list(self._compared(vector, where)) for vector in vectors]
-
-    def _answer(self, asked: _Asked, rows: list[Row], started: float) -> SearchResult:
-        query = asked.query
-        near = cut(self._nearest(asked, rows), query.min_score, query.within)
-        hits = list(islice(near, query.offset, query.offset + query.limit + 1))
-        more = len(hits) > query.limit
-        shown = [_with_fields(hit, query.fields) for hit in self._with_images(asked, hits[: query.limit])]
+    def _select_hits(self, resolved: ResolvedQuery, first_rows: Sequence[Row], started: float) -> SearchResult:
+        """Group rows by product, rank the products, and cut out the page; search wider if the page is not full."""
+        query = resolved.query
+        products = self._nearest.iterate_products(resolved, first_rows)
+        ranked = rank_products(products, query)
+        # One more than the page: is there a next one?
+        hits = list(islice(ranked, query.offset, query.offset + query.limit + 1))
+        next_offset = query.offset + query.limit if len(hits) > query.limit else None
+        hits = hits[: query.limit]
+        if query.per_product > 1:
+            hits = add_best_images(self.store, resolved, hits)
+        hits = [_select_fields(hit, query.fields) for hit in hits]
         took_ms = round((time.perf_counter() - started) * 1_000, 3)
-        return SearchResult(shown, took_ms, query.offset + query.limit if more else None)
-
-    def _nearest(self, asked: _Asked, rows: list[Row]) -> Iterator[Hit]:
-        """All products that match, nearest first, as far as they are asked for.
-
-        Each round looks four times as wide as the one before; past the widest that Milvus answers, and where a graph
-        ends, beyond the products that are known. (A filter that leaves those out would be narrower, but they are the
-        very neighbours over which a graph leads to the others.) The sequence depends on question and limit alone.
-        """
-        where, width = asked.round
-        known, beyond = set(asked.named), where
-        while True:
-            yield from _new(rows, known)
-            ended = len(rows) < min(width, self.store.window)
-            behind = self._left_behind(beyond, len(rows)) if ended else None
-            if behind is not None and (behind <= _FEW or not rows):
-                yield from _new(self._compared(asked.vector, _without(where, known)) if behind else (), known)
-                return
-            width *= 4
-            if ended or width > self.store.window:
-                beyond = _without(where, known)
-            with self._timed("search"):
-                [rows] = self._search_many([asked.vector], width, where=beyond, fields=_FIELDS)
-
-    def _left_behind(self, where: str, found: int) -> int:
-        """Count the rows that match, but that a graph search has not reached: with a filter it may end early."""
-        return 0 if self.store.exact else max(0, self.store.count(where, consistency="Session") - found)
-
-    def _compared(self, vector: Vector, where: str) -> Iterator[Row]:
-        """Compare every row that matches."""
-        rows = self.store.rows(where=where, fields=[*_FIELDS, "embedding"], consistency="Session")
-        return (_scored(row, vector) for row in rows)
-
-    def _with_images(self, asked: _Asked, hits: list[Hit]) -> list[Hit]:
-        """Add the best images of each product, when more than one is asked for."""
-        count = asked.query.per_product
-        if count == 1 or not hits:
-            return hits
-        of_hits = column_in("product_id", [hit.product_id for hit in hits])
-        where = " and ".join(part for part in (asked.round[0], of_hits) if part)
-        best: dict[str, list[HitImage]] = {hit.product_id: [] for hit in hits}
-        fields = ["product_id", "image", "embedding"]
-        for row in self.store.rows(where=where, fields=fields, consistency="Session"):
-            score = float(_scored(row, asked.vector)["score"])
-            images = best[row["product_id"]]
-            images.append(HitImage(row["image_id"], score, row["image"]))
-            images.sort(key=lambda image: (-image.score, image.image_id))
-            del images[count:]
-        return [replace(hit, images=tuple(best[hit.product_id])) for hit in hits]
+        return SearchResult(hits, took_ms, next_offset)
 
 
-def _combined(
-    query: Query, like: list[ResolvedPart | PartError], unlike: list[ResolvedPart | PartError]
-) -> _Asked | PartError:
-    good: list[ResolvedPart] = []
-    for meaning in (*like, *unlike):
-        if not isinstance(meaning, ResolvedPart):
-            return meaning
-        good.append(meaning)
-    weighted = [(part.weight, m.vector) for part, m in zip((*query.liked, *query.unlike), good, strict=True)]
-    vector = combine(weighted[: len(like)], weighted[len(like) :])
-    named = frozenset().union(*(meaning.named for meaning in good))
-    return _Asked(query, vector, named, max(meaning.images for meaning in good))
-
-
-def _new(rows: Iterable[Row], known: set[str]) -> Iterator[Hit]:
-    """The products of rows that are not known yet, best first; then they are."""
-    for hit in best_by_product(row for row in rows if row["product_id"] not in known):
-        known.add(hit.product_id)
-        yield hit
-
-
-def _with_fields(hit: Hit, fields: Sequence[str] | None) -> Hit:
+def _select_fields(hit: Hit, fields: Sequence[str] | None) -> Hit:
+    """Keep only these fields of the metadata, in this order; all of them where `fields` is None."""
     if fields is None:
         return hit
     return replace(hit, metadata={name: hit.metadata[name] for name in fields if name in hit.metadata})
-
-
-def _scored(row: Row, vector: Vector) -> Row:
-    return {**row, "embedding": None, "score": float(np.dot(np.asarray(row["embedding"], dtype=np.float32), vector))}
-
-
-def _without(where: str, products: Collection[str]) -> str:
-    others = f"not ({column_in('product_id', sorted(products))})" if products else ""
-    return " and ".join(part for part in (where, others) if part)

@@ -1,4 +1,4 @@
-"""What may be asked."""
+"""A query: what the products should be like, and which of them to return."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from lookalike.schema.filters.ast import Filter, check_filter_size
 
 MAX_LIMIT = 1_000
 MAX_REACH = 10_000
-"""How far pages go: offset and limit together."""
+"""The largest sum of offset and limit."""
 
 MAX_PARTS = 32
 MAX_PER_PRODUCT = 100
@@ -19,9 +19,10 @@ MAX_WEIGHT = 1_000.0
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One thing that is asked with, exactly one of five, and how much it counts beside the others.
+    """One example of a query: exactly one of the five, and its weight relative to the other parts.
 
-    `image` is the bytes of an image, `vector` an embedding of the collection's encoder, of any length but zero.
+    `image` is the bytes of an image file, `vector` an embedding of the collection's encoder, of any length but zero.
+    Raises BadQuery.
     """
 
     image: bytes | None = None
@@ -34,33 +35,35 @@ class Part:
     def __post_init__(self) -> None:
         given = (self.image, self.text, self.product_id, self.image_id, self.vector)
         if sum(value is not None for value in given) != 1:
-            raise BadQuery("a part of a question is one of image, text, product_id, image_id and vector")
+            raise BadQuery("a part of a query is exactly one of image, text, product_id, image_id and vector")
         if self.text is not None:
             _check_text(self.text)
-        for name in (self.text, self.product_id, self.image_id):
-            if name is not None and any("\ud800" <= character <= "\udfff" for character in name):
-                raise BadQuery(f"{name!a} is not valid UTF-8")
+        for value in (self.text, self.product_id, self.image_id):
+            if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
+                raise BadQuery(f"{value!a} is not valid UTF-8")
         if self.vector is not None and not (all(map(math.isfinite, self.vector)) and any(self.vector)):
-            raise BadQuery("a vector has to be of finite numbers, not all of them zero")
+            raise BadQuery("a vector needs finite numbers, not all of them zero")
         if not 0 < self.weight <= MAX_WEIGHT:
-            raise BadQuery(f"weight {self.weight} is not above 0 and at most {MAX_WEIGHT:g}; what to avoid is `unlike`")
+            raise BadQuery(
+                f"weight {self.weight} is not above 0 and at most {MAX_WEIGHT:g}; to avoid something, use `unlike`"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question: one or several things that the answers should be like, or unlike.
+    """A query: one or several parts that the products should be like, or unlike.
 
     `image`, `text`, `product_id`, `image_id` and `vector` are short for a part of `like` with the weight 1. Each part
-    becomes a unit vector (a product the normalised mean of its images); what is searched for is the direction of
+    becomes a unit vector (a product the normalised mean of its images). The search goes in the direction of
 
-        Σ wᵢvᵢ / Σ wᵢ over what is liked  -  ½ · Σ wᵢvᵢ / Σ wᵢ over what is not
+        Σ wᵢvᵢ / Σ wᵢ over `like`  -  ½ · Σ wᵢvᵢ / Σ wᵢ over `unlike`
 
-    (Rocchio, "Relevance feedback in information retrieval", 1971). Products that are named are not part of the answer.
+    (Rocchio, "Relevance feedback in information retrieval", 1971). The result leaves out products that a part names.
 
-    `min_score` leaves out products whose cosine is lower, `within` those more than so much below the best.
-    `per_product` is how many images of a product are told, its best ones; `fields` which columns of the metadata,
-    all without. With the same `limit`, pages at `offset` 0, `limit`, 2 `limit`, … neither repeat nor skip a product as
-    long as the collection is not written to, and a server has built its graph.
+    `min_score` leaves out products with a lower cosine, `within` those that score so much below the best one.
+    `per_product` is how many images of each product to return, best first; `fields` which metadata fields, None for
+    all. With the same `limit`, pages at `offset` 0, `limit`, 2 `limit`, … neither repeat nor skip a product, as long as
+    nothing is written to the collection and a server has built its graph. Raises BadQuery, BadFilter.
     """
 
     image: bytes | None = None
@@ -80,7 +83,7 @@ class Query:
 
     def __post_init__(self) -> None:
         if not self.liked:
-            raise BadQuery("nothing is asked: give an image, text, product_id, image_id or vector, or a list `like`")
+            raise BadQuery("the query is empty: give an image, text, product_id, image_id or vector, or a list `like`")
         if len(self.liked) + len(self.unlike) > MAX_PARTS:
             raise BadQuery(f"{len(self.liked) + len(self.unlike)} parts are too many; {MAX_PARTS} is the limit")
         check_filter_size(self.where)
@@ -94,7 +97,7 @@ class Query:
 
     @property
     def liked(self) -> tuple[Part, ...]:
-        """All that the answers should be like."""
+        """All parts that the products should be like: the short forms, then `like`."""
         short = (
             Part(image=self.image) if self.image is not None else None,
             Part(text=self.text) if self.text is not None else None,
@@ -112,6 +115,6 @@ def _check_text(text: str) -> None:
         raise BadQuery(f"a text of {len(text)} characters is too long; {MAX_TEXT} is the limit")
 
 
-def _check_range(name: str, value: float, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise BadQuery(f"{name} {value} is not between {least} and {most}")
+def _check_range(name: str, value: float, lowest: int, highest: int) -> None:
+    if not lowest <= value <= highest:
+        raise BadQuery(f"{name} {value} is not between {lowest} and {highest}")

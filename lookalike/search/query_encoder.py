@@ -1,179 +1,125 @@
-"""From parts of questions to unit vectors: images and words by the encoder, products and keys by the collection."""
+"""From the parts of queries to unit vectors: the encoder embeds images and texts, the collection has the products."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from threading import Semaphore
 
 import numpy as np
 
-from lookalike.encode.decode import load_rgb, open_image, reduce_on_decode
 from lookalike.encode.encoder import Encoder, TextEncoder
+from lookalike.encode.engine import Preparation
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.encode.preprocess import Pixels
 from lookalike.encode.registry import TEXT_ENCODER
-from lookalike.schema.errors import BadFilter, BadImage, BadQuery, UnknownProduct
-from lookalike.schema.filters.expression import column_in
-from lookalike.schema.milvus.reader import Row
-from lookalike.schema.milvus.store import Store
-from lookalike.schema.product import Vector, Vectors
+from lookalike.schema.errors import BadImage, BadQuery
+from lookalike.schema.product import Vector
+from lookalike.search.product_vectors import ProductVectors
 from lookalike.search.query import Part
-from lookalike.search.ranking import mean
-from lookalike.search.ttl_cache import TtlCache
+from lookalike.search.resolved_query import PartError, ResolvedPart, mean_vector
+from lookalike.search.stages import CheckDeadline, StageTimer
 
-_IMAGES_OF_A_PRODUCT = 1_000
-_REMEMBERED = 10_000
-_TOGETHER = 32
-"""Images that are decoded and encoded together."""
-
-PartError = BadImage | BadQuery | BadFilter | UnknownProduct
-"""What is wrong with one question, and says nothing of others."""
-
-StageTimer = Callable[[str], AbstractContextManager[object]]
-"""What is entered around a stage, by its name."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedPart:
-    """What a part stands for: a unit vector, shape (dim,), the products that it names, and how many images they have.
-
-    One image, where that is not known.
-    """
-
-    vector: Vector
-    named: frozenset[str] = frozenset()
-    images: int = 1
+_BATCH = 32
+"""How many images are decoded, then encoded together."""
 
 
 class QueryEncoder:
-    """Turns parts of questions into vectors; safe to use from several threads."""
+    """Turns the parts of queries into vectors; safe to use from several threads.
+
+    `load_encoder` returns the encoder, loading it at the first call. `decode_slots` is held while images are decoded.
+    """
 
     def __init__(
-        self, store: Store, encoder: Callable[[], Encoder], budget: PixelBudget, timed: StageTimer, remember: float
+        self,
+        load_encoder: Callable[[], Encoder],
+        products: ProductVectors,
+        pixel_budget: PixelBudget,
+        *,
+        timer: StageTimer,
+        check_deadline: CheckDeadline,
+        decode_slots: Semaphore | None,
     ) -> None:
-        self._store = store
-        self._encoder = encoder
-        self._budget = budget
-        self._timed = timed
-        self.recent: TtlCache[ResolvedPart] = TtlCache(remember, _REMEMBERED)
-        """Products that were asked with lately."""
+        self._load_encoder = load_encoder
+        self._products = products
+        self._pixel_budget = pixel_budget
+        self._timer = timer
+        self._check_deadline = check_deadline
+        self._decode_slots = decode_slots or nullcontext()
 
-    def read(self, parts: Sequence[Part]) -> list[ResolvedPart | PartError]:
-        """Find what parts stand for, those of a kind together; one that cannot be read gets its error instead.
+    def encode_parts(self, parts: Sequence[Part], dim: int) -> list[ResolvedPart | PartError]:
+        """Return the vector of each part, of `dim` numbers, or the error of a part that has none.
 
-        Raises StoreUnavailable and what loading the encoder raises.
+        Parts of one kind are encoded or looked up together. Raises StoreUnavailable, and what `load_encoder` raises.
         """
-        images = iter(self._images([part.image for part in parts if part.image is not None]))
-        texts = iter(self._texts([part.text for part in parts if part.text is not None]))
-        products = self._products({part.product_id for part in parts if part.product_id is not None})
-        stored = self._stored({part.image_id for part in parts if part.image_id is not None})
+        images = self._encode_images([part.image for part in parts if part.image is not None])
+        texts = self._encode_texts([part.text for part in parts if part.text is not None])
+        products = self._products.find_products({part.product_id for part in parts if part.product_id is not None})
+        stored = self._products.find_images({part.image_id for part in parts if part.image_id is not None})
 
-        def meaning(part: Part) -> ResolvedPart | PartError:
+        def resolve(part: Part) -> ResolvedPart | PartError:
             if part.image is not None:
                 return next(images)
             if part.text is not None:
                 return next(texts)
             if part.vector is not None:
-                return self._given(part.vector)
+                return _normalize_vector(part.vector, dim)
             return products[part.product_id] if part.product_id is not None else stored[part.image_id or ""]
 
-        return [meaning(part) for part in parts]
+        return [resolve(part) for part in parts]
 
-    def _images(self, contents: Sequence[bytes]) -> Iterator[ResolvedPart | PartError]:
-        for start in range(0, len(contents), _TOGETHER):
-            encoder = self._encoder()
-            with self._timed("decode"):
-                prepared = [self._prepared(encoder, content) for content in contents[start : start + _TOGETHER]]
-            good = [pixels for pixels in prepared if not isinstance(pixels, BadImage)]
-            with self._timed("encode"):
-                vectors = iter(encoder.encode_images(np.stack(good)) if good else ())
-            yield from (pixels if isinstance(pixels, BadImage) else _finite(next(vectors)) for pixels in prepared)
+    def _encode_images(self, contents: Sequence[bytes]) -> Iterator[ResolvedPart | PartError]:
+        for start in range(0, len(contents), _BATCH):
+            encoder = self._load_encoder()
+            with self._decode_slots:
+                # Waiting for a slot may have taken all the time there was.
+                self._check_deadline()
+                with self._timer("decode"):
+                    prepared = [self._prepare(encoder, content) for content in contents[start : start + _BATCH]]
+            readable = [pixels for pixels in prepared if not isinstance(pixels, BadImage)]
+            self._check_deadline()
+            with self._timer("encode"):
+                vectors = iter(encoder.encode_images(np.stack(readable)) if readable else ())
+            yield from (pixels if isinstance(pixels, BadImage) else _check_finite(next(vectors)) for pixels in prepared)
 
-    def _prepared(self, encoder: Encoder, content: bytes) -> Pixels | BadImage:
+    def _prepare(self, encoder: Encoder, content: bytes) -> Pixels | BadImage:
         try:
-            image = reduce_on_decode(open_image(content, self._budget.max_pixels), encoder.edge)
-            with self._budget.reserve(image.width * image.height):
-                return encoder.prepare(load_rgb(image))
+            return Preparation(encoder.edge, encoder.prepare)(content, self._pixel_budget)
         except BadImage as error:
             return error
 
-    def _texts(self, texts: Sequence[str]) -> Iterator[ResolvedPart | PartError]:
+    def _encode_texts(self, texts: Sequence[str]) -> Iterator[ResolvedPart | PartError]:
         if not texts:
             return
-        encoder = self._encoder()
+        encoder = self._load_encoder()
         if not isinstance(encoder, TextEncoder):
-            without = BadQuery(
-                f"{encoder.fingerprint.encoder!r} knows images but no words. An encoder with words is "
-                f"{TEXT_ENCODER!r}: lookalike ingest SOURCE --encoder {TEXT_ENCODER} --collection NEW_NAME"
+            error = BadQuery(
+                f"{encoder.fingerprint.encoder!r} encodes images but no text. {TEXT_ENCODER!r} encodes both: "
+                f"lookalike ingest SOURCE --encoder {TEXT_ENCODER} --collection NEW_NAME"
             )
-            yield from (without for _ in texts)
+            yield from (error for _ in texts)
             return
         for text in texts:
-            yield self._text(encoder, text)
+            yield self._encode_text(encoder, text)
 
-    def _text(self, encoder: TextEncoder, text: str) -> ResolvedPart | PartError:
+    def _encode_text(self, encoder: TextEncoder, text: str) -> ResolvedPart | PartError:
+        self._check_deadline()
         try:
-            with self._timed("encode"):
-                vectors: Vectors = encoder.encode_texts([text])
+            with self._timer("encode"):
+                return _check_finite(encoder.encode_texts([text])[0])
         except BadQuery as error:
             return error
-        return _finite(vectors[0])
-
-    def _given(self, values: Sequence[float]) -> ResolvedPart | PartError:
-        dim = self._store.fingerprint.dim
-        if len(values) != dim:
-            return BadQuery(f"the vector has {len(values)} numbers; this collection's have {dim}")
-        vector = np.asarray(values, dtype=np.float64)
-        # By the largest first: squares of the largest floats are infinite, of the smallest zero.
-        return ResolvedPart(mean([vector / np.abs(vector).max()]))
-
-    def _products(self, product_ids: set[str]) -> Mapping[str, ResolvedPart | PartError]:
-        found = {product_id: self.recent.get(product_id) for product_id in product_ids}
-        known: dict[str, ResolvedPart | PartError] = {
-            name: meaning for name, meaning in found.items() if meaning is not None
-        }
-        return {**known, **self._looked_up(product_ids - known.keys())}
-
-    def _looked_up(self, product_ids: set[str]) -> Mapping[str, ResolvedPart | PartError]:
-        if not product_ids:
-            return {}
-        forgotten = self.recent.forgotten
-        with self._timed("lookup"):
-            rows = self._store.fetch(
-                where=column_in("product_id", sorted(product_ids)),
-                fields=["product_id", "embedding"],
-                limit=_IMAGES_OF_A_PRODUCT * len(product_ids),
-            )
-        # In no order as they come: a sum of floats depends on it.
-        images: dict[str, list[Row]] = {product_id: [] for product_id in product_ids}
-        for row in sorted(rows, key=lambda row: str(row["image_id"])):
-            images[row["product_id"]].append(row)
-        found = {product_id: self._product(product_id, rows) for product_id, rows in images.items()}
-        for product_id, meaning in found.items():
-            if isinstance(meaning, ResolvedPart):
-                self.recent.put(product_id, meaning, forgotten)
-        return found
-
-    def _product(self, product_id: str, rows: list[Row]) -> ResolvedPart | PartError:
-        if not rows:
-            return UnknownProduct(f"no product {product_id!r} in {self._store.name!r}; ids are spelt as in the source")
-        return ResolvedPart(mean(_vectors(rows)), frozenset({product_id}), len(rows))
-
-    def _stored(self, image_ids: set[str]) -> Mapping[str, ResolvedPart | PartError]:
-        found: dict[str, ResolvedPart | PartError] = {
-            image_id: UnknownProduct(f"no image {image_id!r} in {self._store.name!r}") for image_id in image_ids
-        }
-        if image_ids:
-            with self._timed("lookup"):
-                for row in self._store.get(sorted(image_ids), ["embedding", "product_id"]):
-                    found[row["image_id"]] = ResolvedPart(mean(_vectors([row])), frozenset({row["product_id"]}))
-        return found
 
 
-def _finite(vector: Vector) -> ResolvedPart | PartError:
+def _normalize_vector(values: Sequence[float], dim: int) -> ResolvedPart | PartError:
+    if len(values) != dim:
+        return BadQuery(f"the vector has {len(values)} numbers; this collection's have {dim}")
+    vector = np.asarray(values, dtype=np.float64)
+    # Divided by the largest number first: the squares of very large floats are infinite, those of very small ones zero.
+    return ResolvedPart(mean_vector([vector / np.abs(vector).max()]))
+
+
+def _check_finite(vector: Vector) -> ResolvedPart | PartError:
     if np.isfinite(vector).all() and vector.any():
         return ResolvedPart(vector)
-    return BadImage("the encoder gave no vector for it that points anywhere; in half precision, try --dtype float32")
-
-
-def _vectors(rows: Iterable[Row]) -> Iterator[Vector]:
-    return (np.asarray(row["embedding"], dtype=np.float32) for row in rows)
+    return BadImage(
+        "the encoder returned zeros or no finite numbers; if it runs in half precision, try --dtype float32"
+    )

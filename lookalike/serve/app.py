@@ -1,4 +1,4 @@
-"""The application: routes, problems, the gate before them, and what starts and ends with it."""
+"""The FastAPI application: its routers, error handlers and middleware, and what it closes at the end."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,22 +10,30 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
 
-from lookalike.serve.api import health_routes as health
-from lookalike.serve.api import problems
-from lookalike.serve.api import product_routes as products
-from lookalike.serve.api import search_routes as questions
+from lookalike.serve.api import health_routes, product_routes, search_routes
+from lookalike.serve.api.problems import install_error_handlers
 from lookalike.serve.api.schemas import BatchIn, Problem, ProductIn, SearchIn
 from lookalike.serve.middleware import RequestGuard
 from lookalike.serve.service import Service
-from lookalike.serve.web import login, page
-from lookalike.serve.web import templating as html
+from lookalike.serve.web import login, page, templating
 
+ROUTERS = (
+    search_routes.router,
+    product_routes.router,
+    health_routes.router,
+    page.router,
+    login.router,
+    templating.router,
+)
+"""In this order: /products/{id}/similar has to be tried before /products/{id}, which matches slashes too."""
+
+_BODIES = (SearchIn, BatchIn, ProductIn)
 _REF = "#/components/schemas/{model}"
 _DESCRIPTION = "Finds similar products by image, words, product id, or a mix of them."
 
 
 def create_app(service: Service, version: str = "0") -> FastAPI:
-    """Put a service behind HTTP; it is closed when the application ends."""
+    """Put a service behind HTTP. The service is closed when the application ends."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -34,27 +42,27 @@ def create_app(service: Service, version: str = "0") -> FastAPI:
         await run_in_threadpool(service.close)
 
     app = FastAPIOffline(title="lookalike", description=_DESCRIPTION, version=version, lifespan=lifespan)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _describe_api(app)  # type: ignore[method-assign]
     app.state.service = service
-    app.state.readiness = health.Readiness()
+    app.state.readiness = health_routes.Readiness()
     app.state.page = page.Page(service)
-    problems.install(app)
-    for router in (questions.router, products.router, health.router, page.router, login.router, html.router):
+    install_error_handlers(app)
+    for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(RequestGuard, settings=service.settings, metrics=service.metrics)
     return app
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """Describe the routes; bodies and problems, which we read and write ourselves, among them."""
+def _describe_api(app: FastAPI) -> dict[str, Any]:
+    """Build the OpenAPI description, once. FastAPI does not know the bodies and problems that our code handles."""
     if app.openapi_schema is None:
-        found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        bodies = [(kind, "validation") for kind in (SearchIn, BatchIn, ProductIn)]
-        _, extra = models_json_schema([*bodies, (Problem, "serialization")], ref_template=_REF)  # type: ignore[list-item]
-        components = found.setdefault("components", {})
-        components["schemas"] = {**extra["$defs"], **components.get("schemas", {})}
+        description = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        models = [*((body, "validation") for body in _BODIES), (Problem, "serialization")]
+        _, schemas = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type]
+        components = description.setdefault("components", {})
+        components["schemas"] = {**schemas["$defs"], **components.get("schemas", {})}
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        # None is needed where the service is for its own machine only.
-        found["security"] = [{"key": []}, {}]
-        app.openapi_schema = found
+        # The empty entry: a service for its own machine needs no key.
+        description["security"] = [{"key": []}, {}]
+        app.openapi_schema = description
     return app.openapi_schema

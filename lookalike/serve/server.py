@@ -1,81 +1,106 @@
-"""From settings to a server that runs until it is told to end."""
+"""Starts the server and runs it until SIGTERM or Ctrl-C."""
 
 import signal
 import socket
 import time
-from typing import Any
+from dataclasses import dataclass
 
 import click
 import structlog
 import uvicorn
 
-from lookalike.ingest.options import load_engine
+from lookalike.encode.load_engine import load_engine
+from lookalike.encode.options import EngineConfig
 from lookalike.schema.errors import BadSettings
-from lookalike.schema.milvus.connection import RetryPolicy
 from lookalike.schema.milvus.create import describe_missing_collection
+from lookalike.schema.milvus.retry import RetryPolicy
 from lookalike.schema.milvus.store import Store
+from lookalike.schema.settings import CollectionAddress
 from lookalike.serve.app import create_app
 from lookalike.serve.logs import log_to_stderr
 from lookalike.serve.service import Service
 from lookalike.serve.settings import Settings
 
-SERVICE_RETRY = RetryPolicy(call=10.0, retry=3.0)
-"""A guest waits: better a 503 soon than an answer in two minutes."""
+SERVICE_RETRY = RetryPolicy(call_timeout=10.0, give_up_after=3.0)
+"""Answer 503 within seconds rather than let clients wait for minutes."""
 
-_END_SECONDS = 30
-_LOOK_EVERY = 1.0
+_SHUTDOWN_SECONDS = 30
+_POLL_SECONDS = 1.0
+_BACKLOG = 2_048
 
 
-def run(settings: Settings, options: dict[str, Any]) -> None:
-    """Open, listen, answer; ends after what was begun when the process is asked to."""
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Which collection to serve, by which encoder, and on which port.
+
+    `encoder` is another name or directory of the collection's encoder; None takes the stored name. `wait` waits until
+    the collection exists.
+    """
+
+    address: CollectionAddress
+    encoder: str | None
+    engine: EngineConfig
+    port: int
+    wait: bool
+
+    def open_store(self) -> Store:
+        """Open the collection. Raises BadSettings and StoreUnavailable."""
+        at = self.address
+        return Store.open(at.uri, token=at.token, collection=at.collection, retry=SERVICE_RETRY)
+
+
+def run(settings: Settings, options: ServerOptions) -> None:
+    """Serve until a signal arrives, then finish the requests that have begun."""
     log_to_stderr()
-    if options["wait"]:
-        _wait_for_collection(options["uri"], options["token"], options["collection"])
-    listening = _listen(settings.host, options["port"])
-
-    def open_store() -> Store:
-        return Store.open(
-            options["uri"], token=options["token"], collection=options["collection"], patience=SERVICE_RETRY
-        )
-
-    service = Service.start(settings, open_store, lambda name: load_engine(options["encoder"] or name, options))
-    service.warm_up()
-    address = f"http://{_shown(settings.host)}:{listening.getsockname()[1]}"
-    store = service.live.version.store
-    click.echo(f"{options['collection']} ({store.count()} images) at {address}, documented at {address}/docs", err=True)
-    structlog.get_logger("lookalike").info("listening", address=address)
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(service), log_config=None, access_log=False, timeout_graceful_shutdown=_END_SECONDS)
+    if options.wait:
+        _wait_for_collection(options.address)
+    # Before the encoder is loaded: a port that is taken is reported at once.
+    listener = _listen(settings.host, options.port)
+    service = Service.start(
+        settings, options.open_store, lambda name: load_engine(options.encoder or name, options.engine)
     )
-    # To be told to end is no failure: uvicorn sends itself the signal again when all is done, and there it stops.
-    for asked in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(asked, lambda _number, _frame: None)
-    server.run(sockets=[listening])
+    service.warm_up()
+    _announce(service, options.address.collection, f"http://{_format_host(settings.host)}:{listener.getsockname()[1]}")
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(service), log_config=None, access_log=False, timeout_graceful_shutdown=_SHUTDOWN_SECONDS
+        )
+    )
+    # After a graceful shutdown uvicorn raises the signal again. Ignoring it then makes the exit status 0.
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda _signum, _frame: None)
+    server.run(sockets=[listener])
 
 
-def _wait_for_collection(uri: str, token: str, collection: str) -> None:
-    """Return when the collection is there; the first ingest makes it. Raises StoreAway without Milvus."""
-    told = False
-    while (store := Store.find(uri, token=token, collection=collection)) is None:
-        if not told:
-            click.echo(f"Waiting: {describe_missing_collection(collection, uri, [])}", err=True)
-        told = True
-        time.sleep(_LOOK_EVERY)
+def _announce(service: Service, collection: str, address: str) -> None:
+    images = service.live.version.store.count()
+    click.echo(f"{collection} ({images} images) at {address}, documented at {address}/docs", err=True)
+    structlog.get_logger("lookalike").info("listening", address=address)
+
+
+def _wait_for_collection(address: CollectionAddress) -> None:
+    """Return when the collection exists; the first ingest creates it. Raises StoreUnreachable."""
+    was_announced = False
+    while (store := Store.find(address.uri, token=address.token, collection=address.collection)) is None:
+        if not was_announced:
+            click.echo(f"Waiting: {describe_missing_collection(address.collection, address.uri, [])}", err=True)
+            was_announced = True
+        time.sleep(_POLL_SECONDS)
     with store:
-        # A server that has just begun takes a while to load it.
+        # A server that has just started needs a while to load the collection.
         store.count()
 
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listening = socket.create_server((host, port), family=family, backlog=2_048)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise BadSettings(f"--host {host} --port {port} cannot be listened at: {error.strerror}") from error
-    # Answers go out at once; otherwise the kernel keeps the end of one back, forty milliseconds, for what may follow.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
+    # Without it, Nagle's algorithm holds the end of a response back for 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
-def _shown(host: str) -> str:
+def _format_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host

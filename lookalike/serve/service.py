@@ -1,4 +1,4 @@
-"""What a running service consists of."""
+"""The parts of a running service."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,68 +15,71 @@ from lookalike.schema.milvus.store import Store
 from lookalike.serve.api.schemas import MAX_IMAGES
 from lookalike.serve.runtime.active_version import ActiveVersion
 from lookalike.serve.runtime.executor import RequestExecutor
-from lookalike.serve.runtime.image_fetch import RequestFetcher, query_fetcher
+from lookalike.serve.runtime.image_fetch import RequestFetcher, make_query_fetcher
 from lookalike.serve.runtime.metrics import Metrics
 from lookalike.serve.runtime.product_service import ProductService
 from lookalike.serve.runtime.thumbnails import ThumbnailCache
 from lookalike.serve.settings import Settings
 
-_DESKS = 32
-_IMAGE_DESKS = 4
-_WRITE_DESKS = 2
+_REQUEST_THREADS = 32
+_MAX_IMAGE_THREADS = 4
+_WRITE_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The parts that routes work with; `close` ends them."""
+    """What the routes work with. `close` ends all of it."""
 
     settings: Settings
     metrics: Metrics
     live: ActiveVersion
-    desk: RequestExecutor
-    image_desk: RequestExecutor
-    """Thumbnails have threads of their own: a page full of them keeps no question waiting."""
-    write_desk: RequestExecutor
-    """So have writes, of which one is done at a time."""
-    catalogue: ProductService
-    images: ThumbnailCache
+    executor: RequestExecutor
+    image_executor: RequestExecutor
+    """Threads for stored images alone, so that a page full of thumbnails does not delay searches."""
+    write_executor: RequestExecutor
+    """Threads for writes alone: only one write runs at a time, and the others wait for it."""
+    products: ProductService
+    thumbnails: ThumbnailCache
     fetcher: Fetcher | None
+    """Fetches the `image_url` of requests; None where the service does not allow it."""
 
     @classmethod
     def start(cls, settings: Settings, open_store: Callable[[], Store], load: Callable[[str], Engine]) -> "Service":
-        """Open the collection and load its encoder; raises what they raise."""
+        """Open the collection and load its encoder by name. Raises what the two callables raise."""
         metrics, budget = Metrics(), PixelBudget(settings.max_pixels)
         live = ActiveVersion(open_store, load, metrics, settings)
-        metrics.watch("lookalike_queue_length", "Images and texts that wait for the encoder.", lambda: live.waiting)
+        metrics.add_gauge(
+            "lookalike_queue_length", "Images and texts that wait for the encoder.", lambda: live.queue_length
+        )
         return cls(
-            settings,
-            metrics,
-            live,
-            RequestExecutor(_DESKS, settings.deadline),
-            RequestExecutor(min(_IMAGE_DESKS, count_cores()), settings.deadline),
-            RequestExecutor(_WRITE_DESKS, settings.deadline),
-            ProductService(settings.uploads, budget),
-            ThumbnailCache(budget, image_reader(allow_private=settings.allow_private_urls)),
-            query_fetcher(settings.max_body) if settings.fetch_urls else None,
+            settings=settings,
+            metrics=metrics,
+            live=live,
+            executor=RequestExecutor(_REQUEST_THREADS, settings.deadline),
+            image_executor=RequestExecutor(min(_MAX_IMAGE_THREADS, count_cores()), settings.deadline),
+            write_executor=RequestExecutor(_WRITE_THREADS, settings.deadline),
+            products=ProductService(settings.uploads, budget),
+            thumbnails=ThumbnailCache(budget, image_reader(allow_private=settings.allow_private_urls)),
+            fetcher=make_query_fetcher(settings.max_body) if settings.fetch_urls else None,
         )
 
-    def fetches(self) -> RequestFetcher:
-        """What one request gets images with that it names by URL."""
+    def make_fetcher(self) -> RequestFetcher:
+        """Make a fetcher for the images that one request names by URL; it counts them."""
         return RequestFetcher(self.fetcher, MAX_IMAGES, self.settings.max_body)
 
     def warm_up(self) -> None:
-        """Answer before the first guest comes: networks are slow at first."""
-        self.live.prove()
+        """Encode an image and search with it before the first request: the first forward pass is slow."""
+        self.live.run_self_test()
 
     def close(self) -> None:
-        """Finish what was begun, and let go of Milvus."""
-        for desk in (self.desk, self.image_desk, self.write_desk):
-            desk.close()
+        """Finish the work that has begun, then close the connections to Milvus."""
+        for executor in (self.executor, self.image_executor, self.write_executor):
+            executor.close()
         if self.fetcher is not None:
             self.fetcher.close()
         self.live.close()
 
 
-def service_of(request: Request) -> Service:
-    """The service that a request came to."""
+def get_service(request: Request) -> Service:
+    """Return the service that a request was sent to."""
     return cast("Service", request.app.state.service)

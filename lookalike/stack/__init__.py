@@ -1,1 +1,1 @@
-"""The whole on one machine: Milvus, worker and API as processes, and a doctor that says what is in the way."""
+"""The whole system on one machine: Milvus, worker and API as processes, and a doctor that checks the installation."""

@@ -1,4 +1,4 @@
-"""The folder of a local stack: one stack at a time has it, and it stays with the Milvus that it began with."""
+"""The data folder of a local stack: used by one stack at a time, and by one kind of Milvus for good."""
 
 import importlib.util
 import os
@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lookalike.schema.errors import AlreadyRunning, BadSettings
 
-SERVER, LITE = "server", "lite"
+MilvusKind = Literal["server", "lite"]
 
 
 @dataclass(frozen=True, slots=True)
 class DataDir:
-    """Where everything of a stack is."""
+    """The paths of a stack's data and logs."""
 
     root: Path
 
@@ -30,54 +31,62 @@ class DataDir:
 
     @property
     def uploads(self) -> Path:
-        """Images that were sent to the service."""
+        """Images that clients sent to the service."""
         return self.root / "uploads"
 
-    def log(self, name: str) -> Path:
-        """The log of a process; `.1` behind it is that of the run before."""
-        return self.root / "logs" / f"{name}.log"
+    def log_file(self, process: str) -> Path:
+        """The log of a process. That of the run before is beside it, with the suffix `.1`."""
+        return self.root / "logs" / f"{process}.log"
 
-    def choose(self, wanted: str | None) -> str:
-        """Decide between a Milvus server and Milvus Lite's: what is here already, else the server where there is one.
+    def choose_milvus(self, requested: MilvusKind | None) -> MilvusKind:
+        """Choose the kind of Milvus: the one whose data is here, else the requested one, else a server if installed.
 
-        Raises BadSettings where that cannot be.
+        Raises BadSettings if the request contradicts the data, or if a server is needed and not installed.
         """
-        here = SERVER if self.server_data.exists() else LITE if self.lite_data.exists() else None
-        if wanted and here and wanted != here:
+        existing = self._existing_kind()
+        if requested and existing and requested != existing:
             raise BadSettings(
-                f"--milvus {wanted}: {self.root} holds the data of --milvus {here}; take another --folder"
+                f"--milvus {requested}: {self.root} holds the data of --milvus {existing}; choose another --folder"
             )
         has_server = importlib.util.find_spec("milvus") is not None
-        chosen = here or wanted or (SERVER if has_server else LITE)
-        if chosen == SERVER and not has_server:
+        chosen = existing or requested or ("server" if has_server else "lite")
+        if chosen == "server" and not has_server:
             raise BadSettings(
-                "the Milvus server is not installed: pip install 'lookalike[server]' on Linux x86-64 or macOS; "
-                "elsewhere take --milvus lite and another --folder than one with a server's data"
+                "the Milvus server is not installed: run pip install 'lookalike[server]' on Linux x86-64 or macOS; "
+                "elsewhere use --milvus lite with a --folder that holds no server data"
             )
         return chosen
 
-    @contextmanager
-    def held(self) -> Iterator[int]:
-        """Hold the folder; gives the descriptor of its lock, for children to hold too. Raises Busy.
+    def _existing_kind(self) -> MilvusKind | None:
+        if self.server_data.exists():
+            return "server"
+        return "lite" if self.lite_data.exists() else None
 
-        What a killed stack has left running so keeps the next one out: two Milvus must not have the same data.
+    @contextmanager
+    def lock(self) -> Iterator[int]:
+        """Lock the folder; yield the lock's file descriptor, for child processes to inherit.
+
+        Raises BadSettings if the folder cannot be written, AlreadyRunning if another process has the lock.
         """
+        # `fcntl.flock`, not the package filelock: children inherit the descriptor, so the folder stays locked while any
+        # of them is alive, even after this process was killed. Two Milvus processes must never share the same data.
+        # filelock hides its descriptor, and unlocks explicitly at the end, which would unlock it for the children too.
         import fcntl
 
         try:
             (self.root / "logs").mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            lock_fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise BadSettings(f"--folder {str(self.root)!r} cannot be made or written: {error.strerror}") from error
-        with os.fdopen(lock, "r+") as file:
+            raise BadSettings(f"--folder {str(self.root)!r} cannot be created or written: {error.strerror}") from error
+        with os.fdopen(lock_fd, "r+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise AlreadyRunning(
-                    f"lookalike up, process {file.read() or 'unknown'}, has the folder {self.root}, or what it started "
-                    "has not ended yet; end it, or take another --folder"
+                    f"{self.root} is in use by lookalike up, process {file.read() or 'unknown'}, or by a process that "
+                    "it started; stop it, or choose another --folder"
                 ) from error
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-            yield lock
+            yield lock_fd

@@ -1,72 +1,75 @@
-"""`lookalike doctor`: what is in order here, what is not, and what to do about it."""
+"""`lookalike doctor`: report what works here, what does not, and how to fix it."""
 
 import json
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import click
 
 from lookalike.schema.errors import LookalikeError
-from lookalike.schema.output import format_option, printable
-from lookalike.schema.settings import setting, store_options
-from lookalike.stack import install_checks as installed
-from lookalike.stack import system_checks as surroundings
+from lookalike.schema.output import escape_controls, format_option
+from lookalike.schema.settings import setting_option, store_options
+from lookalike.stack import install_checks, system_checks
 from lookalike.stack.finding import Check, Finding
+from lookalike.stack.options import DoctorOptions
 
 _CHECKS: dict[str, Check] = {
-    "python": installed.python,
-    "packages": installed.packages,
-    "milvus": surroundings.milvus,
-    "api": surroundings.api,
-    "disk": surroundings.disk,
-    "memory": surroundings.memory,
-    # Last, for they take seconds.
-    "imports": installed.imports,
-    "gpu": installed.gpu,
+    "python": install_checks.check_python,
+    "packages": install_checks.check_packages,
+    "milvus": system_checks.check_milvus,
+    "api": system_checks.check_api,
+    "disk": system_checks.check_disk,
+    "memory": system_checks.check_memory,
+    # The slow checks come last: each takes seconds.
+    "imports": install_checks.check_imports,
+    "gpu": install_checks.check_gpu,
 }
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 @click.command()
 @store_options
-@setting("--api", metavar="ADDRESS", help="A service to ask as well, such as http://localhost:8000.")
+@setting_option(
+    "--api", metavar="ADDRESS", help="Also check the service at this address, such as http://localhost:8000."
+)
 @format_option("table", "json")
-def doctor(output: str, **asked: Any) -> None:
-    """Look at this installation, Milvus, the collection, the encoder, and the service at --api.
+def doctor(output: str, **options: Any) -> None:
+    """Check this installation, Milvus, the collection, the encoder, and the service at --api.
 
-    Nothing is changed: what Milvus can do is tried on a collection of the doctor's own, which is dropped again.
-    Exit status 0 when there is no problem, 1 when there is.
+    Changes nothing: features of Milvus are tried on a temporary collection, which is dropped at the end.
+    Exit status 0 without a problem, 1 with one.
     """
-    # Told to end, it still drops what it has made.
+    # SIGTERM becomes Ctrl-C, so that the temporary collection is dropped.
     signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
-    found = []
+    target = DoctorOptions(**options)
+    findings = []
     for name, check in _CHECKS.items():
-        for finding in run_checks(name, check, asked):
-            found.append(finding)
+        for finding in run_check(name, check, target):
+            findings.append(finding)
             if output == "table":
-                _print(finding)
+                _print_finding(finding)
     if output == "json":
-        click.echo(json.dumps([asdict(finding) for finding in found]))
-    if any(finding.state == "problem" for finding in found):
+        click.echo(json.dumps([asdict(finding) for finding in findings]))
+    if any(finding.state == "problem" for finding in findings):
         sys.exit(1)
 
 
-def run_checks(name: str, check: Check, asked: Mapping[str, Any]) -> Iterator[Finding]:
-    """What a check finds; what it raises is a problem that it has found."""
+def run_check(name: str, check: Check, options: DoctorOptions) -> Iterator[Finding]:
+    """Run a check; turn any exception that it raises into a finding."""
     try:
-        yield from check(asked)
+        yield from check(options)
     except LookalikeError as error:
         yield Finding(name, "problem", str(error))
-    # Whatever a broken installation raises is what was found.
+    # A broken installation can raise anything.
     except Exception as error:  # noqa: BLE001
         yield Finding(name, "problem", f"{type(error).__name__}: {error}", "pip install --upgrade lookalike")
 
 
-def _print(finding: Finding) -> None:
+def _print_finding(finding: Finding) -> None:
     state = click.style(f"{finding.state:8}", fg=_COLOURS[finding.state])
-    click.echo(f"{state} {finding.check:15} {printable(finding.found)}")
+    click.echo(f"{state} {finding.check:15} {escape_controls(finding.found)}")
     if finding.do:
-        click.echo(f"{'':24} → {printable(finding.do)}")
+        click.echo(f"{'':24} → {escape_controls(finding.do)}")

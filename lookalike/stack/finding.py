@@ -1,15 +1,17 @@
-"""What the doctor finds."""
+"""What a check of the doctor returns."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from lookalike.stack.options import DoctorOptions
 
 State = Literal["ok", "warning", "problem"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at; `do` says what to do where that is not plain from what was found."""
+    """The result of one check. `do` is the next step, empty if `found` makes it obvious. `--format json` prints it."""
 
     check: str
     state: State
@@ -17,5 +19,5 @@ class Finding:
     do: str = ""
 
 
-Check = Callable[[Mapping[str, Any]], Iterator[Finding]]
-"""Looks at something, given the command's options. Whatever it raises becomes a problem."""
+Check = Callable[[DoctorOptions], Iterator[Finding]]
+"""Checks one thing. The doctor reports any exception that it raises as a problem."""

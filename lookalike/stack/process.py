@@ -1,4 +1,4 @@
-"""One process of the stack: started, watched, started again when it dies, ended."""
+"""One process of the stack: start it, watch it, restart it when it exits, stop it."""
 
 import os
 import signal
@@ -12,141 +12,151 @@ from pathlib import Path
 import click
 
 from lookalike.schema.errors import ProcessFailed
-from lookalike.schema.output import printable
+from lookalike.schema.output import escape_controls
 
-_MOST_DEATHS = 5
-_STEADY_SECONDS = 60.0
-_LAST_LINES = 12
-_PDEATHSIG = 1
+_MAX_EXITS = 5
+_STABLE_SECONDS = 60.0
+_LOG_TAIL_LINES = 12
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """What is run, and how it is told that it is up, what it says, and that it should end.
+    """A command to run, and how to know that it is ready, what to print of its log, and how to stop it.
 
-    `within` is how many seconds it may take until it `answers`, `end_within` until it has ended; the service takes 30
-    to finish what it has begun. `shown` makes a line of its log one for the terminal,
-    or None. After the exit status `hopeless` it is not tried again.
+    `answers` is called until it returns True; the process must get ready within `ready_timeout` seconds.
+    `format_line` turns a line of the log into one for the terminal, or into None to hide it.
+    `stop_signal` asks the process to stop; it is killed after `stop_timeout` seconds. The default leaves the service
+    time to finish its requests, for which it takes up to 30 s.
+    `fatal_status` is the exit status after which a restart is pointless.
     """
 
     name: str
     command: Sequence[str]
     answers: Callable[[], bool] = lambda: True
-    within: float = float("inf")
-    shown: Callable[[str], str | None] = lambda line: line
-    end: signal.Signals = signal.SIGTERM
-    end_within: float = 40.0
-    hopeless: int | None = None
+    ready_timeout: float = float("inf")
+    format_line: Callable[[str], str | None] = lambda line: line
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_timeout: float = 40.0
+    fatal_status: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
-    greeting: str = ""
+    ready_message: str = ""
 
 
 class Process:
-    """Runs a plan. Its output goes to `log`; `lock` is a file descriptor that it holds for as long as it lives.
+    """Runs the command of a ProcessSpec, with its output in `log_file`.
 
-    It dies: it is started again after 1, 2, 4, … seconds. It dies five times, each time within a minute: ProcessFailed.
+    A process that exits is restarted after 1, 2, 4, … seconds. After five exits in a row, each within a minute of its
+    start, `poll` raises ProcessFailed. The child inherits `lock_fd`, so it holds the stack's lock as long as it lives.
     """
 
-    def __init__(self, plan: ProcessSpec, log: Path, lock: int) -> None:
-        self.plan = plan
-        self.up = False
-        self._log, self._lock = log, lock
-        self._running: subprocess.Popen[bytes] | None = None
-        self._deaths, self._due, self._started = 0, 0.0, 0.0
-        if log.exists():
-            log.replace(log.with_suffix(".log.1"))
-        log.touch()
-        self._said = log.open("rb")
-        self._last = ""
+    def __init__(self, spec: ProcessSpec, log_file: Path, lock_fd: int) -> None:
+        self.spec = spec
+        self.is_ready = False
+        self._log_file, self._lock_fd = log_file, lock_fd
+        self._child: subprocess.Popen[bytes] | None = None
+        self._exits, self._restart_at, self._started_at = 0, 0.0, 0.0
+        if log_file.exists():
+            log_file.replace(log_file.with_suffix(".log.1"))
+        log_file.touch()
+        self._log = log_file.open("rb")
+        self._last_line = ""
 
-    def look(self, *, may_start: bool) -> None:
-        """Start it when it is time; notice that it is up, or dead; pass on what it has said."""
-        self._pass_on()
+    def poll(self, *, may_start: bool) -> None:
+        """Print new log lines; then start the process, notice that it is ready, or notice that it has exited.
+
+        Raises ProcessFailed if it does not get ready in time or keeps exiting.
+        """
+        self._print_new_lines()
         now = time.monotonic()
-        if self._running is None:
-            if may_start and now >= self._due:
+        if self._child is None:
+            if may_start and now >= self._restart_at:
                 self._start(now)
-        elif self._running.poll() is not None:
-            self._died(self._running.returncode, now)
-        elif not self.up:
-            self._look_whether_up(now)
+        elif self._child.poll() is not None:
+            self._handle_exit(self._child.returncode, now)
+        elif not self.is_ready:
+            self._check_ready(now)
 
-    def end(self) -> None:
-        """Ask it to end, wait for that, and kill it if it takes too long: what Milvus has acknowledged is kept."""
-        if self._running is not None:
-            self._running.send_signal(self.plan.end)
+    def stop(self) -> None:
+        """Send the stop signal and wait; kill the process after `stop_timeout`. Milvus keeps what it acknowledged."""
+        if self._child is not None:
+            self._child.send_signal(self.spec.stop_signal)
             try:
-                self._running.wait(self.plan.end_within)
+                self._child.wait(self.spec.stop_timeout)
             except subprocess.TimeoutExpired:
-                self._tell(f"has not ended after {self.plan.end_within:.0f} s and is killed")
+                self._print(f"did not stop within {self.spec.stop_timeout:.0f} s; killing it")
                 self.kill()
-        self._pass_on()
+        self._print_new_lines()
 
     def kill(self) -> None:
-        """End it at once."""
-        if self._running is not None:
-            self._running.kill()
-            self._running.wait()
+        """Kill the process and wait for it."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
 
     def _start(self, now: float) -> None:
-        self._started = now
-        with self._log.open("ab") as log:
-            # A group of its own: Ctrl-C is for us, who end one after the other.
-            self._running = subprocess.Popen(  # noqa: S603  the plans are ours
-                self.plan.command,
+        self._started_at = now
+        with self._log_file.open("ab") as log:
+            # A session of its own, so that Ctrl-C reaches only the supervisor, which stops the processes one by one.
+            self._child = subprocess.Popen(  # noqa: S603  our own commands
+                self.spec.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **self.plan.environment},
-                pass_fds=(self._lock,),
+                env={**os.environ, **self.spec.environment},
+                pass_fds=(self._lock_fd,),
                 start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform.startswith("linux") else None,
+                preexec_fn=_stop_with_parent if sys.platform.startswith("linux") else None,
             )
 
-    def _look_whether_up(self, now: float) -> None:
-        if self.plan.answers():
-            self.up = True
-            self._pass_on()
-            if self.plan.greeting:
-                self._tell(self.plan.greeting)
-        elif now > self._started + self.plan.within:
-            raise ProcessFailed(self._told(f"has not answered within {self.plan.within:.0f} s"))
+    def _check_ready(self, now: float) -> None:
+        if self.spec.answers():
+            self.is_ready = True
+            self._print_new_lines()
+            if self.spec.ready_message:
+                self._print(self.spec.ready_message)
+        elif now > self._started_at + self.spec.ready_timeout:
+            raise ProcessFailed(self._describe_failure(f"was not ready within {self.spec.ready_timeout:.0f} s"))
 
-    def _died(self, status: int, now: float) -> None:
-        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"has ended with status {status}"
-        self._running, self.up = None, False
-        self._deaths = 1 if now > self._started + _STEADY_SECONDS else self._deaths + 1
-        self._pass_on()
-        if status == self.plan.hopeless:
-            raise ProcessFailed(self._told(how))
-        if self._deaths == _MOST_DEATHS:
-            raise ProcessFailed(self._told(f"{how}, for the {_MOST_DEATHS}th time in a row"))
-        pause = 2.0 ** (self._deaths - 1)
-        self._due = now + pause
-        self._tell(f"{how}; it is started again in {pause:.0f} s")
+    def _handle_exit(self, status: int, now: float) -> None:
+        """Schedule a restart, or raise ProcessFailed if that is pointless."""
+        reason = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
+        self._child, self.is_ready = None, False
+        self._exits = 1 if now > self._started_at + _STABLE_SECONDS else self._exits + 1
+        self._print_new_lines()
+        if status == self.spec.fatal_status:
+            raise ProcessFailed(self._describe_failure(reason))
+        if self._exits == _MAX_EXITS:
+            raise ProcessFailed(self._describe_failure(f"{reason}, for the {_MAX_EXITS}th time in a row"))
+        delay = 2.0 ** (self._exits - 1)
+        self._restart_at = now + delay
+        self._print(f"{reason}; restarting in {delay:.0f} s")
 
-    def _told(self, what: str) -> str:
-        lines = self._log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
-        last = "\n".join(f"  {printable(line[:300])}" for line in lines)
-        return f"{self.plan.name} {what}, so the stack has ended. {self._log} ends with:\n{last}"
+    def _describe_failure(self, reason: str) -> str:
+        lines = self._log_file.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+        tail = "\n".join(f"  {escape_controls(line[:300])}" for line in lines)
+        return f"{self.spec.name} {reason}, so the stack was stopped. {self._log_file} ends with:\n{tail}"
 
-    def _pass_on(self) -> None:
-        """Show the lines that it has written since, as far as they are for the terminal; each once in a row."""
-        while line := self._said.readline():
+    def _print_new_lines(self) -> None:
+        """Print the complete lines that were added to the log, as `format_line` formats them; repeats only once."""
+        while line := self._log.readline():
             if not line.endswith(b"\n"):
-                self._said.seek(-len(line), os.SEEK_CUR)
+                self._log.seek(-len(line), os.SEEK_CUR)
                 return
-            shown = self.plan.shown(line.decode(errors="replace").rstrip())
-            if shown and shown != self._last:
-                self._last = shown
-                self._tell(shown)
+            formatted = self.spec.format_line(line.decode(errors="replace").rstrip())
+            if formatted and formatted != self._last_line:
+                self._last_line = formatted
+                self._print(formatted)
 
-    def _tell(self, what: str) -> None:
-        click.echo(f"{self.plan.name:8} {printable(what)}", err=True)
+    def _print(self, message: str) -> None:
+        click.echo(f"{self.spec.name:8} {escape_controls(message)}", err=True)
 
 
-def _end_with_parent() -> None:
-    """Have the kernel end this process when its parent was killed. Safe: the parent has a single thread."""
+def _stop_with_parent() -> None:
+    """Have the kernel send SIGTERM to this process when its parent dies.
+
+    Runs between fork and exec, which is safe because the parent has only one thread.
+    """
     import ctypes
 
-    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

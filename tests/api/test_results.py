@@ -1,4 +1,4 @@
-"""Results draw themselves and become tables; encoders work on their own; every example of the documentation runs."""
+"""Results draw themselves and become tables; encoders need no collection; the examples of the documentation run."""
 
 import contextlib
 import doctest
@@ -43,45 +43,49 @@ def a_hit(product_id: str, image: object, **metadata: Any) -> Hit:
     return Hit(product_id, 0.5, "f" * 32, str(image), metadata)
 
 
-def of(*hits: Hit) -> Result:
+def result_of(*hits: Hit) -> Result:
     return Result(hits, 1.25, None, ImageLoader().load)
 
 
 def test_a_result_is_a_sequence(photo: Path) -> None:
     hits = [a_hit(f"p{n}", photo) for n in range(5)]
-    result = of(*hits)
+    result = result_of(*hits)
     assert (len(result), result[1], result[-1], list(result[1:3])) == (5, hits[1], hits[4], hits[1:3])
     assert isinstance(result[1:3], Result)
     assert hits[2] in result
     assert repr(result) == "<Result of 5 hits in 1.2 ms: p0 0.500, p1 0.500, p2 0.500, …>"
-    assert repr(of()) == "<Result of 0 hits in 1.2 ms: >"
+    assert repr(result_of()) == "<Result of 0 hits in 1.2 ms: >"
 
 
-def test_a_notebook_shows_images_and_scores(photo: Path) -> None:
-    drawn = of(a_hit("p", photo, category="mug"))._repr_html_()
+def test_a_result_draws_images_and_scores(photo: Path) -> None:
+    drawn = result_of(a_hit("p", photo, category="mug"))._repr_html_()
     assert "0.500" in drawn
     assert "category: mug" in drawn
     [content] = re.findall(r'src="(data:image/jpeg;base64,[^"]+)"', drawn)
     assert max(Image.open(io.BytesIO(ImageLoader().load(content))).size) == 160
 
 
-def test_whatever_a_hit_holds_is_escaped(photo: Path) -> None:
+def test_all_texts_of_a_hit_are_escaped(photo: Path) -> None:
     evil = '"><script>alert(1)</script>$image'
-    drawn = of(a_hit(evil, photo, **{evil: evil}), a_hit("q", f"/none/{evil}", number=1, many=[evil]))._repr_html_()
+    drawn = result_of(
+        a_hit(evil, photo, **{evil: evil}), a_hit("q", f"/none/{evil}", number=1, many=[evil])
+    )._repr_html_()
     assert "<script" not in drawn
     assert "&lt;script&gt;" in drawn
 
 
-def test_an_image_that_cannot_be_read_leaves_its_reason(photo: Path, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_replaced_by_the_reason(photo: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(photo.read_bytes()[:60])
-    drawn = of(a_hit("p", tmp_path / "none.png"), a_hit("q", tmp_path / "broken.png"), a_hit("r", photo))._repr_html_()
+    drawn = result_of(
+        a_hit("p", tmp_path / "none.png"), a_hit("q", tmp_path / "broken.png"), a_hit("r", photo)
+    )._repr_html_()
     assert drawn.count("no image: ") == 2
     assert "No such file or directory" in drawn
     assert drawn.count("data:image/jpeg") == 1
 
 
-def test_a_long_result_is_drawn_in_part(photo: Path) -> None:
-    drawn = of(*[a_hit(f"p{n}", photo) for n in range(60)])._repr_html_()
+def test_at_most_fifty_hits_are_drawn(photo: Path) -> None:
+    drawn = result_of(*[a_hit(f"p{n}", photo) for n in range(60)])._repr_html_()
     assert drawn.count("data:image/jpeg") == 50
     assert "60 hits in 1.2 ms; 10 more are not drawn" in drawn
 
@@ -89,7 +93,7 @@ def test_a_long_result_is_drawn_in_part(photo: Path) -> None:
 def test_a_table_has_a_column_for_each_field() -> None:
     images = (HitImage("f" * 32, 0.5, "a.png"), HitImage("e" * 32, 0.4, "b.png"))
     first = Hit("p", 0.5, "f" * 32, "a.png", {"price": 5, "size": 42, "score": "high"}, images)
-    result = of(first, Hit("q", 0.4, "d" * 32, "c.png", {"price": 5.5, "size": "M", "tags": ["new"]}))
+    result = result_of(first, Hit("q", 0.4, "d" * 32, "c.png", {"price": 5.5, "size": "M", "tags": ["new"]}))
     columns = ["product_id", "score", "image_id", "image", "images", "price", "size", "metadata.score", "tags"]
     table = result.to_arrow()
     assert table.column_names == list(result.to_pandas()) == columns
@@ -101,16 +105,16 @@ def test_a_table_has_a_column_for_each_field() -> None:
 
 
 def test_an_empty_table_has_typed_columns() -> None:
-    table = of().to_arrow()
+    table = result_of().to_arrow()
     assert table.num_rows == 0
     assert table.schema.types == [pa.string(), pa.float64(), pa.string(), pa.string()]
-    assert list(of().to_pandas()) == ["product_id", "score", "image_id", "image"]
+    assert list(result_of().to_pandas()) == ["product_id", "score", "image_id", "image"]
 
 
-def test_without_pandas_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_to_pandas_without_pandas_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(BadSettings, match="pip install pandas"):
-        of().to_pandas()
+        result_of().to_pandas()
 
 
 def test_an_encoder_takes_one_image_or_many(photo: Path) -> None:
@@ -128,7 +132,7 @@ def test_an_encoder_takes_one_image_or_many(photo: Path) -> None:
     assert encoder.encode([photo, str(photo), photo.read_bytes()]).shape == (3, 768)
 
 
-def test_a_generator_is_read_as_it_is_needed(photo: Path) -> None:
+def test_a_generator_of_images_is_read_batch_by_batch(photo: Path) -> None:
     read = 0
 
     def images() -> Iterator[Path]:
@@ -152,12 +156,12 @@ def test_a_generator_is_read_as_it_is_needed(photo: Path) -> None:
         (np.zeros((2, 3, 3, 4), np.uint8), r"image 0: the image is a numpy array of uint8 and shape \(3, 3, 4\)"),
     ],
 )
-def test_what_is_no_image_is_named(images: Any, message: str) -> None:
+def test_an_argument_that_is_not_an_image_is_named_in_the_error(images: Any, message: str) -> None:
     with pytest.raises(BadQuery, match=message):
         lookalike.load_encoder("pixels").encode(images)
 
 
-def test_texts_have_a_method_of_their_own(photo: Path) -> None:
+def test_texts_are_encoded_by_encode_texts(photo: Path) -> None:
     clip = lookalike.load_encoder(TINY_CLIP, engine="torch")
     assert clip.has_text
     words = clip.encode_texts(["red", "blue"] * 10)
@@ -165,8 +169,12 @@ def test_texts_have_a_method_of_their_own(photo: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(words, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(clip.encode_texts("red"), words[:1], atol=1e-5)
     assert clip.encode_texts([]).shape == (0, clip.dim)
-    with pytest.raises(BadImage, match=r"'red' cannot be used.*texts go to encode_texts"):
+    with pytest.raises(BadImage, match=r"'red' cannot be used.*; for a text, call encode_texts$"):
         clip.encode("red")
+    with pytest.raises(
+        BadImage, match=r"; for a text, call encode_texts of an encoder with a text tower, such as 'clip'$"
+    ):
+        lookalike.load_encoder("pixels").encode("a red mug")
     with pytest.raises(BadQuery, match="text 1 is int; it takes str"):
         clip.encode_texts(["red", 5])  # type: ignore[list-item]
     with pytest.raises(BadQuery, match="'pixels' has no text tower; 'clip' has one"):
@@ -174,7 +182,7 @@ def test_texts_have_a_method_of_their_own(photo: Path) -> None:
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves files, and says nothing."""
+    """Serves files, and logs nothing."""
 
     def log_message(self, *_: object, **__: object) -> None:
         pass
@@ -182,14 +190,14 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def site(photo: Path) -> Iterator[str]:
-    """A web server on this machine that has the photo."""
+    """A web server on this machine that serves the photo."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(photo.parent))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
-def test_a_url_is_fetched_and_a_private_one_only_where_allowed(site: str, photo: Path) -> None:
+def test_a_private_url_is_fetched_only_where_allowed(site: str, photo: Path) -> None:
     allowed = lookalike.load_encoder("pixels", allow_private_urls=True)
     np.testing.assert_array_equal(allowed.encode(f"{site}/red.png"), allowed.encode(photo))
     with pytest.raises(BadImage, match="could not be fetched: the server answered 404"):
@@ -200,7 +208,7 @@ def test_a_url_is_fetched_and_a_private_one_only_where_allowed(site: str, photo:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> Path:
-    """A folder with the sample catalogue, and a collection of it to copy."""
+    """A folder with the sample catalogue, and a collection with it, to copy."""
     folder = tmp_path_factory.mktemp("examples")
     (folder / "shop").symlink_to(catalogue)
     with contextlib.chdir(folder), lookalike.connect("./filled.db", encoder="pixels") as shop:
@@ -240,21 +248,23 @@ def test_the_examples_of_docstrings_run(filled: Path, name: str) -> None:
     with contextlib.chdir(filled), lookalike.connect("./lookalike.db") as shop:
         test = EXAMPLES[name]
         test.globs = {"lookalike": lookalike, "shop": shop}
-        said: list[str] = []
-        failed, _ = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)
-    assert not failed, "".join(said)
+        output: list[str] = []
+        failed, _ = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=output.append)
+    assert not failed, "".join(output)
 
 
 @pytest.mark.slow
-def test_the_page_runs_from_top_to_bottom(tmp_path: Path, catalogue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_examples_of_the_page_run_in_order(
+    tmp_path: Path, catalogue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "shop").symlink_to(catalogue)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(blocks) > 8
-    names: dict[str, Any] = {}
+    namespace: dict[str, Any] = {}
     with contextlib.chdir(tmp_path):
         for block in blocks:
             # There may be no model hub here: the tests' own CLIP stands in for OpenAI's.
-            exec(block.replace('"clip"', repr(TINY_CLIP)), names)
+            exec(block.replace('"clip"', repr(TINY_CLIP)), namespace)
     printed = capsys.readouterr().out
     assert printed.startswith("192 0\n0 rows would be removed\nred-plain-mug 0.")
     assert "no product 'no-such-product'" in printed

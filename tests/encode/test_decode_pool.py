@@ -7,6 +7,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, suppress
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from PIL import Image
 from lookalike.encode.decode import MAX_PIXELS
 from lookalike.encode.decode_pool import DecodePool
 from lookalike.encode.engine import Preparation
+from lookalike.encode.load_engine import default_decode_processes, load_engine
+from lookalike.encode.options import EngineConfig
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.encode.preprocess import Pixels, Preprocessing
 from lookalike.encode.registry import DEFAULT_ENCODER
-from lookalike.ingest.options import beside_gpu, load_engine
 from lookalike.schema.errors import BadImage, EncoderUnavailable
 
 PREPARE = Preprocessing(32, 24, 40, Image.Resampling.BICUBIC, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -149,22 +151,22 @@ def test_large_images_wait_for_the_budget_and_small_ones_do_not() -> None:
 
 
 def test_an_ingest_starts_at_most_as_many_processes_as_threads(catalogue: Path) -> None:
-    options = {"device": "cpu", "dtype": "auto", "engine": "torch", "batch_size": None, "max_pixels": None}
+    config = EngineConfig(device="cpu", engine="torch")
     content = next(catalogue.rglob("*.jpg")).read_bytes()
-    plain = load_engine(DEFAULT_ENCODER, options)
+    plain = load_engine(DEFAULT_ENCODER, config)
     assert plain.decoders is None
-    engine = load_engine(DEFAULT_ENCODER, {**options, "num_workers": 2, "decode_processes": 5})
+    engine = load_engine(DEFAULT_ENCODER, replace(config, num_workers=2, decode_processes=5))
     assert engine.decoders is not None
     with closing(engine.decoders) as decoders:
         budget = PixelBudget(MAX_PIXELS)
-        assert np.array_equal(engine.prepare(content, budget, None), plain.prepare(content, budget, None))
+        assert np.array_equal(engine.prepare(content, budget), plain.prepare(content, budget))
         assert len(decoders.pids) == 1
 
 
 @pytest.mark.skipif(os.name != "posix", reason="processes decode on POSIX only")
 @pytest.mark.parametrize(("threads", "expected"), [(1, 0), (4, 0), (5, 5), (16, 16), (64, 16)])
 def test_on_a_gpu_many_threads_get_decode_processes(threads: int, expected: int) -> None:
-    assert beside_gpu(threads) == expected
+    assert default_decode_processes(threads) == expected
 
 
 def test_decode_processes_are_refused_for_an_encoder_with_its_own_preprocessing(

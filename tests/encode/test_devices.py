@@ -26,12 +26,13 @@ from lookalike.encode.backends.parity import MIN_COSINE, lowest_cosine
 from lookalike.encode.backends.replicas import replicate
 from lookalike.encode.backends.torch import TorchEncoder, TorchModel
 from lookalike.encode.engine import Engine, LazyEngine
+from lookalike.encode.load_engine import load_engine
 from lookalike.encode.models.pixels import PixelEncoder
+from lookalike.encode.options import EngineConfig
 from lookalike.encode.preprocess import Normalization, Pixels, Preprocessing
 from lookalike.encode.registry import DEFAULT_ENCODER, load_encoder
-from lookalike.ingest.options import load_engine
 from lookalike.ingest.pipeline.concurrency import in_parallel
-from lookalike.ingest.pipeline.stages import PipelineLimits
+from lookalike.ingest.pipeline.limits import PipelineLimits
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.layout import FolderRule
 from lookalike.schema.collection import Fingerprint
@@ -157,9 +158,7 @@ def test_compiled_models_give_the_same_vectors() -> None:
 def test_a_command_compiles_with_engine_compile(capsys: pytest.CaptureFixture[str]) -> None:
     # A compiler would take most of a minute.
     with torch._dynamo.config.patch(disable=True):
-        engine = load_engine(
-            DEFAULT_ENCODER, {"device": "cpu", "dtype": "auto", "engine": "compile", "batch_size": None}
-        )
+        engine = load_engine(DEFAULT_ENCODER, EngineConfig(device="cpu", engine="compile"))
 
     assert isinstance(engine.encoder, TorchEncoder)
     assert re.search(r"compiling efficientnet-lite0.*\ncompiled in \d+ s", capsys.readouterr().err)
@@ -199,12 +198,12 @@ def test_without_a_compiler_the_message_says_what_to_use() -> None:
 
 
 def test_several_devices_can_be_named() -> None:
-    options = {"device": "cpu,cpu", "dtype": "auto", "engine": "auto", "batch_size": None}
-    engine, plain = load_engine(DEFAULT_ENCODER, options), load_encoder(engine="torch")
+    engine = load_engine(DEFAULT_ENCODER, EngineConfig(device="cpu,cpu"))
+    plain = load_encoder(engine="torch")
 
     pixels = np.stack([plain.prepare(Image.new("RGB", (50, 40), colour)) for colour in ("red", "blue")])
     assert np.einsum("nd,nd->n", engine.encoder.encode_images(pixels), plain.encode_images(pixels)) == pytest.approx(1)
-    assert engine.lanes > parallel_batches_on(CPU)
+    assert engine.parallel_batches > parallel_batches_on(CPU)
     with pytest.raises(EncoderUnavailable, match="'cuda:99' cannot be used here"):
         list_devices("cpu, cuda:99")
 
@@ -230,7 +229,7 @@ class Device(PixelEncoder):
 def test_a_batch_is_on_its_way_while_another_is_computed() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 16, 16, 3), dtype=np.uint8)
     device = Device(len(pixels))
-    model = LazyEngine(lambda: Engine(device, batch_size=8, lanes=2))
+    model = LazyEngine(lambda: Engine(device, batch_size=8, parallel_batches=2))
 
     encoded = in_parallel(model.encode, map(list, pixels), workers=PipelineLimits().batches, ahead=len(pixels))
 

@@ -200,8 +200,8 @@ def test_a_copy_of_a_checkpoint_is_the_same_encoder(tmp_path: Path) -> None:
     for file in TINY_CLIP.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     original, copy = load_encoder(str(TINY_CLIP)), load_encoder(str(tmp_path))
-    assert original.fingerprint.differences(copy.fingerprint) == []
-    assert original.fingerprint.differences(load_encoder("pixels").fingerprint)
+    assert original.fingerprint.list_differences(copy.fingerprint) == []
+    assert original.fingerprint.list_differences(load_encoder("pixels").fingerprint)
 
 
 def test_half_precision_hardly_changes_the_vector() -> None:

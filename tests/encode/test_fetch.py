@@ -24,7 +24,7 @@ from lookalike.encode.fetch.limits import Limits
 from lookalike.encode.fetch.network import AddressPolicy
 from lookalike.schema.errors import BadQuery
 from lookalike.serve.runtime.deadline import Deadline, DeadlineExceeded, deadline_scope
-from lookalike.serve.runtime.image_fetch import RequestFetcher, query_fetcher
+from lookalike.serve.runtime.image_fetch import RequestFetcher, make_query_fetcher
 
 LIMIT = len(IMAGE)
 
@@ -50,7 +50,7 @@ def make_fetcher(seconds: float = 5, allowed: Callable[[Address], bool] = lambda
 
 def fetch(fetcher: Fetcher, url: str) -> bytes:
     """Fetch as a request does."""
-    return RequestFetcher(fetcher, most=1, max_bytes=LIMIT).fetch(url)
+    return RequestFetcher(fetcher, max_images=1, max_bytes=LIMIT).fetch(url)
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,7 @@ def fetcher() -> Iterator[Fetcher]:
 @pytest.fixture
 def public_fetcher() -> Iterator[Fetcher]:
     """A fetcher as the service has by default: public addresses only."""
-    fetcher = query_fetcher(LIMIT)
+    fetcher = make_query_fetcher(LIMIT)
     yield fetcher
     fetcher.close()
 
@@ -275,7 +275,7 @@ def test_a_certificate_for_another_name_is_refused(
 
 def test_a_request_may_fetch_so_many_images_and_bytes(fetcher: Fetcher, site: str) -> None:
     image = fetch(fetcher, f"{site}/image")
-    allowed = RequestFetcher(fetcher, most=3, max_bytes=len(image) + 1)
+    allowed = RequestFetcher(fetcher, max_images=3, max_bytes=len(image) + 1)
     assert allowed.fetch(f"{site}/image") == image
     with pytest.raises(BadQuery, match="more than 1 bytes"):
         allowed.fetch(f"{site}/image")

@@ -1,4 +1,4 @@
-"""The commands that keep a collection, as people and cron use them."""
+"""The commands that fill and maintain a collection, as people and cron use them."""
 
 import json
 import os
@@ -25,14 +25,15 @@ def shop(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def told(*arguments: object, cwd: Path) -> dict[str, object]:
+def run(*arguments: object, cwd: Path) -> dict[str, object]:
+    """Run a command that succeeds; return what it prints as JSON."""
     done = lookalike(*arguments, "--format", "json", cwd=cwd)
     assert done.returncode == 0, done.stderr
-    answer: dict[str, object] = json.loads(done.stdout)
-    return answer
+    output: dict[str, object] = json.loads(done.stdout)
+    return output
 
 
-def test_a_run_without_changes_loads_no_network(shop: Path) -> None:
+def test_a_run_without_changes_does_not_import_torch(shop: Path) -> None:
     probe = "import sys\nfrom lookalike.cli import main\ntry: main(['ingest', 'photos'])\n"
     probe += "except SystemExit as end: print(end.code)\n"
     probe += "print(*({'torch', 'transformers'} & set(sys.modules)))"
@@ -41,30 +42,30 @@ def test_a_run_without_changes_loads_no_network(shop: Path) -> None:
     assert done.stdout.splitlines()[-2:] == [b"0", b""], done.stderr
 
 
-def test_a_dry_run_of_a_first_ingest_makes_nothing(shop: Path) -> None:
-    plan = told("ingest", "photos", "--uri", "other.db", "--dry-run", cwd=shop)
-    assert (plan["new"], plan["stored"], plan["dry_run"]) == (20, 20, True)
+def test_a_dry_run_of_a_first_ingest_creates_no_store(shop: Path) -> None:
+    summary = run("ingest", "photos", "--uri", "other.db", "--dry-run", cwd=shop)
+    assert (summary["new"], summary["stored"], summary["dry_run"]) == (20, 20, True)
     assert not (shop / "other.db").exists()
 
 
-def test_prune_past_its_limit_ends_with_status_3(shop: Path) -> None:
+def test_prune_past_its_limit_exits_with_status_3(shop: Path) -> None:
     for n in range(10):
         (shop / "photos" / f"p{n // 2}" / f"{n}.png").unlink()
     done = lookalike("ingest", "photos", "--prune", cwd=shop)
     assert done.returncode == 3
     assert b"would remove 10 of the 20 rows of this source" in done.stderr
     assert b"10 unchanged, 0 removed" in done.stdout
-    assert told("ingest", "photos", "--prune", "--max-removals", "10", cwd=shop)["removed"] == 10
+    assert run("ingest", "photos", "--prune", "--max-removals", "10", cwd=shop)["removed"] == 10
 
 
-def test_an_empty_folder_empties_nothing_unless_it_is_meant(shop: Path) -> None:
+def test_an_empty_folder_deletes_nothing_without_a_limit_of_100_percent(shop: Path) -> None:
     for photo in shop.rglob("*.png"):
         photo.unlink()
     assert "holds no images" in fails(2, "ingest", "photos", "--prune", cwd=shop)
-    assert told("ingest", "photos", "--prune", "--max-removals", "100%", cwd=shop)["removed"] == 20
+    assert run("ingest", "photos", "--prune", "--max-removals", "100%", cwd=shop)["removed"] == 20
 
 
-def test_too_many_rejections_end_with_status_3_and_prune_nothing(shop: Path) -> None:
+def test_too_many_rejections_exit_with_status_3_and_prune_nothing(shop: Path) -> None:
     (shop / "photos" / "p0" / "0.png").unlink()
     for n in range(5):
         (shop / "photos" / f"bad{n}.jpg").write_text("no image")
@@ -78,7 +79,7 @@ def test_too_many_rejections_end_with_status_3_and_prune_nothing(shop: Path) -> 
     assert b"1 removed" in done.stdout
 
 
-def test_json_lines_from_standard_input(shop: Path) -> None:
+def test_ingest_reads_json_lines_from_standard_input(shop: Path) -> None:
     rows = [{"product_id": "x", "image": f"photos/p0/{n}.png", "price": n} for n in range(2)]
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
     arguments = ("ingest", "-", "--source-name", "pipe", "--field", "price:int", "--format", "json")
@@ -86,69 +87,69 @@ def test_json_lines_from_standard_input(shop: Path) -> None:
     second = json.loads(lookalike(*arguments, "--prune", cwd=shop, stdin=lines).stdout)
     assert (first["new"], first["embedded"], first["encoder"]) == (2, 0, "pixels")
     assert (second["unchanged"], second["removed"]) == (2, 0)
-    assert "nothing came from there" in fails(2, *arguments, cwd=shop)
+    assert "standard input, which is empty" in fails(2, *arguments, cwd=shop)
     assert "--watch cannot read standard input again" in fails(2, *arguments, "--watch", "1", cwd=shop)
     (shop / "c.jsonl").write_bytes(lines)
     assert "is the source itself" in fails(2, "ingest", "c.jsonl", "--report", "c.jsonl", cwd=shop)
     assert (shop / "c.jsonl").read_bytes() == lines
 
 
-def test_a_declared_column_that_cannot_be_indexed_is_told_in_the_report(shop: Path) -> None:
-    told("ingest", "photos", "--field", "price:float", "--report", "r.jsonl", cwd=shop)
+def test_a_declared_column_that_cannot_be_indexed_is_in_the_report(shop: Path) -> None:
+    run("ingest", "photos", "--field", "price:float", "--report", "r.jsonl", cwd=shop)
     [remark] = [json.loads(line) for line in (shop / "r.jsonl").read_text().splitlines()]
     assert remark["event"] == "remark"
     assert "column price is not indexed: Milvus at ./lookalike.db refused create_index" in remark["text"]
 
 
 @pytest.mark.slow
-def test_reindex_versions_and_rollback(shop: Path) -> None:
+def test_reindex_lists_versions_and_rolls_back(shop: Path) -> None:
     tiny_clip = str(ROOT / "tests" / "tiny_clip")
-    moved = told("reindex", "--encoder", tiny_clip, cwd=shop)
+    moved = run("reindex", "--encoder", tiny_clip, cwd=shop)
     assert (moved["stored"], moved["rejected"]) == (20, 0)
-    listed = told("versions", cwd=shop)["versions"]
+    listed = run("versions", cwd=shop)["versions"]
     assert isinstance(listed, list)
     assert [(v["name"], v["live"], v["encoder"], v["images"]) for v in listed] == [
         (moved["before"], False, "pixels", 20),
         (moved["after"], True, tiny_clip, 20),
     ]
-    assert told("ingest", "photos", cwd=shop)["encoder"] == tiny_clip
+    assert run("ingest", "photos", cwd=shop)["encoder"] == tiny_clip
     assert b"nothing to do" in lookalike("reindex", "--encoder", tiny_clip, cwd=shop).stdout
-    assert told("rollback", cwd=shop)["after"] == moved["before"]
-    assert told("rollback", cwd=shop)["after"] == moved["after"]
-    assert told("rollback", "--to", moved["before"], cwd=shop)["after"] == moved["before"]
+    assert run("rollback", cwd=shop)["after"] == moved["before"]
+    assert run("rollback", cwd=shop)["after"] == moved["after"]
+    assert run("rollback", "--to", moved["before"], cwd=shop)["after"] == moved["before"]
     assert "is live" in fails(2, "versions", "--drop", str(moved["before"]), cwd=shop)
     assert lookalike("versions", "--drop", str(moved["after"]), cwd=shop).stdout.count(b"products__v") == 1
     assert "no version of 'products' that was live before" in fails(2, "rollback", cwd=shop)
     assert "is a version itself" in fails(2, "rollback", "-c", moved["before"], cwd=shop)
 
 
-def test_delete(shop: Path) -> None:
-    assert told("delete", "--product", "p1", "--product", "p2", "--dry-run", cwd=shop)["removed"] == 4
-    assert told("delete", "--product", "p1", "--product", "p2", cwd=shop) == {
+def test_delete_by_id_and_by_condition(shop: Path) -> None:
+    assert run("delete", "--product", "p1", "--product", "p2", "--dry-run", cwd=shop)["removed"] == 4
+    assert run("delete", "--product", "p1", "--product", "p2", cwd=shop) == {
         "removed": 4,
         "products": 2,
         "dry_run": False,
     }
-    assert told("delete", "--where", 'product_id in ["p3", "p4"]', "--product", "p3", cwd=shop)["removed"] == 2
-    assert told("delete", "--where", "product_id != p5", cwd=shop)["removed"] == 12
-    assert told("info", cwd=shop)["images"] == 2
+    assert run("delete", "--where", 'product_id in ["p3", "p4"]', "--product", "p3", cwd=shop)["removed"] == 2
+    assert run("delete", "--where", "product_id != p5", cwd=shop)["removed"] == 12
+    assert run("info", cwd=shop)["images"] == 2
     assert "nothing is to be deleted" in fails(2, "delete", cwd=shop)
 
 
-def test_duplicates_export_and_import(shop: Path) -> None:
+def test_a_collection_is_exported_and_imported_and_its_duplicates_are_found(shop: Path) -> None:
     os.link(shop / "photos" / "p0" / "0.png", shop / "photos" / "p9" / "copy.png")
-    told("ingest", "photos", cwd=shop)
-    found = told("duplicates", "--threshold", "1", "--sheet", "d.png", cwd=shop)
-    assert isinstance(found["groups"], list)
-    assert [[hit["product_id"] for hit in group["images"]] for group in found["groups"]] == [["p0", "p9"]]
+    run("ingest", "photos", cwd=shop)
+    duplicates = run("duplicates", "--threshold", "1", "--sheet", "d.png", cwd=shop)
+    assert isinstance(duplicates["groups"], list)
+    assert [[hit["product_id"] for hit in group["images"]] for group in duplicates["groups"]] == [["p0", "p9"]]
     assert (shop / "d.png").exists()
-    assert told("export", "x.parquet", cwd=shop)["exported"] == 21
-    assert told("import", "x.parquet", "--collection", "copy", cwd=shop)["imported"] == 21
-    assert told("info", "--collection", "copy", cwd=shop)["images"] == 21
+    assert run("export", "x.parquet", cwd=shop)["exported"] == 21
+    assert run("import", "x.parquet", "--collection", "copy", cwd=shop)["imported"] == 21
+    assert run("info", "--collection", "copy", cwd=shop)["images"] == 21
     assert "no Parquet file" in fails(2, "import", "photos/p0/0.png", cwd=shop)
 
 
-def test_watch_follows_the_catalogue_quietly_and_ends_when_asked(shop: Path) -> None:
+def test_watch_follows_the_catalogue_prints_only_changes_and_ends_on_sigterm(shop: Path) -> None:
     running = subprocess.Popen(
         process_command("ingest", "photos", "--watch", "1", "--prune", "--report", "r.jsonl"),
         cwd=shop,

@@ -1,4 +1,4 @@
-"""Laws of the plan: it makes source and collection equal, does it once, and does not mind in which order it is told."""
+"""Laws of the diff: it makes source and collection equal, only once, and in any order of the images."""
 
 from dataclasses import dataclass, replace
 
@@ -46,33 +46,33 @@ photos = st.lists(
 Rows = dict[str, ExistingImage]
 
 
-def as_known(photo: Photo) -> ExistingImage:
+def as_existing(photo: Photo) -> ExistingImage:
     file, image = photo.file, photo.image
     stamp = FileStamp(file.size, file.mtime)
     return ExistingImage(file.hash, metadata_hash(image.metadata), stamp, image.image, image.product_id)
 
 
 def apply(source: list[Photo], rows: Rows) -> tuple[Rows, list[Change]]:
-    """Do what the plan says, on a dictionary for a collection; also give back what was to be done."""
-    plan, after, changes = Diff(rows), dict(rows), []
+    """Apply the diff to a dictionary in the place of a collection; return its rows and the changes."""
+    diff, after, changes = Diff(rows), dict(rows), []
     for photo in source:
-        assert plan.meet(photo.image.image_id)
-        change = plan.at_a_glance(photo.image, FileStamp(photo.file.size, photo.file.mtime))
-        change = change or plan.after_reading(photo.image, photo.file)
+        assert diff.mark_seen(photo.image.image_id)
+        change = diff.compare_stamp(photo.image, FileStamp(photo.file.size, photo.file.mtime))
+        change = change or diff.compare_content(photo.image, photo.file)
         changes.append(change)
         if change is not Change.UNCHANGED:
-            after[photo.image.image_id] = as_known(photo)
-    for image_id in plan.removed():
+            after[photo.image.image_id] = as_existing(photo)
+    for image_id in diff.removed():
         del after[image_id]
     return after, changes
 
 
 def collection(source: list[Photo]) -> Rows:
-    return {photo.image.image_id: as_known(photo) for photo in source}
+    return {photo.image.image_id: as_existing(photo) for photo in source}
 
 
 @given(before=photos, after=photos)
-def test_applying_the_plan_makes_collection_and_source_equal(before: list[Photo], after: list[Photo]) -> None:
+def test_applying_the_diff_makes_collection_and_source_equal(before: list[Photo], after: list[Photo]) -> None:
     rows, _ = apply(after, collection(before))
     assert rows == collection(after)
 
@@ -93,35 +93,35 @@ def test_the_order_of_the_rows_does_not_matter(before: list[Photo], after: list[
 
 
 @given(before=photos, after=photos)
-def test_only_other_bytes_are_embedded(before: list[Photo], after: list[Photo]) -> None:
+def test_only_new_bytes_are_encoded(before: list[Photo], after: list[Photo]) -> None:
     rows = collection(before)
     _, changes = apply(after, rows)
     for photo, change in zip(after, changes, strict=True):
-        known = rows.get(photo.image.image_id)
-        needs = known is None or known.image_hash != photo.file.hash
-        assert (change in (Change.NEW, Change.IMAGE)) == needs
+        row = rows.get(photo.image.image_id)
+        is_new = row is None or row.image_hash != photo.file.hash
+        assert (change in (Change.NEW, Change.CONTENT)) == is_new
 
 
 @given(before=photos, after=photos)
-def test_the_rejected_keep_their_rows(before: list[Photo], after: list[Photo]) -> None:
+def test_rejected_images_keep_their_rows(before: list[Photo], after: list[Photo]) -> None:
     rows = collection(before)
-    plan = Diff(rows)
-    kept = [p.image.image_id for p in after if plan.reject(p.image.image_id, unreadable=p.price == 0)]
-    assert set(kept) == set(rows) & {photo.image.image_id for photo in after}
-    assert set(plan.unreadable()) == set(rows) & {p.image.image_id for p in after if p.price == 0}
-    assert set(plan.removed()) == set(rows) - set(kept)
+    diff = Diff(rows)
+    with_row = [p.image.image_id for p in after if diff.mark_rejected(p.image.image_id, unreadable=p.price == 0)]
+    assert set(with_row) == set(rows) & {photo.image.image_id for photo in after}
+    assert set(diff.unreadable()) == set(rows) & {p.image.image_id for p in after if p.price == 0}
+    assert set(diff.removed()) == set(rows) - set(with_row)
 
 
-def test_another_place_is_another_file_whatever_its_size_and_time() -> None:
+def test_a_file_with_another_path_is_read_even_with_the_same_size_and_mtime() -> None:
     photo = Photo("a", "x", content=1, mtime=1, price=1)
-    plan, moved = Diff(collection([photo])), replace(photo.image, image="/elsewhere/x")
-    assert plan.at_a_glance(moved, FileStamp(photo.file.size, 1)) is None
-    assert plan.after_reading(moved, photo.file) is Change.METADATA
-    assert plan.after_reading(moved, replace(photo.file, hash="other")) is Change.IMAGE
+    diff, moved = Diff(collection([photo])), replace(photo.image, image="/elsewhere/x")
+    assert diff.compare_stamp(moved, FileStamp(photo.file.size, 1)) is None
+    assert diff.compare_content(moved, photo.file) is Change.METADATA
+    assert diff.compare_content(moved, replace(photo.file, hash="other")) is Change.CONTENT
 
 
-def test_a_time_that_nobody_knows_is_no_reason_to_believe() -> None:
+def test_a_file_with_an_unknown_mtime_is_read() -> None:
     photo = Photo("a", "x", content=1, mtime=0, price=1)
-    plan = Diff(collection([photo]))
-    assert plan.at_a_glance(photo.image, FileStamp(photo.file.size, 0)) is None
-    assert plan.after_reading(photo.image, photo.file) is Change.TOUCHED
+    diff = Diff(collection([photo]))
+    assert diff.compare_stamp(photo.image, FileStamp(photo.file.size, 0)) is None
+    assert diff.compare_content(photo.image, photo.file) is Change.TOUCHED

@@ -1,4 +1,4 @@
-"""Manifests: what their rows mean, and that a bad row is one line of the report."""
+"""Manifests: how rows become images and metadata, and how a bad row is rejected."""
 
 import json
 import os
@@ -25,6 +25,7 @@ from lookalike.ingest.sources.files import image_reader
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.layout import FolderRule
 from lookalike.ingest.sources.manifest import ManifestSource, is_manifest
+from lookalike.ingest.sources.open import open_source
 from lookalike.schema.errors import BadImage, BadSettings, BadSource
 from lookalike.schema.metadata import guess_type, parse_column_types
 from lookalike.schema.milvus.store import Store
@@ -33,16 +34,16 @@ from lookalike.schema.product import ProductImage
 PIXELS = load_encoder("pixels")
 
 
-def manifest(path: Path, text: str) -> ManifestSource:
+def write_manifest(path: Path, text: str) -> ManifestSource:
     path.write_text(text, encoding="utf-8")
     return ManifestSource(str(path), {})
 
 
-def images(source: ManifestSource) -> list[ProductImage]:
+def list_images(source: ManifestSource) -> list[ProductImage]:
     return [item for item in source.images() if isinstance(item, ProductImage)]
 
 
-def rejected(source: ManifestSource) -> list[tuple[str, str]]:
+def list_rejections(source: ManifestSource) -> list[tuple[str, str]]:
     return [(item.image, item.reason) for item in source.images() if isinstance(item, Rejection)]
 
 
@@ -56,93 +57,93 @@ m1,a/2.jpg,"The ""best"" mug",10,0,FALSE
 """
 
 
-def as_csv(path: Path) -> None:
+def write_csv(path: Path) -> None:
     path.with_suffix(".csv").write_text(CSV)
 
 
-def as_excel_csv(path: Path) -> None:
+def write_excel_csv(path: Path) -> None:
     semicolons = "﻿product_id;image;title;price;stock;sale\r\nm1;a/1.jpg;Mug, red;9.5;3;true\r\n"
     path.with_suffix(".csv").write_text(semicolons + 'm1;a/2.jpg;"The ""best"" mug";10;0;FALSE\r\n')
 
 
-def as_json_lines(path: Path) -> None:
+def write_json_lines(path: Path) -> None:
     path.with_suffix(".jsonl").write_text("\n".join(map(json.dumps, ROWS)) + "\n\n")
 
 
-def as_parquet(path: Path) -> None:
+def write_parquet(path: Path) -> None:
     parquet.write_table(pa.Table.from_pylist(ROWS), path.with_suffix(".parquet"), row_group_size=1)
 
 
-@pytest.mark.parametrize("write", [as_csv, as_excel_csv, as_json_lines, as_parquet])
-def test_every_kind_of_manifest_says_the_same(tmp_path: Path, write: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("write", [write_csv, write_excel_csv, write_json_lines, write_parquet])
+def test_every_manifest_format_gives_the_same_images(tmp_path: Path, write: Callable[[Path], None]) -> None:
     write(tmp_path / "catalogue")
     path = next(tmp_path.iterdir())
     source = ManifestSource(str(path), {})
 
-    found = images(source)
+    items = list_images(source)
 
-    assert [dict(item.metadata) for item in found] == [
+    assert [dict(item.metadata) for item in items] == [
         {name: value for name, value in row.items() if name not in ("product_id", "image")} for row in ROWS
     ]
-    assert [type(value) for value in found[0].metadata.values()] == [str, float, int, bool]
-    assert [(item.product_id, item.image) for item in found] == [("m1", str(tmp_path / f"a/{n}.jpg")) for n in (1, 2)]
+    assert [type(value) for value in items[0].metadata.values()] == [str, float, int, bool]
+    assert [(item.product_id, item.image) for item in items] == [("m1", str(tmp_path / f"a/{n}.jpg")) for n in (1, 2)]
     assert source.count() == 2
     assert source.name == str(path)
 
 
-def test_what_looks_like_a_number_but_is_an_id_stays_text(tmp_path: Path) -> None:
-    source = manifest(
+def test_an_id_that_looks_like_a_number_stays_text(tmp_path: Path) -> None:
+    source = write_manifest(
         tmp_path / "c.csv",
         "product_id,image,ean,code,zip,size\n007,1.jpg,12345678901234567890,1e5,01234,42\n8,2.jpg,,2e7,99999,M\n",
     )
-    first, second = images(source)
+    first, second = list_images(source)
     assert first.product_id == "007"
     assert first.metadata == {"ean": "12345678901234567890", "code": "1e5", "zip": "01234", "size": "42"}
     assert second.metadata == {"code": "2e7", "zip": "99999", "size": "M"}
 
 
 @given(st.integers(-(10**17), 10**17) | st.floats(-1e9, 1e9).map(lambda x: round(x, 3)))
-def test_a_number_that_is_taken_for_one_comes_back_as_it_was(number: float) -> None:
+def test_a_guessed_number_round_trips_to_the_same_value(number: float) -> None:
     kind = guess_type(str(number))
     assert kind == "text" or {"int": int, "float": float}[kind](str(number)) == number
 
 
-def test_declared_types_win(tmp_path: Path) -> None:
+def test_declared_types_override_guessed_ones(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text('product_id,image,size,tags,parts\na,1.jpg,42,red|green,"[1, 2]"\nb,2.jpg,43,,\n')
     fields = parse_column_types(["size:text", "tags:list", "parts:list"])
-    first, second = images(ManifestSource(str(tmp_path / "c.csv"), fields))
+    first, second = list_images(ManifestSource(str(tmp_path / "c.csv"), fields))
     assert first.metadata == {"size": "42", "tags": ["red", "green"], "parts": [1, 2]}
     assert second.metadata == {"size": "43"}
 
     (tmp_path / "c.jsonl").write_text('{"product_id": 7, "image": "1.jpg", "price": "9.50", "stock": 3}\n')
-    [item] = images(ManifestSource(str(tmp_path / "c.jsonl"), parse_column_types(["price:float", "stock:float"])))
+    [item] = list_images(ManifestSource(str(tmp_path / "c.jsonl"), parse_column_types(["price:float", "stock:float"])))
     assert (item.product_id, item.metadata) == ("7", {"price": 9.5, "stock": 3.0})
 
 
 @pytest.mark.parametrize("text", ["price", "price:money", ":int", "image_id:text"])
-def test_declarations_that_cannot_work(text: str) -> None:
+def test_an_invalid_declaration_is_refused(text: str) -> None:
     with pytest.raises(BadSettings, match="--field"):
         parse_column_types([text])
 
 
-def test_several_images_and_lists_and_what_parquet_holds(tmp_path: Path) -> None:
+def test_a_row_with_several_images_and_parquet_values(tmp_path: Path) -> None:
     rows = [
         {"product_id": 5.0, "image": ["1.jpg", "2.jpg"], "tags": ["a", None], "since": date(2026, 1, 2)},
         {"product_id": 6.0, "image": ["http://x.org/3.jpg"], "tags": None, "since": None},
     ]
     table = pa.Table.from_pylist(rows).append_column("price", pa.array([Decimal("9.50"), None]))
     parquet.write_table(table, tmp_path / "c.parquet")
-    one, two, three = images(ManifestSource(str(tmp_path / "c.parquet"), {}))
+    one, two, three = list_images(ManifestSource(str(tmp_path / "c.parquet"), {}))
     assert (one.product_id, three.product_id, three.image) == ("5", "6", "http://x.org/3.jpg")
     assert one.image_id != two.image_id
     assert one.metadata == two.metadata == {"tags": ["a", None], "since": "2026-01-02", "price": 9.5}
     assert three.metadata == {}
 
-    source = manifest(tmp_path / "c.csv", 'product_id,image\na,"[""1.jpg"", ""2.jpg""]"\n')
-    assert [Path(item.image).name for item in images(source)] == ["1.jpg", "2.jpg"]
+    source = write_manifest(tmp_path / "c.csv", 'product_id,image\na,"[""1.jpg"", ""2.jpg""]"\n')
+    assert [Path(item.image).name for item in list_images(source)] == ["1.jpg", "2.jpg"]
 
 
-def test_a_bad_row_is_one_line_with_its_number(tmp_path: Path) -> None:
+def test_a_bad_row_is_rejected_with_its_line_number(tmp_path: Path) -> None:
     lines = [
         '{"product_id": "a", "image": "1.jpg"}',
         '{"product_id": "", "image": "1.jpg"}',
@@ -161,9 +162,9 @@ def test_a_bad_row_is_one_line_with_its_number(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text("\n".join(lines))
     source = ManifestSource(str(tmp_path / "c.jsonl"), {"price": "float"})
 
-    assert [item.product_id for item in images(source)] == ["a", "f"]
-    told = rejected(source)
-    assert [place for place, _ in told] == [
+    assert [item.product_id for item in list_images(source)] == ["a", "f"]
+    rejections = list_rejections(source)
+    assert [location for location, _ in rejections] == [
         "line 2",
         "line 3",
         "line 4: 2.jpg",
@@ -177,14 +178,14 @@ def test_a_bad_row_is_one_line_with_its_number(tmp_path: Path) -> None:
         "line 12: 7.jpg",
         "line 13: 8.jpg",
     ]
-    reasons = " / ".join(reason for _, reason in told)
-    for part in ("no product_id", "'b' has no image", "price is 'cheap', not float", "no JSON:", "no JSON object"):
+    reasons = " / ".join(reason for _, reason in rejections)
+    for part in ("no product_id", "'b' has no image", "price is 'cheap', not float", "not JSON:", "not a JSON object"):
         assert part in reasons
     incomplete = [item.incomplete for item in source.images() if isinstance(item, Rejection)]
     assert incomplete == [True, False, False, True, True, False, True, True, True, True, False, False]
 
 
-def test_a_broken_line_of_csv_does_not_end_it(tmp_path: Path) -> None:
+def test_a_broken_csv_line_does_not_end_the_manifest(tmp_path: Path) -> None:
     long = "x" * 200_000
     lines = [
         "product_id,image,",
@@ -196,9 +197,9 @@ def test_a_broken_line_of_csv_does_not_end_it(tmp_path: Path) -> None:
         'f,6.jpg"',
         "g,7.jpg,",
     ]
-    source = manifest(tmp_path / "c.csv", "\n".join(lines))
-    assert [item.product_id for item in images(source)] == ["a", "e", "g"]
-    assert [place for place, _ in rejected(source)] == ["line 3", "line 4", "line 5"]
+    source = write_manifest(tmp_path / "c.csv", "\n".join(lines))
+    assert [item.product_id for item in list_images(source)] == ["a", "e", "g"]
+    assert [location for location, _ in list_rejections(source)] == ["line 3", "line 4", "line 5"]
 
 
 @pytest.mark.parametrize(
@@ -209,81 +210,96 @@ def test_a_broken_line_of_csv_does_not_end_it(tmp_path: Path) -> None:
         ("c.csv", b'product_id,"image\na,b\n', "no header that can be read"),
         ("c.csv", b"product_id,image,x,x\n", "two columns of the name x"),
         ("c.csv", b"product_id,image\n\xff,1\n", "is not UTF-8"),
-        ("c.parquet", b"no parquet", "no Parquet that can be read"),
+        ("c.parquet", b"no parquet", "cannot be read as Parquet"),
         ("missing.csv", None, "no such file"),
     ],
 )
-def test_what_is_no_manifest(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+def test_an_unreadable_manifest_is_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(BadSource, match=message):
         list(ManifestSource(str(tmp_path / name), {}).images())
 
 
-def test_a_folder_is_a_folder_whatever_it_is_called(tmp_path: Path) -> None:
+def test_a_folder_with_the_suffix_of_a_manifest_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "photos.csv").mkdir()
     assert not is_manifest(str(tmp_path / "photos.csv"))
     assert is_manifest("-")
     assert not is_manifest("photos")
 
 
-def test_json_beside_an_image(tmp_path: Path) -> None:
+def test_open_source_chooses_the_class_by_name(tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text('{"product_id": "a", "image": "photos/a/1.jpg"}\n')
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(tmp_path / "photos" / "a" / "1.jpg")
+    for path, layout in (("c.jsonl", None), ("photos", None), ("photos", "{product_id}/{image}")):
+        source = open_source(str(tmp_path / path), layout, None, {})
+        [item] = source.images()
+        assert isinstance(item, ProductImage)
+        assert (item.product_id, item.image) == ("a", str(tmp_path / "photos" / "a" / "1.jpg"))
+        assert (item.source, source.count()) == (source.name, 1) == (str(tmp_path / path), 1)
+        with pytest.raises(BadSettings, match="--source-name: "):
+            open_source(str(tmp_path / path), layout, "x" * 70_000, {})
+    assert open_source("-", None, None, {}).count() is None, "standard input can be read only once"
+
+
+def test_a_json_file_beside_an_image_adds_metadata(tmp_path: Path) -> None:
     for name in ("good", "bad", "list", "plain"):
         Image.new("RGB", (9, 9)).save(tmp_path / f"{name}.jpg")
     (tmp_path / "good.json").write_text('{"price": 9.5, "category": "mug"}')
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "list.json").write_text("[]")
 
-    found = list(FolderSource(tmp_path, FolderRule()).images())
+    items = list(FolderSource(tmp_path, FolderRule()).images())
 
-    assert [item.metadata for item in found if isinstance(item, ProductImage)] == [
+    assert [item.metadata for item in items if isinstance(item, ProductImage)] == [
         {"price": 9.5, "category": "mug"},
         {},
     ]
-    bad = [item for item in found if isinstance(item, Rejection)]
+    bad = [item for item in items if isinstance(item, Rejection)]
     assert all("the JSON file beside it" in item.reason and item.image_id for item in bad)
     assert len(bad) == 2
 
 
-def test_dates_that_python_does_not_know_break_their_own_row(tmp_path: Path) -> None:
+def test_a_date_outside_pythons_range_breaks_only_its_row(tmp_path: Path) -> None:
     days = pa.array([1, 9_000_000], pa.int32()).cast(pa.date32())
     table = pa.table({"product_id": ["a", "b"], "image": ["1.jpg", "2.jpg"], "since": days})
     parquet.write_table(table, tmp_path / "c.parquet")
     source = ManifestSource(str(tmp_path / "c.parquet"), {})
-    assert [item.product_id for item in images(source)] == ["a"]
-    assert [place for place, _ in rejected(source)] == ["row 2"]
+    assert [item.product_id for item in list_images(source)] == ["a"]
+    assert [location for location, _ in list_rejections(source)] == ["row 2"]
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder; stumbles once over every image that is called so, and never tells of the others."""
+    """Serves a folder; answers 503 to the first request for an image named `stumble`."""
 
-    seen: list[str]
+    requests: list[str]
 
     def do_GET(self) -> None:
-        self.seen.append(f"GET {self.path}")
-        if "stumble" in self.path and self.seen.count(f"GET {self.path}") == 1:
+        self.requests.append(f"GET {self.path}")
+        if "stumble" in self.path and self.requests.count(f"GET {self.path}") == 1:
             self.send_error(503)
         else:
             super().do_GET()
 
     def log_message(self, *_arguments: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[tuple[str, Path, list[str]]]:
-    """A web server on a folder, and the pages that were asked for."""
+    """A web server on a folder: its address, the folder, and the requests it got."""
     folder = tmp_path / "web"
     folder.mkdir()
-    Handler.seen = []
+    Handler.requests = []
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", folder, Handler.seen
+        yield f"http://127.0.0.1:{server.server_port}", folder, Handler.requests
         server.shutdown()
 
 
-def test_images_from_the_web(web: tuple[str, Path, list[str]], tmp_path: Path) -> None:
-    address, folder, seen = web
+def test_images_over_http_are_retried_rejected_and_recognised(web: tuple[str, Path, list[str]], tmp_path: Path) -> None:
+    address, folder, requests = web
     for n, name in enumerate(("good", "stumble")):
         Image.new("RGB", (30, 30), (n * 90, 5, 5)).save(folder / f"{name}.png")
         os.utime(folder / f"{name}.png", (1_700_000_000, 1_700_000_000))
@@ -293,26 +309,26 @@ def test_images_from_the_web(web: tuple[str, Path, list[str]], tmp_path: Path) -
     ]
     lines.append({"product_id": "nowhere", "image": "http://127.0.0.1:9/x.png"})
     lines.append({"product_id": "unknown", "image": "gopherus://x/x.png"})
-    source = manifest(tmp_path / "c.jsonl", "\n".join(map(json.dumps, lines)))
+    source = write_manifest(tmp_path / "c.jsonl", "\n".join(map(json.dumps, lines)))
 
     with Store.create(str(tmp_path / "w.db"), PIXELS.fingerprint) as store:
         read = image_reader(allow_private=True).read_changed
         first = bring(source.images(), PIXELS, store, read=read).summary()
-        asked = list(seen)
+        first_requests = list(requests)
         again = bring(source.images(), PIXELS, store, read=read).summary()
 
     assert (first.new, first.rejected) == (2, 4)
     assert (again.stored, again.unchanged, again.rejected) == (0, 2, 4)
-    assert asked.count("GET /stumble.png") == 2
-    assert seen.count("GET /good.png") == 2, "one request a run, of which the second brings no body"
+    assert first_requests.count("GET /stumble.png") == 2
+    assert requests.count("GET /good.png") == 2, "one request per run; the second has no body"
 
 
-def test_images_from_anywhere_that_fsspec_opens() -> None:
+def test_images_that_fsspec_opens() -> None:
     with fsspec.open("memory://shop/1.png", "wb") as file:
         Image.new("RGB", (5, 5)).save(file, "PNG")
     reader = image_reader()
     content, state = reader.read("memory://shop/1.png")
     assert state.size == len(content)
-    assert reader.read_changed("memory://shop/1.png", state), "nothing is known of its time, so it is read"
+    assert reader.read_changed("memory://shop/1.png", state), "without an mtime the image is read again"
     with pytest.raises(BadImage, match="cannot be read"):
         reader.read("memory://shop/2.png")

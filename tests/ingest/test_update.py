@@ -1,4 +1,4 @@
-"""A changing catalogue: what is done, what is not done twice, and what is never removed."""
+"""A changing catalogue: what a run does, what it does not do twice, and what it never removes."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -11,31 +11,35 @@ from conftest import NewStore, bring
 from lookalike.encode.engine import Engine, LazyEngine
 from lookalike.encode.models.pixels import PixelEncoder
 from lookalike.encode.preprocess import Pixels
+from lookalike.ingest.job import Job, dry_run, ingest_images, run
 from lookalike.ingest.pipeline.diff import Diff
 from lookalike.ingest.pipeline.existing_rows import RowScope
-from lookalike.ingest.pipeline.prune import PruneOptions, prune
-from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, count_changes, ingest
+from lookalike.ingest.pipeline.limits import PipelineLimits
+from lookalike.ingest.pipeline.prune import prune
+from lookalike.ingest.pipeline.stages import PipelineContext
 from lookalike.ingest.reports.report import Rejection, Report, Summary
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.layout import FolderRule
-from lookalike.ingest.threshold import Threshold
+from lookalike.ingest.threshold import PruneOptions, Threshold
+from lookalike.schema.cancellation import CancelToken, RunCancelled
 from lookalike.schema.collection import Fingerprint
 from lookalike.schema.errors import BadSettings, LimitExceeded
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import ProductImage, Vectors
+from lookalike.schema.settings import CollectionAddress
 
 ALL = PruneOptions(Threshold("100%"))
 
 
-class Counting(PixelEncoder):
-    """Counts the images that it is shown."""
+class CountingEncoder(PixelEncoder):
+    """Counts the images that it encodes."""
 
     def __init__(self) -> None:
-        self.shown = 0
+        self.encoded = 0
         self.sizes: list[int] = []
 
     def encode_images(self, batch: Pixels) -> Vectors:
-        self.shown += len(batch)
+        self.encoded += len(batch)
         self.sizes.append(len(batch))
         return super().encode_images(batch)
 
@@ -45,16 +49,30 @@ class Shop:
 
     def __init__(self, folder: Path, store: Store) -> None:
         self.folder, self.store = folder, store
-        self.encoder = Counting()
+        self.encoder = CountingEncoder()
 
     def update(self, images: Iterable[ProductImage | Rejection] | None = None) -> tuple[Summary, Diff]:
-        self.encoder.shown = 0
+        self.encoder.encoded = 0
         source, report = FolderSource(self.folder, FolderRule(), "shop"), Report()
-        model = LazyEngine(lambda: Engine(self.encoder, 8, lanes=2))
-        target, items = WriteTarget(self.store, report), source.images() if images is None else iter(images)
-        plan = ingest(items, RowScope(source.name), model, target, PipelineLimits(workers=2))
-        assert report.summary().embedded == self.encoder.shown
-        return report.summary(), plan
+        engine = LazyEngine(lambda: Engine(self.encoder, 8, parallel_batches=2))
+        context = PipelineContext(engine, PipelineLimits(workers=2))
+        items = source.images() if images is None else iter(images)
+        diff = ingest_images(items, RowScope(source.name), self.store, report, context)
+        assert report.summary().embedded == self.encoder.encoded
+        return report.summary(), diff
+
+    def job(self, pruning: PruneOptions | None = None) -> Job:
+        """What `lookalike ingest` would run."""
+        return Job(
+            source=FolderSource(self.folder, FolderRule(), "shop"),
+            address=CollectionAddress(self.store.uri, "", self.store.name),
+            encoder=None,
+            load_engine=lambda _: Engine(self.encoder, 8, parallel_batches=2),
+            limits=PipelineLimits(workers=2),
+            columns={},
+            pruning=pruning,
+            max_rejected=None,
+        )
 
     def prune(self, pruning: PruneOptions = ALL) -> Summary:
         report = Report()
@@ -65,17 +83,14 @@ class Shop:
         fields = ("product_id", "image", "image_hash", "image_mtime", "metadata", "embedding")
         return {row["image_id"]: tuple(str(row[name]) for name in fields) for row in self.store.rows(fields=fields)}
 
-    def built_anew(self, new_store: NewStore) -> dict[str, tuple[object, ...]]:
-        """The rows of a collection that was never anything else."""
-        return Shop(self.folder, _brought(self.folder, new_store(self.encoder.fingerprint))).rows()
+    def rows_of_a_new_collection(self, new_store: NewStore) -> dict[str, tuple[object, ...]]:
+        """The rows that the folder makes in an empty collection."""
+        store = new_store(self.encoder.fingerprint)
+        bring(FolderSource(self.folder, FolderRule(), "shop").images(), PixelEncoder(), store)
+        return Shop(self.folder, store).rows()
 
 
-def _brought(folder: Path, store: Store) -> Store:
-    bring(FolderSource(folder, FolderRule(), "shop").images(), PixelEncoder(), store)
-    return store
-
-
-def opened(folder: Path, store: Store) -> Shop:
+def filled_shop(folder: Path, store: Store) -> Shop:
     """A hundred images of fifty products, in the collection."""
     for n in range(100):
         draw(folder / f"p{n // 2}" / f"{n}.png", n)
@@ -87,7 +102,7 @@ def opened(folder: Path, store: Store) -> Shop:
 
 @pytest.fixture(scope="module")
 def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewStore]:
-    """Make collections on Milvus Lite; the last test tells the same story on a server."""
+    """Make collections on Milvus Lite; the last test runs on a server too."""
     uri = str(tmp_path_factory.mktemp("lite") / "update.db")
     stores: list[Store] = []
 
@@ -102,20 +117,20 @@ def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewStore]:
 
 @pytest.fixture
 def shop(lite: NewStore, tmp_path: Path) -> Shop:
-    return opened(tmp_path, lite())
+    return filled_shop(tmp_path, lite())
 
 
-def test_no_change_is_no_work(shop: Shop) -> None:
+def test_without_changes_nothing_is_written(shop: Shop) -> None:
     before = shop.rows()
 
-    summary, plan = shop.update()
+    summary, diff = shop.update()
 
-    assert (summary.stored, summary.unchanged, shop.encoder.shown) == (0, 100, 0)
-    assert plan.removed() == []
+    assert (summary.stored, summary.unchanged, shop.encoder.encoded) == (0, 100, 0)
+    assert diff.removed() == []
     assert shop.rows() == before
 
 
-def test_an_unchanged_image_is_not_even_read(shop: Shop) -> None:
+def test_an_image_with_the_same_size_and_mtime_is_not_read(shop: Shop) -> None:
     path = shop.folder / "p0" / "0.png"
     path.write_bytes(b"x" * path.stat().st_size)
     os.utime(path, ns=(LONG_AGO, LONG_AGO))
@@ -128,8 +143,8 @@ def test_one_new_image_is_one_forward_pass(shop: Shop, lite: NewStore) -> None:
 
     summary, _ = shop.update()
 
-    assert (summary.new, summary.unchanged, shop.encoder.shown) == (1, 100, 1)
-    assert shop.rows() == shop.built_anew(lite)
+    assert (summary.new, summary.unchanged, shop.encoder.encoded) == (1, 100, 1)
+    assert shop.rows() == shop.rows_of_a_new_collection(lite)
 
 
 def test_a_changed_image_replaces_its_row(shop: Shop, lite: NewStore) -> None:
@@ -137,11 +152,11 @@ def test_a_changed_image_replaces_its_row(shop: Shop, lite: NewStore) -> None:
 
     summary, _ = shop.update()
 
-    assert (summary.changed, summary.unchanged, shop.encoder.shown) == (1, 99, 1)
-    assert shop.rows() == shop.built_anew(lite)
+    assert (summary.changed, summary.unchanged, shop.encoder.encoded) == (1, 99, 1)
+    assert shop.rows() == shop.rows_of_a_new_collection(lite)
 
 
-def test_a_touched_image_is_read_once_and_not_embedded(shop: Shop, lite: NewStore) -> None:
+def test_a_touched_image_is_read_once_and_not_encoded(shop: Shop, lite: NewStore) -> None:
     os.utime(shop.folder / "p3" / "6.png", ns=(LONG_AGO, LONG_AGO + 7))
 
     summary, _ = shop.update()
@@ -149,34 +164,34 @@ def test_a_touched_image_is_read_once_and_not_embedded(shop: Shop, lite: NewStor
 
     assert (summary.stored, summary.unchanged, summary.embedded) == (1, 100, 0)
     assert (again.stored, again.unchanged) == (0, 100)
-    assert shop.rows() == shop.built_anew(lite)
+    assert shop.rows() == shop.rows_of_a_new_collection(lite)
 
 
-def test_what_was_written_a_moment_ago_is_looked_at_again(shop: Shop) -> None:
+def test_a_file_written_a_moment_ago_is_read_again(shop: Shop) -> None:
     path = draw(shop.folder / "p0" / "0.png", 700)
     os.utime(path)
     now = path.stat()
     assert shop.update()[0].changed == 1
 
-    # Other bytes of the same size within the same tick of the clock: size and time do not tell.
+    # Other bytes of the same size within the same tick of the clock: size and mtime stay the same.
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     os.utime(path, ns=(now.st_atime_ns, now.st_mtime_ns))
 
     assert shop.update()[0].changed == 1
 
 
-def test_other_metadata_costs_no_forward_pass(shop: Shop) -> None:
+def test_changed_metadata_costs_no_forward_pass(shop: Shop) -> None:
     for n in range(4):
         (shop.folder / f"p{n}" / f"{2 * n}.json").write_text('{"price": 9.5, "tags": ["a", "b"]}')
 
     summary, _ = shop.update()
 
-    assert (summary.metadata, summary.unchanged, shop.encoder.shown) == (4, 96, 0)
-    found = shop.store.fetch(where='exists metadata["price"]', fields=["metadata"], limit=10)
-    assert [row["metadata"] for row in found] == 4 * [{"price": 9.5, "tags": ["a", "b"]}]
+    assert (summary.metadata, summary.unchanged, shop.encoder.encoded) == (4, 96, 0)
+    rows = shop.store.fetch(where='exists metadata["price"]', fields=["metadata"], limit=10)
+    assert [row["metadata"] for row in rows] == 4 * [{"price": 9.5, "tags": ["a", "b"]}]
 
 
-def test_the_same_bytes_elsewhere_reuse_the_vector(shop: Shop, lite: NewStore) -> None:
+def test_a_copied_or_renamed_image_reuses_the_vector(shop: Shop, lite: NewStore) -> None:
     (shop.folder / "copy").mkdir()
     for n in range(3):
         os.link(shop.folder / "p0" / "0.png", shop.folder / "copy" / f"{n}.png")
@@ -185,21 +200,21 @@ def test_the_same_bytes_elsewhere_reuse_the_vector(shop: Shop, lite: NewStore) -
     summary, _ = shop.update()
     shop.prune()
 
-    assert (summary.new, shop.encoder.shown) == (5, 0)
-    assert shop.rows() == shop.built_anew(lite)
+    assert (summary.new, shop.encoder.encoded) == (5, 0)
+    assert shop.rows() == shop.rows_of_a_new_collection(lite)
 
 
-def test_new_twins_are_embedded_once(shop: Shop, lite: NewStore) -> None:
+def test_new_images_with_the_same_bytes_are_encoded_once(shop: Shop, lite: NewStore) -> None:
     for n in range(40):
         draw(shop.folder / f"twin{n}" / "x.png", 900 + n % 2)
 
     summary, _ = shop.update()
 
-    assert (summary.new, shop.encoder.shown) == (40, 2)
-    assert shop.rows() == shop.built_anew(lite)
+    assert (summary.new, shop.encoder.encoded) == (40, 2)
+    assert shop.rows() == shop.rows_of_a_new_collection(lite)
 
 
-def test_images_that_change_places_get_the_right_vectors(shop: Shop, lite: NewStore) -> None:
+def test_images_that_swap_files_get_the_right_vectors(shop: Shop, lite: NewStore) -> None:
     one, other = shop.folder / "p0" / "0.png", shop.folder / "p40" / "80.png"
     a, b = one.read_bytes(), other.read_bytes()
     for path, content in ((one, b), (other, a)):
@@ -209,10 +224,10 @@ def test_images_that_change_places_get_the_right_vectors(shop: Shop, lite: NewSt
     summary, _ = shop.update()
 
     assert summary.changed == 2
-    assert shop.rows() == shop.built_anew(lite)
+    assert shop.rows() == shop.rows_of_a_new_collection(lite)
 
 
-def test_prune_removes_what_is_gone_and_nothing_of_another_source(shop: Shop) -> None:
+def test_prune_deletes_missing_images_and_nothing_of_another_source(shop: Shop) -> None:
     bring(FolderSource(shop.folder / "p40", FolderRule(), "other").images(), PixelEncoder(), shop.store)
     for n in range(5):
         (shop.folder / f"p{n}" / f"{2 * n}.png").unlink()
@@ -223,7 +238,7 @@ def test_prune_removes_what_is_gone_and_nothing_of_another_source(shop: Shop) ->
     assert shop.prune().removed == 0
 
 
-def test_prune_holds_back_when_too_much_would_go(shop: Shop) -> None:
+def test_prune_past_its_limit_deletes_nothing(shop: Shop) -> None:
     for n in range(15):
         (shop.folder / f"p{n}" / f"{2 * n}.png").unlink()
         (shop.folder / f"p{n}" / f"{2 * n + 1}.png").unlink()
@@ -234,93 +249,114 @@ def test_prune_holds_back_when_too_much_would_go(shop: Shop) -> None:
     assert shop.prune(PruneOptions(Threshold("30"))).removed == 30
 
 
-def test_an_image_that_becomes_unreadable_keeps_its_row_unless_told_otherwise(shop: Shop) -> None:
+def test_an_image_that_becomes_unreadable_keeps_its_row_unless_prune_includes_it(shop: Shop) -> None:
     path = shop.folder / "p0" / "0.png"
     path.write_bytes(b"broken")
 
-    summary, plan = shop.update()
+    summary, diff = shop.update()
 
-    assert (summary.rejected, summary.unchanged, plan.removed()) == (1, 99, [])
+    assert (summary.rejected, summary.unchanged, diff.removed()) == (1, 99, [])
     assert shop.prune().removed == 0
     assert shop.prune(PruneOptions(Threshold("100%"), unreadable=True)).removed == 1
     assert shop.store.count() == 99
 
 
-def test_a_row_that_does_not_fit_is_not_an_unreadable_image(shop: Shop) -> None:
+def test_an_image_with_invalid_metadata_does_not_count_as_unreadable(shop: Shop) -> None:
     (shop.folder / "p0" / "0.json").write_text("no json")
     assert shop.update()[0].rejected == 1
     assert shop.prune(PruneOptions(Threshold("100%"), unreadable=True)).removed == 0
 
 
-def test_nothing_is_pruned_when_part_of_the_source_could_not_be_read(shop: Shop) -> None:
+def test_prune_deletes_nothing_when_part_of_the_source_could_not_be_read(shop: Shop) -> None:
     (shop.folder / "p1" / "2.png").unlink()
     images = list(FolderSource(shop.folder, FolderRule(), "shop").images())
 
-    _, plan = shop.update([*images, Rejection("/shop/p9", "the folder cannot be read", incomplete=True)])
+    _, diff = shop.update([*images, Rejection("/shop/p9", "the folder cannot be read", incomplete=True)])
 
     with pytest.raises(LimitExceeded, match="could not be read"):
-        prune(plan, shop.store, Report(), ALL)
+        prune(diff, shop.store, Report(), ALL)
     assert shop.store.count() == 100
 
 
-def test_a_dry_run_says_the_same_and_does_nothing(shop: Shop) -> None:
+def test_a_dry_run_reports_the_same_and_writes_nothing(shop: Shop) -> None:
     draw(shop.folder / "p7" / "new.png", 500)
     draw(shop.folder / "p3" / "6.png", 600, at=LONG_AGO + 5)
     (shop.folder / "p4" / "8.json").write_text('{"price": 1}')
     (shop.folder / "p5" / "10.png").unlink()
     before, report = shop.rows(), Report()
 
-    plan = count_changes(FolderSource(shop.folder, FolderRule(), "shop").images(), "shop", shop.store, report)
+    dry_run(shop.job(ALL), report, CancelToken())
 
     assert shop.rows() == before
-    planned, (done, _) = report.summary(), shop.update()
+    expected, (done, _) = report.summary(), shop.update()
     for name in ("stored", "new", "changed", "metadata", "unchanged", "rejected"):
-        assert (
-            getattr(planned, name) == getattr(done, name) == {"stored": 3, "unchanged": 97, "rejected": 0}.get(name, 1)
-        )
-    assert len(plan.removed()) == 1
+        counts = {"stored": 3, "unchanged": 97, "rejected": 0}
+        assert getattr(expected, name) == getattr(done, name) == counts.get(name, 1)
+    assert expected.removed == 1
 
 
-def test_many_images_that_change_places_are_embedded_in_batches(shop: Shop, lite: NewStore) -> None:
+def test_a_run_that_is_cancelled_before_prune_deletes_nothing(shop: Shop) -> None:
+    (shop.folder / "p5" / "10.png").unlink()
+    cancel = CancelToken()
+    report = Report(on_progress=lambda done: cancel.cancel() if done == 99 else None)
+
+    with pytest.raises(RunCancelled):
+        run(shop.job(ALL), report, cancel)
+
+    assert (report.summary().unchanged, report.summary().removed) == (99, 0)
+    assert shop.store.count() == 100
+    report = Report()
+    run(shop.job(ALL), report, CancelToken())
+    assert report.summary().removed == 1
+
+
+def test_a_dry_run_can_be_cancelled(shop: Shop) -> None:
+    cancel = CancelToken()
+    cancel.cancel()
+    with pytest.raises(RunCancelled):
+        dry_run(shop.job(), Report(), cancel)
+
+
+def test_many_images_that_swap_files_are_encoded_in_batches(shop: Shop, lite: NewStore) -> None:
     for n in range(40):
         draw(shop.folder / f"p{n // 2}" / f"{n}.png", 99 - n, at=LONG_AGO + 3)
         draw(shop.folder / f"p{(99 - n) // 2}" / f"{99 - n}.png", n, at=LONG_AGO + 3)
-    # Eight new ones fill a batch on the way: what comes after it finds its vectors overwritten by what came before.
+    # Eight new images fill a batch in between: the images after it find their vectors overwritten by those before it.
     for n in range(8):
         draw(shop.folder / "p1x" / f"{n}.png", 300 + n)
 
     assert shop.update()[0].changed == 80
-    assert shop.encoder.shown == 8 + 24
+    assert shop.encoder.encoded == 8 + 24
     assert max(shop.encoder.sizes) == 8
-    assert shop.rows() == shop.built_anew(lite)
+    assert shop.rows() == shop.rows_of_a_new_collection(lite)
 
 
-def test_an_image_named_twice_counts_once(shop: Shop) -> None:
+def test_an_image_that_is_listed_twice_counts_once(shop: Shop) -> None:
     images = list(FolderSource(shop.folder, FolderRule(), "shop").images())
     summary, _ = shop.update([*images, images[0]])
     assert (summary.unchanged, summary.rejected) == (100, 1)
 
 
-def test_planning_sees_past_the_window_of_one_query(shop: Shop) -> None:
+def test_existing_rows_are_read_past_the_window_of_one_query(shop: Shop) -> None:
     shop.store.window = 16
-    summary, plan = shop.update()
-    assert (summary.unchanged, plan.removed()) == (100, [])
+    summary, diff = shop.update()
+    assert (summary.unchanged, diff.removed()) == (100, [])
 
 
 @pytest.mark.parametrize(("text", "of_1000"), [("20%", 200), ("0", 0), ("7", 7), ("100%", 1000), ("0.5 %", 5)])
-def test_limits(text: str, of_1000: int) -> None:
+def test_a_threshold_is_a_number_or_a_percentage(text: str, of_1000: int) -> None:
     assert Threshold(text).of(1_000) == of_1000
 
 
 @pytest.mark.parametrize("text", ["", "many", "-1", "120%", "20 percent", "1.5"])
-def test_limits_that_are_none(text: str) -> None:
+def test_other_thresholds_are_refused(text: str) -> None:
     with pytest.raises(BadSettings, match="is no limit"):
         Threshold(text)
 
 
 @pytest.fixture
 def vanishing(shop: Shop) -> Callable[[], Iterator[ProductImage | Rejection]]:
-    """The images of the shop; each third is gone by the time that it is to be read."""
+    """The images of the shop; every third file is deleted before it is read."""
 
     def images() -> Iterator[ProductImage | Rejection]:
         for n, item in enumerate(FolderSource(shop.folder, FolderRule(), "shop").images()):
@@ -331,16 +367,16 @@ def vanishing(shop: Shop) -> Callable[[], Iterator[ProductImage | Rejection]]:
     return images
 
 
-def test_images_that_vanish_while_they_are_listed_keep_their_rows(
+def test_images_deleted_during_the_run_keep_their_rows(
     shop: Shop, vanishing: Callable[[], Iterator[ProductImage | Rejection]]
 ) -> None:
-    summary, plan = shop.update(vanishing())
-    assert (summary.rejected, summary.unchanged, plan.removed()) == (34, 66, [])
+    summary, diff = shop.update(vanishing())
+    assert (summary.rejected, summary.unchanged, diff.removed()) == (34, 66, [])
     assert shop.store.count() == 100
 
 
-def test_the_whole_story_on_either_milvus(new_store: NewStore, tmp_path: Path) -> None:
-    shop = opened(tmp_path, new_store(PixelEncoder.fingerprint))
+def test_all_kinds_of_changes_on_lite_and_on_a_server(new_store: NewStore, tmp_path: Path) -> None:
+    shop = filled_shop(tmp_path, new_store(PixelEncoder.fingerprint))
     draw(shop.folder / "p7" / "new.png", 500)
     draw(shop.folder / "p3" / "6.png", 600, at=LONG_AGO + 5)
     (shop.folder / "p4" / "8.json").write_text('{"price": 9.5, "tags": ["a"]}')
@@ -349,11 +385,11 @@ def test_the_whole_story_on_either_milvus(new_store: NewStore, tmp_path: Path) -
     for n in range(5):
         (shop.folder / f"p{20 + n}" / f"{40 + 2 * n}.png").unlink()
 
-    summary, plan = shop.update()
+    summary, diff = shop.update()
     report = Report()
-    prune(plan, shop.store, report, ALL)
+    prune(diff, shop.store, report, ALL)
 
     assert (summary.new, summary.changed, summary.metadata, summary.embedded) == (3, 1, 1, 2)
     assert report.summary().removed == 7
-    assert shop.rows() == shop.built_anew(new_store)
+    assert shop.rows() == shop.rows_of_a_new_collection(new_store)
     assert shop.update()[0].stored == 0

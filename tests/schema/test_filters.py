@@ -1,4 +1,4 @@
-"""A filter means on Milvus what it says in Python, whatever is in it."""
+"""A filter matches the same rows on Milvus as in Python, whatever its values are."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lookalike.schema.errors import BadFilter
-from lookalike.schema.filters.ast import AnyOf, Clause, Condition, Filter, Not, Scalar
+from lookalike.schema.filters.ast import OPERATORS, AnyOf, Clause, Condition, Filter, Not, Scalar
 from lookalike.schema.filters.expression import compile_filter
 from lookalike.schema.filters.json import parse_json_filter
 from lookalike.schema.filters.parser import parse_filter
@@ -54,14 +54,13 @@ def store(new_store: NewStore) -> Store:
     return store
 
 
-def matching(store: Store, where: Filter) -> set[str]:
-    return {
-        str(row["product_id"]) for row in store.fetch(where=compile_filter(where), fields=["product_id"], limit=999)
-    }
+def fetch_ids(store: Store, where: Filter) -> set[str]:
+    rows = store.fetch(where=compile_filter(where), fields=["product_id"], limit=999)
+    return {str(row["product_id"]) for row in rows}
 
 
-def same(one: Any, other: Scalar) -> bool:
-    """Equal, and of one kind: 5 is 5.0, but neither "5" nor true."""
+def is_equal(one: Any, other: Scalar) -> bool:
+    """Equal and of one type: 5 equals 5.0, but neither "5" nor true."""
     return kind(one) == kind(other) and bool(one == other)
 
 
@@ -69,42 +68,40 @@ def kind(value: Any) -> str:
     return "number" if type(value) in (int, float) else type(value).__name__
 
 
-def holds(metadata: dict[str, Any], clause: Clause) -> bool:
-    """What the module's docstring promises, in Python."""
+def matches(metadata: dict[str, Any], clause: Clause) -> bool:
+    """Evaluate a clause in Python, as the docstring of filters/ast.py defines it."""
     if isinstance(clause, Not):
-        return not all(holds(metadata, inner) for inner in clause.negated)
+        return not all(matches(metadata, inner) for inner in clause.negated)
     if isinstance(clause, AnyOf):
-        return any(all(holds(metadata, inner) for inner in alternative) for alternative in clause.alternatives)
-    return fits(metadata, clause)
+        return any(all(matches(metadata, inner) for inner in alternative) for alternative in clause.alternatives)
+    return matches_condition(metadata, clause)
 
 
-def fits(metadata: dict[str, Any], condition: Condition) -> bool:
+def matches_condition(metadata: dict[str, Any], condition: Condition) -> bool:
     if condition.column not in metadata:
         return False
     value = metadata[condition.column]
     if condition.operator == "exists":
         return True
     if condition.operator in ("=", "in"):
-        return any(same(value, wanted) for wanted in condition.values)
+        return any(is_equal(value, other) for other in condition.values)
     if condition.operator in ("!=", "not in"):
-        return not any(same(value, wanted) for wanted in condition.values)
+        return not any(is_equal(value, other) for other in condition.values)
     if condition.operator == "contains":
-        return isinstance(value, list) and any(same(v, wanted) for v in value for wanted in condition.values)
-    return any(
-        kind(value) == kind(wanted) and ordered(value, condition.operator, wanted) for wanted in condition.values
-    )
+        return isinstance(value, list) and any(is_equal(item, other) for item in value for other in condition.values)
+    return any(kind(value) == kind(other) and compare(value, condition.operator, other) for other in condition.values)
 
 
-def ordered(one: Any, operator: str, other: Any) -> bool:
+def compare(one: Any, operator: str, other: Any) -> bool:
     if isinstance(one, str):
-        one, other = one.encode(), other.encode()  # by code point, as UTF-8 sorts
+        one, other = one.encode(), other.encode()  # UTF-8 sorts by code point
     return bool({"<": one < other, "<=": one <= other, ">": one > other, ">=": one >= other}[operator])
 
 
 @st.composite
 def conditions(draw: st.DrawFn) -> Condition:
     column = draw(st.sampled_from(COLUMNS))
-    operator = draw(st.sampled_from(["=", "!=", "in", "not in", "contains", "exists", "<", "<=", ">", ">="]))
+    operator = draw(st.sampled_from(OPERATORS))
     texts = st.sampled_from(HOSTILE) | st.text(
         st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20
     )
@@ -116,7 +113,7 @@ def conditions(draw: st.DrawFn) -> Condition:
 
 def combined(clauses: st.SearchStrategy[Clause]) -> st.SearchStrategy[Clause]:
     several = st.lists(clauses, min_size=1, max_size=3).map(tuple)
-    return several.map(Not) | st.lists(several, min_size=1, max_size=3).map(lambda found: AnyOf(tuple(found)))
+    return several.map(Not) | st.lists(several, min_size=1, max_size=3).map(lambda filters: AnyOf(tuple(filters)))
 
 
 clauses: st.SearchStrategy[Clause] = st.recursive(conditions(), combined, max_leaves=8)
@@ -130,25 +127,25 @@ clauses: st.SearchStrategy[Clause] = st.recursive(conditions(), combined, max_le
 @example(where=(Condition("tags", "contains", (1.0,)),))
 @example(where=(Condition("tags", "contains", (5,)),))
 @example(where=(Condition("number", "=", (2**53 + 1,)),))
-def test_a_filter_keeps_what_python_would_keep(store: Store, where: Filter) -> None:
-    expected = {f"p{n}" for n, metadata in enumerate(ROWS) if all(holds(metadata, c) for c in where)}
-    assert matching(store, where) == expected
+def test_a_filter_matches_the_same_rows_as_in_python(store: Store, where: Filter) -> None:
+    expected = {f"p{n}" for n, metadata in enumerate(ROWS) if all(matches(metadata, clause) for clause in where)}
+    assert fetch_ids(store, where) == expected
 
 
-def test_true_and_false(store: Store) -> None:
-    assert matching(store, parse_filter(["x.y = true"])) == {f"p{ROWS.index({'x.y': True, '[0]': 'set'})}"}
-    assert matching(store, parse_filter(["x.y != true"])) == {f"p{ROWS.index({'x.y': False, '[0]': 'set'})}"}
+def test_true_and_false_are_compared(store: Store) -> None:
+    assert fetch_ids(store, parse_filter(["x.y = true"])) == {f"p{ROWS.index({'x.y': True, '[0]': 'set'})}"}
+    assert fetch_ids(store, parse_filter(["x.y != true"])) == {f"p{ROWS.index({'x.y': False, '[0]': 'set'})}"}
 
 
 @pytest.mark.parametrize("word", ["p1", 'x" or image_id != "', "\\"])
-def test_the_columns_of_the_collection_itself(store: Store, word: str) -> None:
+def test_the_columns_of_the_collection_can_be_filtered(store: Store, word: str) -> None:
     expected = {word} & {f"p{n}" for n in range(len(ROWS))}
-    assert matching(store, (Condition("product_id", "=", (word,)),)) == expected
-    assert len(matching(store, (Condition("product_id", "not in", (word,)),))) == len(ROWS) - len(expected)
+    assert fetch_ids(store, (Condition("product_id", "=", (word,)),)) == expected
+    assert len(fetch_ids(store, (Condition("product_id", "not in", (word,)),))) == len(ROWS) - len(expected)
 
 
 @pytest.mark.parametrize(
-    ("text", "column", "operator", "read"),
+    ("text", "column", "operator", "values"),
     [
         ("category = Apple", "category", "=", ("Apple",)),
         ("category == Apple", "category", "=", ("Apple",)),
@@ -171,34 +168,34 @@ def test_the_columns_of_the_collection_itself(store: Store, word: str) -> None:
         ("n = 99999999999999999999", "n", "=", (1e20, "99999999999999999999")),
     ],
 )
-def test_parse(text: str, column: str, operator: str, read: tuple[Scalar, ...]) -> None:
-    assert parse_filter([text]) == (Condition(column, operator, read),)
+def test_a_filter_is_parsed_from_text(text: str, column: str, operator: str, values: tuple[Scalar, ...]) -> None:
+    assert parse_filter([text]) == (Condition(column, operator, values),)
 
 
 @pytest.mark.parametrize("text", ["", "foo", "= 3", "x in", "x in ,", 'x = "a"b"', "x = 1e999", "\udcff = 1"])
-def test_what_is_no_filter_is_refused(text: str) -> None:
+def test_an_invalid_filter_is_refused(text: str) -> None:
     with pytest.raises(BadFilter):
         compile_filter(parse_filter([text]))
 
 
-def test_the_refusal_shows_what_to_write() -> None:
+def test_the_error_shows_what_to_write() -> None:
     with pytest.raises(BadFilter, match=r"filter 'price ~ 5' was not understood.*'price < 50'"):
         parse_filter(["price ~ 5"])
-    with pytest.raises(BadFilter, match="true and false have no order"):
+    with pytest.raises(BadFilter, match="true and false have no order; use ="):
         compile_filter(parse_filter(["sold < true"]))
     with pytest.raises(BadFilter, match="too many"):
         parse_filter(["x in " + ",".join(map(str, range(2_000)))])
 
 
-def test_infinity_cannot_be_asked_for() -> None:
-    with pytest.raises(BadFilter, match="no place"):
+def test_a_number_that_milvus_cannot_store_is_refused() -> None:
+    with pytest.raises(BadFilter, match="cannot store such a value"):
         Condition("price", "<", (math.inf,))
-    with pytest.raises(BadFilter, match="no place"):
+    with pytest.raises(BadFilter, match="cannot store such a value"):
         Condition("price", "<", (-(2**63),))
 
 
 @pytest.mark.parametrize(
-    ("told", "read"),
+    ("value", "expected"),
     [
         ({}, ()),
         ({"category": "shoes"}, (Condition("category", "=", ("shoes",)),)),
@@ -217,49 +214,55 @@ def test_infinity_cannot_be_asked_for() -> None:
         ({'"or"': True}, (Condition("or", "=", (True,)),)),
     ],
 )
-def test_a_filter_in_json(told: dict[str, Any], read: Filter) -> None:
-    assert parse_json_filter(told) == read
-    if told:
-        assert parse_filter([json.dumps(told)]) == read, "the same on the command line"
+def test_a_filter_is_parsed_from_json(value: dict[str, Any], expected: Filter) -> None:
+    assert parse_json_filter(value) == expected
+    if value:
+        assert parse_filter([json.dumps(value)]) == expected, "the command line takes JSON too"
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("value", "message"),
     [
         ([], "a filter is an object"),
         ({"a": None}, r'cannot be compared with None.*"exists": false'),
         ({"a": [1, 2]}, "cannot be compared"),
-        ({"a": {}}, "says nothing"),
-        ({"a": {"like": "x"}}, "'like' is no operator; take one of eq, ne"),
+        ({"a": {}}, "has no condition"),
+        ({"a": {"like": "x"}}, "'like' is no operator; use one of eq, ne"),
         ({"a": {"in": "x"}}, "in takes a list of values, not 'x'"),
         ({"a": {"in": []}}, "wrong number of values"),
         ({"a": {"exists": 1}}, "no operator"),
         ({"a": {"lt": True}}, "have no order"),
         ({"or": {"a": 1}}, '"or" takes a list'),
-        ({"or": []}, "one is empty or there is none"),
+        ({"or": []}, "one is empty, or none at all"),
         ({"or": [{}]}, "one is empty"),
         ({"not": {}}, "negation of nothing"),
         ({"": 1}, "needs the name of a column"),
-        ({"a": 10**30}, "no place"),
-        ({"a": math.nan}, "no place"),
+        ({"a": 10**30}, "cannot store such a value"),
+        ({"a": math.nan}, "cannot store such a value"),
         ({"or": [{"a": n, "b": n} for n in range(51)]}, "102 conditions are too many"),
         ({"and": [{"a": {"in": list(range(600))}}] * 2}, "1200 values in one filter are too many"),
         ({"a": "x" * 70_000}, "longer than 60000"),
     ],
 )
-def test_what_is_no_filter_in_json_is_refused(told: Any, message: str) -> None:
+def test_an_invalid_filter_in_json_is_refused(value: Any, message: str) -> None:
     with pytest.raises(BadFilter, match=message):
-        compile_filter(parse_json_filter(told))
+        compile_filter(parse_json_filter(value))
+
+
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {"a": 1}
+    for _ in range(depth - 1):
+        value = {"not": value}
+    return value
 
 
 def test_a_filter_may_be_nested_eight_deep() -> None:
-    told: dict[str, Any] = {"a": 1}
-    for _ in range(2_000):
-        told = {"not": told}
-    with pytest.raises(BadFilter, match="nested 8 deep"):
-        parse_json_filter(told)
+    assert parse_json_filter(nested(8))
+    for depth in (9, 2_000):
+        with pytest.raises(BadFilter, match="nested too deep; 8 levels is the limit"):
+            parse_json_filter(nested(depth))
 
 
-def test_a_thousand_values_are_answered(store: Store) -> None:
+def test_a_filter_may_have_a_thousand_values(store: Store) -> None:
     where = parse_json_filter({"number": {"in": list(range(1_000))}})
-    assert matching(store, where) == {f"p{n}" for n, row in enumerate(ROWS) if row.get("number") in (0, 1, 5)}
+    assert fetch_ids(store, where) == {f"p{n}" for n, row in enumerate(ROWS) if row.get("number") in (0, 1, 5)}

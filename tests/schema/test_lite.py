@@ -1,10 +1,12 @@
-"""What is read from Milvus Lite's memory is what Milvus Lite itself would answer."""
+"""LiteReader, which reads the memory of Milvus Lite, returns what Milvus Lite itself returns."""
 
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import DIM, PLAIN, a_row
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from lookalike.schema.filters.expression import column_in
 from lookalike.schema.milvus.lite.reader import LiteReader
+from lookalike.schema.milvus.lite.segments import Segment
 from lookalike.schema.milvus.reader import ServerReader
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import ImageRow, Vector
@@ -27,7 +30,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 def row(name: str, seed: int) -> ImageRow:
     number = sum(name.encode())
-    # No two rows are equally near.
+    # No two rows have the same score.
     return a_row(name, f"p{number % 3}", random_unit(1000 * seed + number), {"price": seed} if seed % 4 else {})
 
 
@@ -46,7 +49,9 @@ steps = st.lists(
 
 @settings(max_examples=40)
 @given(steps=steps)
-def test_whatever_was_written_flushed_and_deleted(opened: Store, steps: list[tuple[str, dict[str, int]]]) -> None:
+def test_both_readers_agree_after_any_upserts_deletes_and_flushes(
+    opened: Store, steps: list[tuple[str, dict[str, int]]]
+) -> None:
     for step, rows in steps:
         if step == "upsert":
             opened.upsert([row(key, seed) for key, seed in rows.items()])
@@ -54,56 +59,56 @@ def test_whatever_was_written_flushed_and_deleted(opened: Store, steps: list[tup
             opened.delete([row(key, 0).image_id for key in rows])
         else:
             opened.flush()
-        compare(opened)
+        assert_readers_agree(opened)
 
 
-def compare(store: Store) -> None:
-    ours, theirs = LiteReader(store._wire, store.version), ServerReader(store._wire, store.version)
-    asked = [random_unit(1000), random_unit(1001)]
+def assert_readers_agree(store: Store) -> None:
+    ours, theirs = LiteReader(store.connection, store.version), ServerReader(store.connection, store.version)
+    queries = [random_unit(1000), random_unit(1001)]
     for where in ("", 'metadata["price"] < 50', column_in("product_id", ["p1", "p2"])):
         assert ours.count(where, "Strong") == theirs.count(where, "Strong")
         for limit in (3, 99):
-            near, expected = (reads.search(asked, limit, where, ["product_id"], None) for reads in (ours, theirs))
-            assert [[hit["image_id"] for hit in answer] for answer in near] == [
-                [hit["image_id"] for hit in answer] for answer in expected
+            near, expected = (reader.search(queries, limit, where, ["product_id"], None) for reader in (ours, theirs))
+            assert [[hit["image_id"] for hit in hits] for hits in near] == [
+                [hit["image_id"] for hit in hits] for hits in expected
             ]
-            scores, others = ([hit["score"] for answer in answers for hit in answer] for answers in (near, expected))
+            scores, others = ([hit["score"] for hits in result for hit in hits] for result in (near, expected))
             assert np.allclose(scores, others, atol=1e-5)
         fields = ["product_id", "metadata", "image_mtime"]
         rows, others = (
-            sorted(reads.fetch(where, fields, 99, "Strong"), key=lambda row: str(row["image_id"]))
-            for reads in (ours, theirs)
+            sorted(reader.fetch(where, fields, 99, "Strong"), key=lambda row: str(row["image_id"]))
+            for reader in (ours, theirs)
         )
         assert rows == others
 
 
-def test_what_is_not_understood_is_left_to_milvus(opened: Store) -> None:
+def test_a_filter_that_is_not_supported_is_evaluated_by_milvus_lite(opened: Store) -> None:
     opened.upsert([row("a", 1)])
     assert opened.count('product_id like "p%" and 1 == 1') == opened.count('product_id like "p%"') > 0
 
 
-def test_searches_beside_a_writer_miss_nothing(tmp_path: Path) -> None:
+def test_searches_during_writes_miss_no_row(tmp_path: Path) -> None:
     with Store.create(str(tmp_path / "busy.db"), PLAIN) as store:
-        kept = [row(f"kept {n}", n) for n in range(50)]
-        store.upsert(kept)
+        stable = [row(f"stable {n}", n) for n in range(50)]
+        store.upsert(stable)
         done = threading.Event()
 
         def write() -> None:
             for turn in range(12):
                 store.upsert([row(f"other {n}", n + turn) for n in range(20)])
-                store.upsert(kept)
+                store.upsert(stable)
                 if turn % 3 == 0:
                     store.flush()
             done.set()
 
         writer = threading.Thread(target=write)
         writer.start()
-        wanted = {one.image_id for one in kept}
+        expected = {item.image_id for item in stable}
         while not done.is_set():
-            found = [hit["image_id"] for hit in store.search(random_unit(7), 500)]
-            assert wanted <= set(found)
-            assert len(found) == len(set(found))
-            assert store.count(column_in("image_id", wanted)) == 50
+            image_ids = [hit["image_id"] for hit in store.search(random_unit(7), 500)]
+            assert expected <= set(image_ids)
+            assert len(image_ids) == len(set(image_ids))
+            assert store.count(column_in("image_id", expected)) == 50
         writer.join()
         assert store.count() == 70
 
@@ -122,16 +127,15 @@ def test_two_spellings_of_one_path_are_one_store(tmp_path: Path, monkeypatch: py
         assert other.count() == 2
 
 
-def test_a_vector_of_zeros_is_like_nothing(opened: Store) -> None:
+def test_a_vector_of_zeros_scores_zero_with_every_row(opened: Store) -> None:
     opened.upsert([row("a", 1)])
     assert {hit["score"] for hit in opened.search(np.zeros(DIM, dtype=np.float32), 5)} == {0.0}
 
 
-def test_asking_for_ever_other_columns_keeps_few_of_them(opened: Store) -> None:
-    opened.upsert([row("a", 1)])
-    for n in range(100):
-        assert opened.count(f'metadata["column {n}"] == 1') == 0
-    assert isinstance(opened._reads, LiteReader)
-    view = opened._reads._view()
-    assert view is not None
-    assert all(len(part._columns) < 50 for part, _ in view.parts)
+def test_a_segment_caches_the_columns_that_were_used_last() -> None:
+    table = pa.table({"metadata": ['{"price": 5}']})
+    segment = Segment({"a": 0}, np.array([1], dtype=np.uint64), table, np.eye(1, DIM, dtype=np.float32))
+    columns = [weakref.ref(segment.column("metadata", f"column {n}")) for n in range(100)]
+    in_memory = [n for n, column in enumerate(columns) if column() is not None]
+    assert 0 < len(in_memory) < 50
+    assert in_memory == list(range(100 - len(in_memory), 100))

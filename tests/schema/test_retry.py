@@ -1,4 +1,4 @@
-"""A server that is away for a moment is waited for; one that stays away is named."""
+"""A call waits for a server that is away for a moment. When the server stays away, the error names its address."""
 
 import threading
 import time
@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import pytest
 from conftest import PLAIN, a_row
 from proxy import Proxy
+from pymilvus.exceptions import ParamError
 
 from lookalike.schema.errors import StoreUnavailable
-from lookalike.schema.milvus.connection import RetryPolicy
+from lookalike.schema.milvus.driver import MilvusException
+from lookalike.schema.milvus.retry import RetryPolicy, call_with_retry, is_transient
 from lookalike.schema.milvus.store import Store
 
 
@@ -33,9 +35,43 @@ def test_a_write_waits_for_a_server_that_is_away(proxy: Proxy) -> None:
         assert store.count() == 2
 
 
-def test_a_server_that_stays_away_is_named(proxy: Proxy) -> None:
+def test_the_error_names_the_address_of_a_server_that_stays_away(proxy: Proxy) -> None:
     Store.create(proxy.uri, PLAIN, collection="gone").close()
-    with Store.open(proxy.uri, collection="gone", patience=RetryPolicy(call=2, retry=2)) as store:
+    with Store.open(proxy.uri, collection="gone", retry=RetryPolicy(call_timeout=2, give_up_after=2)) as store:
         proxy.cut()
         with pytest.raises(StoreUnavailable, match=f"{proxy.uri} does not answer.*Is it running"):
             store.upsert([a_row("lost.jpg")])
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MilvusException(code=8, message="rate limit exceeded"), True),
+        (MilvusException(code=101, message="collection not loaded"), True),
+        (MilvusException(code=100, message="collection not found"), False),
+        (ParamError(message="wrong argument"), False),
+        (ValueError("wrong argument"), False),
+    ],
+)
+def test_errors_of_a_busy_server_are_transient(error: Exception, expected: bool) -> None:
+    assert is_transient(error) is expected
+
+
+def test_a_call_is_retried_until_it_succeeds_or_fails_with_a_lasting_error() -> None:
+    busy = MilvusException(code=8, message="rate limit exceeded")
+    missing = MilvusException(code=100, message="collection not found")
+
+    def call_with(outcomes: list[Exception | str]) -> str:
+        def call() -> str:
+            outcome = outcomes.pop(0)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        return call_with_retry(call, RetryPolicy(give_up_after=30))
+
+    assert call_with([busy, busy, "done"]) == "done"
+    outcomes: list[Exception | str] = [busy, missing, "done"]
+    with pytest.raises(MilvusException, match="collection not found"):
+        call_with(outcomes)
+    assert outcomes == ["done"]

@@ -1,4 +1,4 @@
-"""What the store promises, on Milvus Lite and on a server alike; each test is a trap that one of them lays."""
+"""The store behaves the same on Milvus Lite and on a server; each test is about a difference or defect of one."""
 
 import dataclasses
 import subprocess
@@ -26,18 +26,18 @@ def keys(store: Store, where: str = "") -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def made(new_store: NewStore) -> Store:
+def shared_store(new_store: NewStore) -> Store:
     return new_store()
 
 
 @pytest.fixture
-def store(made: Store) -> Iterator[Store]:
-    """A collection without rows, the same one for many tests: a server takes two seconds to make one."""
-    yield made
-    made.delete(sorted(keys(made)))
+def store(shared_store: Store) -> Iterator[Store]:
+    """An empty collection, shared by many tests: a server takes two seconds to create one."""
+    yield shared_store
+    shared_store.delete(sorted(keys(shared_store)))
 
 
-def test_reads_its_own_writes(store: Store) -> None:
+def test_a_store_reads_its_own_writes(store: Store) -> None:
     rows = [a_row(f"{n}.jpg", f"p{n % 3}", unit(1, n)) for n in range(50)]
 
     assert store.upsert(rows) == 50
@@ -58,7 +58,7 @@ def test_upsert_replaces_the_whole_row(store: Store) -> None:
     assert [row["metadata"] for row in store.rows(fields=["metadata"])] == [{"price": 6}]
 
 
-def test_of_a_key_twice_in_one_batch_the_last_wins(store: Store) -> None:
+def test_the_last_row_of_a_key_in_one_batch_wins(store: Store) -> None:
     assert store.upsert([a_row("a.jpg", metadata={"n": n}) for n in range(3)]) == 1
 
     assert [row["metadata"] for row in store.rows(fields=["metadata"])] == [{"n": 2}]
@@ -75,7 +75,7 @@ def test_of_a_key_twice_in_one_batch_the_last_wins(store: Store) -> None:
     ],
     ids=["short", "long", "float64", "nan", "inf"],
 )
-def test_a_vector_that_milvus_would_spoil_is_refused_with_its_whole_batch(store: Store, vector: np.ndarray) -> None:
+def test_an_invalid_vector_is_refused_with_its_whole_batch(store: Store, vector: np.ndarray) -> None:
     with pytest.raises(BadRow, match=r"bad\.jpg.*vector"):
         store.upsert([a_row("good.jpg"), dataclasses.replace(a_row("bad.jpg"), embedding=vector)])
 
@@ -83,7 +83,7 @@ def test_a_vector_that_milvus_would_spoil_is_refused_with_its_whole_batch(store:
 
 
 @pytest.mark.parametrize("name", ["it's", 'q"uote', "back\\slash", "new\nline", "é日本😀", "a' or 1==1 or '", "%_"])
-def test_ids_may_hold_anything(store: Store, name: str) -> None:
+def test_ids_may_have_any_characters(store: Store, name: str) -> None:
     store.upsert([a_row(f"{name}.jpg", name), a_row("other.jpg", "other")])
 
     assert store.count(column_in("product_id", [name])) == 1
@@ -100,34 +100,34 @@ def test_ids_that_are_not_utf8_or_too_long_are_refused(store: Store) -> None:
 
 
 @pytest.mark.slow
-def test_batches_and_answers_past_the_message_limit_are_cut(new_store: NewStore) -> None:
+def test_batches_and_results_beyond_the_message_limit_are_split(new_store: NewStore) -> None:
     store = new_store()
     rows = [a_row(f"{n}.jpg", metadata={"text": "x" * 60_000}) for n in range(1_200)]  # 72 MB; a server takes 64
 
     assert store.upsert(rows) == 1_200
     store.flush()
 
-    everything = {row.image_id for row in rows}
-    ways = (
+    image_ids = {row.image_id for row in rows}
+    results = (
         store.rows(fields=["metadata"]),
-        store.get(sorted(everything), ["metadata", "embedding"]),
+        store.get(sorted(image_ids), ["metadata", "embedding"]),
         store.search(rows[0].embedding, 1_200, fields=["metadata"]),
     )
-    for found in map(list, ways):
-        assert {row["image_id"] for row in found} == everything
-        assert all(row["metadata"] == rows[0].metadata for row in found)
+    for result in map(list, results):
+        assert {row["image_id"] for row in result} == image_ids
+        assert all(row["metadata"] == rows[0].metadata for row in result)
 
 
-def test_rows_are_read_past_the_window_of_one_query(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_beyond_the_window_of_one_query_are_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.upsert([a_row(f"{n}.jpg") for n in range(500)])
     monkeypatch.setattr(store, "window", 100)
 
-    found = [row["image_id"] for row in store.rows(fields=["product_id"])]
+    image_ids = [row["image_id"] for row in store.rows(fields=["product_id"])]
 
-    assert len(found) == len(set(found)) == 500
+    assert len(image_ids) == len(set(image_ids)) == 500
 
 
-def test_a_collection_belongs_to_its_encoder(uri: str, new_store: NewStore) -> None:
+def test_a_collection_refuses_another_encoder(uri: str, new_store: NewStore) -> None:
     name = new_store().name
     Store.create(uri, dataclasses.replace(PLAIN, encoder="same weights, other name"), collection=name).close()
 
@@ -137,42 +137,44 @@ def test_a_collection_belongs_to_its_encoder(uri: str, new_store: NewStore) -> N
         assert store.fingerprint == PLAIN
 
 
-def test_what_is_not_there_is_said_with_what_is(uri: str, new_store: NewStore, tmp_path: Path) -> None:
-    there = new_store().name
-    with pytest.raises(BadSettings, match=rf"no collection 'nothing'.*{there}.*lookalike ingest"):
+def test_the_error_for_a_missing_collection_names_the_existing_ones(
+    uri: str, new_store: NewStore, tmp_path: Path
+) -> None:
+    existing = new_store().name
+    with pytest.raises(BadSettings, match=rf"no collection 'nothing'.*{existing}.*lookalike ingest"):
         Store.open(uri, collection="nothing")
     with pytest.raises(BadSettings, match="no collection"):
         Store.open(str(tmp_path / "nothing.db"))
     assert not (tmp_path / "nothing.db").exists()
 
 
-def test_two_that_make_the_same_collection_at_once_share_it(uri: str) -> None:
-    def make(n: int) -> Store:
+def test_concurrent_creators_of_a_collection_share_it(uri: str) -> None:
+    def create(n: int) -> Store:
         store = Store.create(uri, PLAIN, collection="together")
         store.upsert([a_row(f"{n}.jpg")])
         return store
 
     with ThreadPoolExecutor(3) as pool:
-        stores = list(pool.map(make, range(3)))
+        stores = list(pool.map(create, range(3)))
 
     assert [store.count() for store in stores] == [3, 3, 3]
     for store in stores:
         store.close()
 
 
-def test_a_collection_of_somebody_else_is_left_alone(uri: str) -> None:
+def test_a_collection_that_lookalike_did_not_create_is_left_unchanged(uri: str) -> None:
     client = MilvusClient(uri)
-    client.create_collection("somebodys", dimension=4)
+    client.create_collection("foreign", dimension=4)
     client.create_collection("t__v1", dimension=4)
 
-    with pytest.raises(BadSettings, match="not made by this version of lookalike"):
-        Store.create(uri, PLAIN, collection="somebodys")
+    with pytest.raises(BadSettings, match="was not created by this version of lookalike"):
+        Store.create(uri, PLAIN, collection="foreign")
     Store.create(uri, PLAIN, collection="t").close()
 
-    assert {"somebodys", "t__v1"} <= set(MilvusClient(uri).list_collections())
+    assert {"foreign", "t__v1"} <= set(MilvusClient(uri).list_collections())
 
 
-def test_a_store_that_could_not_be_opened_is_free_for_others(tmp_path: Path) -> None:
+def test_a_failed_open_releases_the_folder_for_other_processes(tmp_path: Path) -> None:
     uri = tmp_path / "x.db"
     Store.create(str(uri), PLAIN, collection="t").close()
     with pytest.raises(EncoderMismatch):
@@ -181,25 +183,27 @@ def test_a_store_that_could_not_be_opened_is_free_for_others(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["", "1abc", "a-b", "a b", "é", "a" * 201, "../x"])
-def test_collection_names_that_milvus_refuses(tmp_path: Path, name: str) -> None:
-    with pytest.raises(BadSettings, match="no collection name"):
+def test_invalid_collection_names_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadSettings, match="is not a collection name"):
         Store.create(str(tmp_path / "x.db"), PLAIN, collection=name)
 
 
-def test_a_server_that_is_not_there_is_named_at_once() -> None:
+def test_the_error_names_an_unreachable_server_without_retries() -> None:
     started = time.monotonic()
     with pytest.raises(StoreUnavailable, match=r"http://127\.0\.0\.1:9 does not answer.*Is it running"):
         Store.open("http://127.0.0.1:9")
     assert time.monotonic() - started < 30
 
 
-# What only Milvus Lite does. Its store is a folder that one process holds, so a process of its own is killed here.
+# Milvus Lite only. One process at a time can open its folder, so these tests start and kill other processes.
 
 
 def script(body: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    prelude = "import os, sys, threading\nfrom conftest import PLAIN, a_row, unit\nfrom lookalike.schema.milvus.store import Store\n"
+    """Run code in a new process, with the modules of the tests at hand."""
+    imports = "import os, threading\nfrom conftest import PLAIN, a_row, unit\n"
+    imports += "from lookalike.schema.milvus.store import Store\n"
     paths = f"import sys; sys.path[:0] = [{str(Path(__file__).parents[1])!r}, {str(Path(__file__).parents[2])!r}]\n"
-    command = [sys.executable, "-c", paths + prelude + body, *map(str, arguments)]
+    command = [sys.executable, "-c", paths + imports + body, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
@@ -208,7 +212,7 @@ def stored(uri: Path) -> set[str]:
         return {str(row["product_id"]) for row in store.rows(fields=["product_id"])}
 
 
-def test_two_threads_write_and_the_process_is_killed(tmp_path: Path) -> None:
+def test_rows_written_by_several_threads_survive_a_killed_process(tmp_path: Path) -> None:
     uri = tmp_path / "x.db"
     killed = script(
         """
@@ -232,14 +236,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk], capture_output=True)
     if mounted.returncode:
-        pytest.skip("a small disk is mounted by root only: sudo make test")
+        pytest.skip("only root can mount a small disk: sudo make test")
     yield disk
     subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 FILL = """
 store = Store.create(sys.argv[1], PLAIN, collection="t")
-store._wire.reserve = int(sys.argv[2])
+store.connection.reserve = int(sys.argv[2])
 try:
     for n in range(1_000):
         store.upsert([a_row(f"{n}-{m}.jpg", f"{n}-{m}", metadata={"x": os.urandom(1_000).hex()}) for m in range(100)])
@@ -249,10 +253,8 @@ finally:
 """
 
 
-@pytest.mark.parametrize("reserve", [4 * 2**20, 0], ids=["noticed before", "in the middle of a write"])
-def test_a_full_disk_loses_nothing_acknowledged(
-    small_disk: Path, reserve: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("reserve", [4 * 2**20, 0], ids=["detected before a write", "during a write"])
+def test_a_full_disk_loses_no_acknowledged_row(small_disk: Path, reserve: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Small memtables are flushed often, so that the disk fills up in every kind of write.
     monkeypatch.setenv("MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES", str(2**20))
     uri = small_disk / "x.db"
@@ -267,14 +269,14 @@ def test_a_full_disk_loses_nothing_acknowledged(
     assert acknowledged <= stored(uri)
 
 
-def test_a_second_process_is_told_why_it_cannot_have_the_store(tmp_path: Path) -> None:
+def test_the_error_says_that_another_process_has_the_folder_open(tmp_path: Path) -> None:
     with Store.create(str(tmp_path / "x.db"), PLAIN, collection="t"):
         second = script('Store.open(sys.argv[1], collection="t")', tmp_path / "x.db")
     assert "StoreUnreachable" in second.stderr
     assert "another process has it open" in second.stderr
 
 
-def test_reopening_finds_everything(tmp_path: Path) -> None:
+def test_a_reopened_store_has_all_rows(tmp_path: Path) -> None:
     rows: list[ImageRow] = [a_row(f"{n}.jpg", f"p{n}") for n in range(20)]
     with Store.create(str(tmp_path / "x.db"), PLAIN, collection="t") as store:
         store.upsert(rows)
@@ -282,10 +284,10 @@ def test_reopening_finds_everything(tmp_path: Path) -> None:
     assert stored(tmp_path / "x.db") == {f"p{n}" for n in range(20)}
 
 
-def test_a_declared_column_is_indexed_or_it_is_said_why_not(new_store: NewStore) -> None:
+def test_a_declared_column_is_indexed_or_the_reason_is_returned(new_store: NewStore) -> None:
     store = new_store()
-    told = store.index({"price": "float", "tags": "list"})
-    assert set(told) == {"price"}
-    assert told["price"] is None or "JSON" in told["price"]
+    reasons = store.index({"price": "float", "tags": "list"})
+    assert set(reasons) == {"price"}
+    assert reasons["price"] is None or "JSON" in reasons["price"]
     store.upsert([a_row("1.jpg", metadata={"price": 3.5})])
     assert store.count('metadata["price"] > 3') == 1

@@ -1,4 +1,4 @@
-"""Moving a collection to another encoder: nothing is lost, searches go on, and there is a way back."""
+"""Moving a collection to another encoder loses no row, does not interrupt searches, and can be rolled back."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +15,10 @@ from pyarrow import parquet
 from lookalike.encode.engine import Engine, LazyEngine
 from lookalike.encode.models.pixels import PixelEncoder
 from lookalike.encode.preprocess import Pixels
-from lookalike.ingest.admin.parquet import check_file, export_rows, import_rows
+from lookalike.ingest.admin.parquet import check_export_file, export_rows, import_rows
 from lookalike.ingest.admin.reindex import ReindexResult, reindex
-from lookalike.ingest.pipeline.stages import PipelineLimits
+from lookalike.ingest.pipeline.limits import PipelineLimits
+from lookalike.ingest.pipeline.stages import PipelineContext
 from lookalike.ingest.reports.report import Report
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.layout import FolderRule
@@ -32,7 +33,7 @@ FIELDS = ("product_id", "image", "source", "image_hash", "metadata_hash", "image
 
 
 class Backwards(PixelEncoder):
-    """Another encoder of the same length, which is what must never be mixed up."""
+    """Another encoder with vectors of the same length, which must never be mixed with the first one's."""
 
     fingerprint = Fingerprint("backwards", "none", PixelEncoder.dim, "flatten", "resize, backwards")
 
@@ -46,11 +47,11 @@ class Backwards(PixelEncoder):
 
 
 class Stopped(Exception):
-    """Stands for anything that ends a reindex."""
+    """Stands for any error that ends a reindex."""
 
 
 class Shop:
-    """A folder of images and its collection, known by name."""
+    """A folder of images and the collection that is filled from it."""
 
     def __init__(self, folder: Path, uri: str, name: str) -> None:
         self.folder, self.uri, self.name = folder, uri, name
@@ -69,13 +70,8 @@ class Shop:
         kind: type[Versions] = Versions,
     ) -> ReindexResult:
         with kind(self.uri, collection=self.name) as versions:
-            return reindex(
-                versions,
-                LazyEngine(lambda: Engine(encoder, 4)),
-                report or Report(),
-                PipelineLimits(workers=2),
-                Threshold(missing),
-            )
+            context = PipelineContext(LazyEngine(lambda: Engine(encoder, 4)), PipelineLimits(workers=2))
+            return reindex(versions, context, report or Report(), Threshold(missing))
 
     def rows(self, *fields: str) -> dict[str, tuple[str, ...]]:
         with self.store() as store:
@@ -87,7 +83,7 @@ _names = (f"v{n}" for n in range(1_000))
 
 @pytest.fixture
 def shop(uri: str, tmp_path: Path) -> Iterator[Shop]:
-    """Thirty images in a collection of its own."""
+    """Thirty images in a new collection."""
     for n in range(30):
         draw(tmp_path / f"p{n // 2}" / f"{n}.png", n)
     shop = Shop(tmp_path, uri, next(_names))
@@ -108,24 +104,24 @@ def test_a_reindex_moves_every_row_and_a_rollback_moves_back(shop: Shop) -> None
         assert store.version == moved.after
     with Versions(shop.uri, collection=shop.name) as versions:
         assert [version.name for version in versions.all()] == [moved.before, moved.after]
-        assert versions.before_live().name == moved.before
+        assert versions.get_previous().name == moved.before
         with pytest.raises(BadSettings, match="is live"):
             versions.drop(moved.after)
-        versions.go_live(moved.before)
+        versions.make_live(moved.before)
         assert shop.rows("embedding") == vectors
-        assert versions.before_live().name == moved.after, "the way back leads back"
+        assert versions.get_previous().name == moved.after, "a rollback can be rolled back"
         with pytest.raises(BadSettings, match="no version"):
-            versions.go_live("nothing")
+            versions.make_live("nothing")
         versions.drop(moved.after)
         assert [version.name for version in versions.all()] == [moved.before]
 
 
-def test_the_same_encoder_again_is_nothing_to_do(shop: Shop) -> None:
+def test_a_reindex_with_the_same_encoder_does_nothing(shop: Shop) -> None:
     moved = shop.reindex(PixelEncoder())
     assert moved.before == moved.after
 
 
-def test_searches_and_writers_stay_with_the_version_that_they_opened(shop: Shop) -> None:
+def test_an_open_store_stays_with_its_version(shop: Shop) -> None:
     with shop.store() as opened:
         vector = PixelEncoder().encode_images(PixelEncoder().prepare(Image.new("RGB", (9, 9)))[None])[0]
         before = opened.search(vector, 5, fields=["product_id"])
@@ -137,7 +133,7 @@ def test_searches_and_writers_stay_with_the_version_that_they_opened(shop: Shop)
     assert len(shop.rows()) == 30
 
 
-def test_a_reindex_that_was_ended_is_continued(shop: Shop) -> None:
+def test_a_stopped_reindex_is_continued(shop: Shop) -> None:
     batches = iter(range(100))
 
     def stop_at_the_third() -> None:
@@ -155,7 +151,7 @@ def test_a_reindex_that_was_ended_is_continued(shop: Shop) -> None:
         assert len(versions.all()) == 2
 
 
-def test_what_changes_while_reindexing_is_not_lost(shop: Shop) -> None:
+def test_changes_during_a_reindex_are_not_lost(shop: Shop) -> None:
     batches = iter(range(100))
 
     def change_the_catalogue() -> None:
@@ -177,26 +173,26 @@ def test_what_changes_while_reindexing_is_not_lost(shop: Shop) -> None:
         assert {"price": 5} in metadata
         report = Report()
         bring(FolderSource(shop.folder, FolderRule(), "shop").images(), Backwards(), store, report)
-    assert (report.summary().new, report.summary().unchanged) == (1, 30), "only what was deleted"
+    assert (report.summary().new, report.summary().unchanged) == (1, 30), "new: only the deleted image"
 
 
-def test_what_is_written_just_before_the_move_is_not_lost(shop: Shop) -> None:
+def test_rows_written_just_before_the_alias_moves_are_not_lost(shop: Shop) -> None:
     draw(shop.folder / "late" / "1.png", 400)
 
     class Late(Versions):
-        """Lets an ingest come in between the last look and the move."""
+        """Runs an ingest after the last comparison, before the alias moves."""
 
-        def go_live(self, version: str) -> None:
+        def make_live(self, version: str) -> None:
             with shop.store() as store:
                 shop.ingest(store)
-            super().go_live(version)
+            super().make_live(version)
 
     shop.reindex(Backwards(), kind=Late)
 
     assert len(shop.rows()) == 31
 
 
-def test_images_that_are_gone_hold_the_move_back(shop: Shop) -> None:
+def test_missing_images_prevent_the_move(shop: Shop) -> None:
     (shop.folder / "p0" / "0.png").unlink()
     with pytest.raises(LimitExceeded, match=r"1 of 30 images cannot be read any more"):
         shop.reindex(Backwards())
@@ -204,36 +200,36 @@ def test_images_that_are_gone_hold_the_move_back(shop: Shop) -> None:
         assert store.fingerprint == PixelEncoder.fingerprint
     with Versions(shop.uri, collection=shop.name) as versions:
         with pytest.raises(BadSettings, match="that was live before"):
-            versions.before_live()
+            versions.get_previous()
         with pytest.raises(BadSettings, match="was never live"):
-            versions.once_live(versions.all()[-1].name)
+            versions.require_once_live(versions.all()[-1].name)
     shop.reindex(Backwards(), missing="1")
     assert len(shop.rows()) == 29
 
 
-def whole(store: Store) -> dict[str, dict[str, Any]]:
+def all_rows(store: Store) -> dict[str, dict[str, Any]]:
     rows = store.rows(fields=[*FIELDS, "embedding"])
     return {row["image_id"]: {**row, "embedding": list(row["embedding"])} for row in rows}
 
 
-def test_a_round_trip_through_a_file_is_exact(shop: Shop, tmp_path: Path) -> None:
+def test_export_and_import_keep_every_row_unchanged(shop: Shop, tmp_path: Path) -> None:
     (shop.folder / "p1" / "2.json").write_text('{"price": 5.0, "n": 9007199254740993, "t": "é\\" \\\\", "l": [1, "a"]}')
     with shop.store() as store:
         shop.ingest(store)
         assert export_rows(store, tmp_path / "x.parquet") == 30
-    fingerprint = check_file(tmp_path / "x.parquet")
+    fingerprint = check_export_file(tmp_path / "x.parquet")
     assert fingerprint == PixelEncoder.fingerprint
     with Store.create(shop.uri, fingerprint, collection=next(_names)) as other:
         assert import_rows(other, tmp_path / "x.parquet") == 30
         assert import_rows(other, tmp_path / "x.parquet") == 30
-        there = whole(other)
+        imported = all_rows(other)
     with shop.store() as store:
-        assert whole(store) == there
+        assert all_rows(store) == imported
     assert not list(tmp_path.glob("*.unfinished"))
 
 
-def changed(path: Path, **columns: Any) -> Path:
-    """A file like an exported one, with other values."""
+def write_changed(path: Path, **columns: Any) -> Path:
+    """Write a copy of an exported file in which some columns have other values."""
     table = parquet.read_table(path)
     for name, values in columns.items():
         field = table.schema.field(name)
@@ -242,7 +238,7 @@ def changed(path: Path, **columns: Any) -> Path:
     return path.with_name("changed.parquet")
 
 
-def test_a_file_that_was_changed_on_its_way_is_found_out(shop: Shop, tmp_path: Path) -> None:
+def test_a_changed_export_is_refused(shop: Shop, tmp_path: Path) -> None:
     with shop.store() as store:
         export_rows(store, tmp_path / "x.parquet")
         with pytest.raises(BadSettings, match="is a folder"):
@@ -257,18 +253,18 @@ def test_a_file_that_was_changed_on_its_way_is_found_out(shop: Shop, tmp_path: P
     ]
     for change in columns:
         with pytest.raises(BadSource, match="was changed"):
-            check_file(changed(tmp_path / "x.parquet", **change))
+            check_export_file(write_changed(tmp_path / "x.parquet", **change))
     parquet.write_table(parquet.read_table(tmp_path / "x.parquet").drop(["source"]), tmp_path / "y.parquet")
     with pytest.raises(BadSource, match="other columns"):
-        check_file(tmp_path / "y.parquet")
+        check_export_file(tmp_path / "y.parquet")
 
 
-def test_what_is_no_export(shop: Shop, tmp_path: Path) -> None:
+def test_a_file_that_is_no_export_is_refused(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"nothing")
     with pytest.raises(BadSource, match="no Parquet file"):
-        check_file(tmp_path / "x.parquet")
+        check_export_file(tmp_path / "x.parquet")
     with pytest.raises(BadSource, match="cannot be read"):
-        check_file(tmp_path / "missing.parquet")
+        check_export_file(tmp_path / "missing.parquet")
     with shop.store() as store, pytest.raises(BadSettings, match="cannot be written"):
         export_rows(store, tmp_path / "no" / "folder.parquet")
     with pytest.raises(EncoderMismatch):

@@ -1,4 +1,4 @@
-"""What a collection can be narrowed by: few values, numbers, and nothing that nobody would choose from."""
+"""Facets are columns with few values and columns of numbers; others are left out."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,8 +7,8 @@ import pytest
 from conftest import NewStore, a_row
 
 from lookalike.schema.product import Metadata
-from lookalike.search.browse import browse_products
-from lookalike.search.facets import (
+from lookalike.search.explore.browse import browse_products
+from lookalike.search.explore.facets import (
     MAX_FACET_VALUES,
     MAX_TRACKED_VALUES,
     Facet,
@@ -16,21 +16,21 @@ from lookalike.search.facets import (
     RangeFacet,
     ValueFacet,
     count_facets,
-    facets,
+    read_facets,
 )
 
 
-def counted(*metadata: Metadata, most_remembered: int = MAX_TRACKED_VALUES) -> list[Facet]:
-    """Facets of rows, each of a product of its own."""
-    rows = ({"product_id": f"p{n}", "metadata": told} for n, told in enumerate(metadata))
-    return count_facets(rows, most_remembered)
+def facets_of_rows(*metadata: Metadata, max_tracked: int = MAX_TRACKED_VALUES) -> list[Facet]:
+    """The facets of rows with this metadata, each of another product."""
+    rows = ({"product_id": f"p{n}", "metadata": columns} for n, columns in enumerate(metadata))
+    return count_facets(rows, max_tracked)
 
 
-def of(column: str, values: Iterable[Any], most_remembered: int = MAX_TRACKED_VALUES) -> list[Facet]:
-    return counted(*({column: value} for value in values), most_remembered=most_remembered)
+def facets_of_values(column: str, values: Iterable[Any], max_tracked: int = MAX_TRACKED_VALUES) -> list[Facet]:
+    return facets_of_rows(*({column: value} for value in values), max_tracked=max_tracked)
 
 
-def test_choices_and_ranges_of_a_collection(new_store: NewStore) -> None:
+def test_a_collection_has_value_facets_and_range_facets(new_store: NewStore) -> None:
     store = new_store()
     store.upsert(
         [
@@ -40,7 +40,7 @@ def test_choices_and_ranges_of_a_collection(new_store: NewStore) -> None:
             a_row("4", "cap", metadata={"category": "hat", "price": 7}),
         ]
     )
-    assert facets(store) == [
+    assert read_facets(store) == [
         ValueFacet("category", (FacetValue("hat", 2), FacetValue("mug", 1))),
         RangeFacet("price", 5, 9.5),
         ValueFacet("sale", (FacetValue("true", 1),)),
@@ -65,34 +65,36 @@ def test_products_are_counted_not_images() -> None:
         [None],
     ],
 )
-def test_what_nobody_would_choose_from_is_left_out(values: list[Any]) -> None:
-    assert of("column", values) == []
+def test_a_column_that_makes_no_facet_is_left_out(values: list[Any]) -> None:
+    assert facets_of_values("column", values) == []
 
 
-def test_a_missing_value_is_no_value() -> None:
-    assert of("column", ["a", None]) == [ValueFacet("column", (FacetValue("a", 1),))]
-    assert of("column", range(-3, 4)) == [RangeFacet("column", -3, 3)]
+def test_a_null_is_not_counted() -> None:
+    assert facets_of_values("column", ["a", None]) == [ValueFacet("column", (FacetValue("a", 1),))]
+    assert facets_of_values("column", range(-3, 4)) == [RangeFacet("column", -3, 3)]
 
 
-def test_as_many_choices_as_can_be_read() -> None:
-    [choices] = of("column", [f"{n:02}" for n in range(MAX_FACET_VALUES)] * 2)
+def test_a_column_of_thirty_values_is_still_a_facet() -> None:
+    [choices] = facets_of_values("column", [f"{n:02}" for n in range(MAX_FACET_VALUES)] * 2)
     assert isinstance(choices, ValueFacet)
     assert [choice.value for choice in choices.choices] == [f"{n:02}" for n in range(MAX_FACET_VALUES)]
 
 
-def test_a_column_that_is_named_like_one_of_ours_is_left_out() -> None:
-    assert of("source", ["a"]) == []
+def test_a_column_named_like_one_of_the_collection_is_left_out() -> None:
+    assert facets_of_values("source", ["a"]) == []
 
 
 def test_memory_is_bounded() -> None:
-    assert of("column", ["a", "b"] * 5, 10) == [ValueFacet("column", (FacetValue("a", 5), FacetValue("b", 5)))]
-    assert of("column", ["a", "b"] * 6, 10) == [ValueFacet("column", (FacetValue("a"), FacetValue("b")))]
-    many = counted(*({f"c{n}": "a", "always": "b"} for n in range(1_000)))
+    assert facets_of_values("column", ["a", "b"] * 5, 10) == [
+        ValueFacet("column", (FacetValue("a", 5), FacetValue("b", 5)))
+    ]
+    assert facets_of_values("column", ["a", "b"] * 6, 10) == [ValueFacet("column", (FacetValue("a"), FacetValue("b")))]
+    many = facets_of_rows(*({f"c{n}": "a", "always": "b"} for n in range(1_000)))
     assert len(many) == 200
     assert many[0] == ValueFacet("always", (FacetValue("b", 1_000),))
 
 
-def test_some_products_are_distinct_and_the_same_each_time(new_store: NewStore) -> None:
+def test_browsing_returns_distinct_products_the_same_each_time(new_store: NewStore) -> None:
     store = new_store()
     store.upsert([a_row(f"{n}", f"p{n % 100}", metadata={"even": n % 2 == 0}) for n in range(400)])
     some = browse_products(store, (), 6)

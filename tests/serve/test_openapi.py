@@ -1,4 +1,4 @@
-"""What /openapi.json says is true: requests made from it get the answers that it documents."""
+"""/openapi.json is true: requests generated from it get the responses that it documents."""
 
 from collections.abc import Iterator
 from random import Random
@@ -32,9 +32,9 @@ def description(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_every_answer_is_documented(description: Any, mode: GenerationMode) -> None:
-    """Requests as the description has them, and requests that go against it, to every route."""
-    routes = [found.ok() for found in description.get_all_operations()]
+def test_every_response_is_documented(description: Any, mode: GenerationMode) -> None:
+    """Valid and invalid requests to every route."""
+    routes = [operation.ok() for operation in description.get_all_operations()]
     assert len(routes) >= 10
     for route in routes:
         if mode is GenerationMode.NEGATIVE and not (route.body or route.query or route.path_parameters):
@@ -42,8 +42,8 @@ def test_every_answer_is_documented(description: Any, mode: GenerationMode) -> N
 
         @settings(max_examples=30, suppress_health_check=list(HealthCheck))
         @given(case=route.as_strategy(generation_mode=mode))
-        def ask(case: "Case[Any]") -> None:
-            # No schema says which bytes are an image, or which words an encoder knows.
+        def call(case: "Case[Any]") -> None:
+            # A schema cannot say which bytes are an image, or which words an encoder knows.
             case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
-        ask()
+        call()

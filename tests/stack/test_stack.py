@@ -1,4 +1,4 @@
-"""What docker/ promises, checked without Docker: its files, and its commands run as plain processes."""
+"""The files in docker/, checked without Docker: their contents, and their commands run as plain processes."""
 
 import json
 import os
@@ -37,53 +37,53 @@ ENV = {
 DOCKERFILE = (DOCKER / "Dockerfile").read_text().replace("\\\n", "")
 
 
-def _runs(*command: str) -> bool:
-    """Whether a command is on this machine and answers."""
+def _is_installed(*command: str) -> bool:
     return bool(shutil.which(command[0])) and not subprocess.run([*command, "version"], capture_output=True).returncode
 
 
 COMPOSE = DOCKER / "compose.yaml"
-READERS: dict[str, Callable[[str], Any]] = {
+YAML_PARSERS: dict[str, Callable[[str], Any]] = {
     "YAML 1.1 by PyYAML": yaml.safe_load,
     "YAML 1.2 by ruamel": ruamel.yaml.YAML(typ="safe", pure=True).load,
 }
 
 
-def services(read: Callable[[str], Any] = yaml.safe_load) -> dict[str, dict[str, Any]]:
-    """The services of the compose file, its variables put in as Compose does."""
-    told: dict[str, dict[str, Any]] = _filled(read(COMPOSE.read_text())["services"])
-    return told
+def read_services(parse: Callable[[str], Any] = yaml.safe_load) -> dict[str, dict[str, Any]]:
+    """The services of the compose file, with the values of ENV for its variables."""
+    services: dict[str, dict[str, Any]] = _substitute_variables(parse(COMPOSE.read_text())["services"])
+    return services
 
 
-def _filled(told: Any) -> Any:
-    if isinstance(told, dict):
-        return {name: _filled(value) for name, value in told.items()}
-    if isinstance(told, list):
-        return [_filled(value) for value in told]
-    return re.sub(r"\$\{(\w+):([-?])([^}]*)\}", _value, told) if isinstance(told, str) else told
+def _substitute_variables(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {name: _substitute_variables(value) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_substitute_variables(value) for value in node]
+    return re.sub(r"\$\{(\w+):([-?])([^}]*)\}", _value_of, node) if isinstance(node, str) else node
 
 
-def _value(found: re.Match[str]) -> str:
-    assert found[2] == "-" or found[1] in ENV
-    return ENV.get(found[1], found[3])
+def _value_of(match: re.Match[str]) -> str:
+    name, operator, default = match.groups()
+    assert operator == "-" or name in ENV
+    return ENV.get(name, default)
 
 
-def instruction(name: str) -> Any:
+def read_instruction(name: str) -> Any:
     """The command of the Dockerfile's ENTRYPOINT or HEALTHCHECK."""
     [command] = re.findall(rf"^{name} .*?(\[.*\])$", DOCKERFILE, re.MULTILINE)
     return json.loads(command)
 
 
-def environment_of_image() -> dict[str, str]:
+def read_image_environment() -> dict[str, str]:
     [line] = re.findall(r"^ENV (.*)$", DOCKERFILE, re.MULTILINE)
     return dict(pair.split("=", 1) for pair in line.split())
 
 
-@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
-def test_cpu_and_gpu_services_differ_in_image_device_and_profile_only(read: Callable[[str], Any]) -> None:
-    told = services(read)
+@pytest.mark.parametrize("parse", YAML_PARSERS.values(), ids=YAML_PARSERS)
+def test_cpu_and_gpu_services_differ_only_in_image_device_and_profile(parse: Callable[[str], Any]) -> None:
+    services = read_services(parse)
     for name in ("api", "ingest"):
-        cpu, gpu = told[name], told[f"{name}-gpu"]
+        cpu, gpu = services[name], services[f"{name}-gpu"]
         assert (cpu["image"], gpu["image"]) == (f"lookalike:{__version__}-cpu", f"lookalike:{__version__}-cuda")
         assert (cpu["profiles"], gpu["profiles"]) == (["cpu"], ["gpu"])
         assert gpu["build"] == {**cpu["build"], "args": {"TORCH": "cu130"}}
@@ -91,12 +91,12 @@ def test_cpu_and_gpu_services_differ_in_image_device_and_profile_only(read: Call
         assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
         other = {"image", "profiles", "build", "deploy", "depends_on", "networks"}
         assert {key: gpu[key] for key in gpu.keys() - other} == {key: cpu[key] for key in cpu.keys() - other}
-    assert set(told["api-gpu"]["depends_on"]) == {"ingest-gpu"}
-    assert told["api-gpu"]["networks"] == {"default": {"aliases": ["api"]}}
+    assert set(services["api-gpu"]["depends_on"]) == {"ingest-gpu"}
+    assert services["api-gpu"]["networks"] == {"default": {"aliases": ["api"]}}
 
 
-def test_no_reader_of_the_compose_file_has_to_choose_between_two_values() -> None:
-    """PyYAML 6.0.4 lets another mapping win in `<<: [*one, *other]` than 6.0.3 did."""
+def test_merged_mappings_in_the_compose_file_share_no_key() -> None:
+    """In `<<: [*one, *other]`, PyYAML 6.0.4 prefers a different mapping than 6.0.3."""
 
     def check(node: yaml.Node) -> None:
         if isinstance(node, yaml.SequenceNode):
@@ -111,7 +111,7 @@ def test_no_reader_of_the_compose_file_has_to_choose_between_two_values() -> Non
     def keys_of(node: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node]]:
         for key, value in node.value:
             if key.value == "<<":
-                assert isinstance(value, yaml.MappingNode), f"{value.start_mark}: several mappings are merged at once"
+                assert isinstance(value, yaml.MappingNode), f"{value.start_mark}: one merge names several mappings"
                 yield from keys_of(value)
             else:
                 yield key.value, value
@@ -120,11 +120,11 @@ def test_no_reader_of_the_compose_file_has_to_choose_between_two_values() -> Non
 
 
 @pytest.mark.parametrize("command", ["docker compose", "docker-compose", "podman-compose"])
-def test_compose_itself_reads_the_same(command: str, tmp_path: Path) -> None:
-    if not _runs(*command.split()):
+def test_compose_resolves_the_file_as_these_tests_do(command: str, tmp_path: Path) -> None:
+    if not _is_installed(*command.split()):
         pytest.skip(f"no {command} here: install it (docker-compose-plugin, docker-compose or podman-compose)")
     (tmp_path / "env").write_text("".join(f"{name}={value}\n" for name, value in ENV.items()))
-    words = [
+    config = [
         *command.split(),
         "--env-file",
         str(tmp_path / "env"),
@@ -134,11 +134,11 @@ def test_compose_itself_reads_the_same(command: str, tmp_path: Path) -> None:
         "gpu",
         "config",
     ]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(config, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     resolved = yaml.safe_load(done.stdout)["services"]
     for name in ("api-gpu", "ingest-gpu"):
-        expected = services()[name]
+        expected = read_services()[name]
         assert resolved[name]["image"] == expected["image"]
         assert resolved[name]["build"]["args"]["TORCH"] == "cu130"
         assert resolved[name]["command"] == expected["command"]
@@ -146,27 +146,29 @@ def test_compose_itself_reads_the_same(command: str, tmp_path: Path) -> None:
         assert resolved[name]["read_only"] is True
 
 
-@pytest.mark.parametrize(("name", "service"), services().items())
-def test_every_service_is_pinned_bounded_watched_and_for_this_machine_alone(name: str, service: dict[str, Any]) -> None:
-    assert re.search(r":[vR]?\D*\d+\.\d+\.\d+|:RELEASE\.\d", service["image"]), "a moving image"
+@pytest.mark.parametrize(("name", "service"), read_services().items())
+def test_every_service_has_a_version_a_memory_limit_a_health_check_and_local_ports(
+    name: str, service: dict[str, Any]
+) -> None:
+    assert re.search(r":[vR]?\D*\d+\.\d+\.\d+|:RELEASE\.\d", service["image"]), "the image has no fixed version"
     assert "mem_limit" in service
     for port in service.get("ports", []):
         assert port.startswith("127.0.0.1:")
         assert port.split(":")[1] not in ("5000", "7000"), "macOS listens there"
-    for other, how in service.get("depends_on", {}).items():
-        done = "service_completed_successfully" if other == "milvus-volume" else "service_healthy"
-        assert how == {"condition": done}
-    # The image of the service brings its own check; the volume's is done when it is done.
+    for other, dependency in service.get("depends_on", {}).items():
+        condition = "service_completed_successfully" if other == "milvus-volume" else "service_healthy"
+        assert dependency == {"condition": condition}
+    # The image of the API has its own health check; `milvus-volume` runs once and exits.
     assert "healthcheck" in service or name in ("api", "api-gpu", "milvus-volume")
 
 
-def test_what_is_ours_may_nothing_and_writes_where_volumes_are() -> None:
+def test_our_services_have_no_capabilities_and_write_only_to_volumes() -> None:
     written = [
-        environment_of_image()[name].removesuffix("/huggingface").removesuffix("/uploads")
+        read_image_environment()[name].removesuffix("/huggingface").removesuffix("/uploads")
         for name in ("LOOKALIKE_CACHE", "HF_HOME", "LOOKALIKE_UPLOADS")
     ]
     for name in ("api", "ingest", "api-gpu", "ingest-gpu"):
-        service = services()[name]
+        service = read_services()[name]
         assert service["read_only"]
         assert service["cap_drop"] == ["ALL"]
         assert "no-new-privileges:true" in service["security_opt"]
@@ -176,21 +178,21 @@ def test_what_is_ours_may_nothing_and_writes_where_volumes_are() -> None:
     assert all(re.search(r"\d+\.\d+\.\d+", base) for base in re.findall(r"^ARG PYTHON=(.*)$", DOCKERFILE, re.MULTILINE))
 
 
-def test_the_image_holds_every_package() -> None:
-    kept = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
-    assert kept == {"lookalike", "pyproject.toml", "requirements.lock", "README.md", "LICENSE"}
+def test_the_docker_build_context_has_what_the_installation_needs() -> None:
+    included = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
+    assert included == {"lookalike", "pyproject.toml", "requirements.lock", "README.md", "LICENSE"}
 
 
-def test_secrets_are_made_once(tmp_path: Path) -> None:
+def test_make_generates_the_secrets_once(tmp_path: Path) -> None:
     (tmp_path / "docker").mkdir()
     (tmp_path / "docker" / ".env.example").write_bytes((DOCKER / ".env.example").read_bytes())
     make = ["make", "--file", str(ROOT / "Makefile"), f"PYTHON={sys.executable}", "docker/.env"]
     subprocess.run(make, cwd=tmp_path, check=True, capture_output=True)
     made = tmp_path / "docker" / ".env"
-    told = dict(line.split("=", 1) for line in made.read_text().splitlines() if "=" in line and line[:1] != "#")
-    assert set(ENV) <= set(told)
+    settings = dict(line.split("=", 1) for line in made.read_text().splitlines() if "=" in line and line[:1] != "#")
+    assert set(ENV) <= set(settings)
     assert made.stat().st_mode & 0o077 == 0
-    keys = [*told["LOOKALIKE_API_KEYS"].split(","), told["LOOKALIKE_METRICS_KEY"], told["OBJECTS_PASSWORD"]]
+    keys = [*settings["LOOKALIKE_API_KEYS"].split(","), settings["LOOKALIKE_METRICS_KEY"], settings["OBJECTS_PASSWORD"]]
     assert len(set(keys)) == 4
     assert all(re.fullmatch(r"[0-9a-f]{32}(:write)?", key) for key in keys)
     before = made.read_text()
@@ -199,30 +201,31 @@ def test_secrets_are_made_once(tmp_path: Path) -> None:
 
 
 class Container:
-    """A service of the compose file as a plain process: its command and environment, with its places moved to here."""
+    """A service of the compose file as a plain process, with local paths and addresses instead of the container's."""
 
-    def __init__(self, name: str, places: dict[str, str]) -> None:
-        service = services()[name]
-        self._moved = re.compile("|".join(map(re.escape, places)))
-        self._places = places
-        own = {key: text for key, text in environment_of_image().items() if key.startswith(("LOOKALIKE_", "HF_"))}
-        told = {key: self._here(str(text)) for key, text in {**own, **service.get("environment", {})}.items()}
-        kept = {key: text for key, text in os.environ.items() if not key.startswith(("LOOKALIKE_", "MILVUS_"))}
+    def __init__(self, name: str, local: dict[str, str]) -> None:
+        service = read_services()[name]
+        self._pattern = re.compile("|".join(map(re.escape, local)))
+        self._local = local
+        image = {key: text for key, text in read_image_environment().items() if key.startswith(("LOOKALIKE_", "HF_"))}
+        own = {key: self._localize(str(text)) for key, text in {**image, **service.get("environment", {})}.items()}
+        inherited = {key: text for key, text in os.environ.items() if not key.startswith(("LOOKALIKE_", "MILVUS_"))}
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        self._environment = {**kept, **told, "PATH": path, "LOOKALIKE_PORT": places[":8000"][1:]}
-        self._check = service["healthcheck"]["test"][1:] if "healthcheck" in service else instruction("HEALTHCHECK")
-        self._check = [self._here(word.replace("$$", "$")) for word in self._check]
-        words = [*instruction("ENTRYPOINT"), *map(self._here, service["command"])]
-        self.process = subprocess.Popen(words, env=self._environment, cwd=places["/var/lib/lookalike"])
+        self._environment = {**inherited, **own, "PATH": path, "LOOKALIKE_PORT": local[":8000"][1:]}
+        has_check = "healthcheck" in service
+        health_check = service["healthcheck"]["test"][1:] if has_check else read_instruction("HEALTHCHECK")
+        self._health_check = [self._localize(word.replace("$$", "$")) for word in health_check]
+        command = [*read_instruction("ENTRYPOINT"), *map(self._localize, service["command"])]
+        self.process = subprocess.Popen(command, env=self._environment, cwd=local["/var/lib/lookalike"])
 
-    def healthy(self) -> bool:
-        """Run the health check, as Docker does, not all the time."""
+    def is_healthy(self) -> bool:
+        """Run the health check, after a pause as Docker does."""
         time.sleep(0.3)
-        assert self.process.poll() is None, "it has ended"
-        return subprocess.run(self._check, env=self._environment, capture_output=True).returncode == 0
+        assert self.process.poll() is None, "the process has exited"
+        return subprocess.run(self._health_check, env=self._environment, capture_output=True).returncode == 0
 
     def stop(self) -> int:
-        """Ask it to end, as Docker does; give its exit status."""
+        """Send SIGTERM, as Docker does; return the exit status."""
         self.process.terminate()
         return self.process.wait(30)
 
@@ -233,13 +236,13 @@ class Container:
         self.process.kill()
         self.process.wait()
 
-    def _here(self, text: str) -> str:
-        return self._moved.sub(lambda found: self._places[found[0]], text)
+    def _localize(self, text: str) -> str:
+        return self._pattern.sub(lambda match: self._local[match[0]], text)
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory, server: str, catalogue: Path) -> dict[str, str]:
-    """Where the volumes and addresses of the containers are here."""
+def local(tmp_path_factory: pytest.TempPathFactory, server: str, catalogue: Path) -> dict[str, str]:
+    """From paths and addresses in the containers to those on this machine."""
     folder = tmp_path_factory.mktemp("stack")
     for name in ("tmp", "lib", "cache"):
         (folder / name).mkdir()
@@ -259,71 +262,72 @@ def places(tmp_path_factory: pytest.TempPathFactory, server: str, catalogue: Pat
 
 
 @pytest.fixture(scope="module")
-def started(places: dict[str, str]) -> Iterator[tuple[Container, Container]]:
-    """The worker, and, once that is healthy, the service."""
-    with Container("ingest", places) as worker:
-        until(worker.healthy, 60)
-        with Container("api", places) as service:
-            until(service.healthy, 60)
+def containers(local: dict[str, str]) -> Iterator[tuple[Container, Container]]:
+    """The worker and the service, both healthy."""
+    with Container("ingest", local) as worker:
+        until(worker.is_healthy, 60)
+        with Container("api", local) as service:
+            until(service.is_healthy, 60)
             yield worker, service
-            assert (worker.stop(), service.stop()) == (0, 0), "asked to end, they end well"
+            assert (worker.stop(), service.stop()) == (0, 0), "SIGTERM ends both with status 0"
 
 
-def asking(places: dict[str, str], key: str) -> httpx2.Client:
-    return client(f"http://127.0.0.1{places[':8000']}", headers={"authorization": f"Bearer {key}"})
+def client_with_key(local: dict[str, str], key: str) -> httpx2.Client:
+    return client(f"http://127.0.0.1{local[':8000']}", headers={"authorization": f"Bearer {key}"})
 
 
-@pytest.mark.usefixtures("started")
-def test_worker_and_service_run_as_the_compose_file_says(places: dict[str, str]) -> None:
-    with asking(places, "a-key-of-nobody") as nobody:
-        assert nobody.get("/products/red-plain-mug").status_code == 401
-    with asking(places, READER) as reader:
+@pytest.mark.usefixtures("containers")
+def test_worker_and_service_run_as_the_compose_file_says(local: dict[str, str]) -> None:
+    with client_with_key(local, "an-unknown-key-0123") as stranger:
+        assert stranger.get("/products/red-plain-mug").status_code == 401
+    with client_with_key(local, READER) as reader:
         first = reader.get("/products/red-plain-mug").json()["images"][0]
-        # The service shows images from the volume that the worker has read.
+        # The service serves images from the volume that the worker reads.
         assert reader.get(f"/images/{first['image_id']}").status_code == 200
 
 
-@pytest.mark.usefixtures("started")
-def test_every_panel_of_the_dashboard_asks_for_a_metric_that_is_told(places: dict[str, str]) -> None:
-    with asking(places, METRICS) as prometheus:
+@pytest.mark.usefixtures("containers")
+def test_every_panel_of_the_dashboard_queries_an_existing_metric(local: dict[str, str]) -> None:
+    with client_with_key(local, METRICS) as prometheus:
         text = prometheus.get("/metrics").text
-    told = set(re.findall(r"^(?:# TYPE )?(\w+)", text, re.MULTILINE))
+    metrics = set(re.findall(r"^(?:# TYPE )?(\w+)", text, re.MULTILINE))
     board = json.loads((DOCKER / "grafana" / "lookalike.json").read_text())
     for panel in board["panels"]:
         assert panel["targets"]
         for target in panel["targets"]:
-            assert set(re.findall(r"lookalike_\w+", target["expr"])) <= told, panel["title"]
+            assert set(re.findall(r"lookalike_\w+", target["expr"])) <= metrics, panel["title"]
     sources = yaml.safe_load((DOCKER / "grafana" / "datasources.yaml").read_text())["datasources"]
     assert {panel["datasource"]["uid"] for panel in board["panels"]} == {source["uid"] for source in sources}
 
 
-def test_a_worker_that_does_not_get_on_is_not_healthy(
-    places: dict[str, str], started: tuple[Container, Container]
-) -> None:
-    worker, _ = started
-    beat = Path(places["/tmp/heartbeat"])
-    os.utime(beat, (0, 0))
-    # Nothing has changed in the catalogue: to have looked is enough.
-    until(worker.healthy)
+def test_a_worker_without_progress_is_unhealthy(local: dict[str, str], containers: tuple[Container, Container]) -> None:
+    worker, _ = containers
+    heartbeat = Path(local["/tmp/heartbeat"])
+    os.utime(heartbeat, (0, 0))
+    # The catalogue has not changed, but a run that succeeds touches the file.
+    until(worker.is_healthy)
     os.kill(worker.process.pid, signal.SIGSTOP)
-    os.utime(beat, (0, 0))
-    assert not worker.healthy()
+    os.utime(heartbeat, (0, 0))
+    assert not worker.is_healthy()
     os.kill(worker.process.pid, signal.SIGCONT)
-    until(worker.healthy)
+    until(worker.is_healthy)
 
 
-def test_kubernetes_is_told_the_same() -> None:
+def test_the_kubernetes_manifests_match_the_compose_file() -> None:
     files = (DOCKER / "kubernetes").glob("*.yaml")
     documents = [document for file in files for document in yaml.safe_load_all(file.read_text())]
     deployments = {each["metadata"]["name"]: each["spec"] for each in documents if each["kind"] == "Deployment"}
     pods = {name: spec["template"]["spec"] for name, spec in deployments.items()}
-    # Otherwise the variables of a service of that name would be taken for settings.
+    # Otherwise lookalike would read the variables that Kubernetes sets for its services as settings.
     assert not any(pod["enableServiceLinks"] for pod in pods.values())
     api, worker = (pods[name]["containers"][0] for name in ("lookalike-api", "lookalike-worker"))
     assert (api["livenessProbe"]["httpGet"]["path"], api["readinessProbe"]["httpGet"]["path"]) == ("/health", "/ready")
     assert deployments["lookalike-worker"]["strategy"] == {"type": "Recreate"}
-    ingest = services()["ingest"]
+    ingest = read_services()["ingest"]
     assert worker["args"] == ingest["command"]
     assert worker["livenessProbe"]["exec"]["command"][-1] == ingest["healthcheck"]["test"][-1].replace("$$", "$")
     [kustomization] = [each for each in documents if each["kind"] == "Kustomization"]
-    assert f"{kustomization['images'][0]['name']}:{kustomization['images'][0]['newTag']}" == services()["api"]["image"]
+    assert (
+        f"{kustomization['images'][0]['name']}:{kustomization['images'][0]['newTag']}"
+        == read_services()["api"]["image"]
+    )

@@ -1,1 +1,1 @@
-"""What callers pass, checked and converted."""
+"""Check and convert the arguments of the API."""

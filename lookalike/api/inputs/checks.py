@@ -1,4 +1,4 @@
-"""Checks of the types that callers pass: an error names the type given and those accepted."""
+"""Check the types of arguments; the errors name the type that was passed and those that are accepted."""
 
 import os
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def describe_type(value: object) -> str:
 
 
 def wrong_type(name: str, value: object, accepted: str) -> BadQuery:
-    """Make the error for an argument of a type that is not accepted."""
+    """Return the error for an argument of a type that is not accepted."""
     return BadQuery(f"{name} is {describe_type(value)}; it takes {accepted}")
 
 
@@ -30,21 +30,21 @@ def check_text(name: str, value: object) -> str:
 
 
 def check_integer(name: str, value: object) -> int:
-    """Return an integer, of Python or of numpy. Raises BadQuery for anything else."""
+    """Return an int of Python or numpy as an int. Raises BadQuery for anything else."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise wrong_type(name, value, "int")
     return int(value)
 
 
 def check_number(name: str, value: object) -> float:
-    """Return a number, of Python or of numpy. Raises BadQuery for anything else."""
+    """Return a number of Python or numpy as a float. Raises BadQuery for anything else."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise wrong_type(name, value, "float or int")
     return float(value)
 
 
 def check_texts(name: str, value: object) -> tuple[str, ...]:
-    """Return several texts; one alone is a sequence of one. Raises BadQuery for anything else."""
+    """Return several texts as a tuple, one text as a tuple of one. Raises BadQuery for anything else."""
     if isinstance(value, str):
         return (value,)
     if not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):

@@ -1,4 +1,4 @@
-"""The option `where`: a filter as text, as JSON, or several of them that all have to hold."""
+"""The parameter `where`: a filter as text, as JSON, or a list of filters that all have to hold."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -16,29 +16,29 @@ Where: TypeAlias = str | Mapping[str, Any]
 
 
 def read_filter(where: Where | Sequence[Where] | None) -> Filter:
-    """Read a filter; several all have to hold. Raises BadFilter."""
+    """Parse a filter; of several all have to hold. Raises BadFilter."""
     if where is None:
         return ()
-    several = [where] if isinstance(where, str | Mapping) else where
-    if not isinstance(several, Sequence):
+    filters = [where] if isinstance(where, str | Mapping) else where
+    if not isinstance(filters, Sequence):
         raise BadFilter(f"where is {describe_type(where)}; it takes text, a dict, or a list of them")
-    return check_filter_size(tuple(clause for one in several for clause in _read(one)))
+    return check_filter_size(tuple(clause for one in filters for clause in _parse(one)))
 
 
-def _read(where: object) -> Filter:
+def _parse(where: object) -> Filter:
     if isinstance(where, str):
         return parse_filter([where])
     if isinstance(where, Mapping):
-        return parse_json_filter(_plain(where))
+        return parse_json_filter(_to_json(where))
     raise BadFilter(f"a filter in the list where is {describe_type(where)}; it takes text or a dict")
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """Turn what Python has besides JSON into JSON: tuples and sets into lists, numpy's numbers into numbers."""
-    if depth > 64:  # deeper than any filter may be, which from_json says
+def _to_json(value: Any, depth: int = 0) -> Any:
+    """Turn the types of Python into those of JSON: tuples and sets into lists, numpy's numbers into numbers."""
+    if depth > 64:  # deeper than a filter may be; parse_json_filter refuses it
         return value
     if isinstance(value, Mapping):
-        return {key: _plain(inner, depth + 1) for key, inner in value.items()}
+        return {key: _to_json(inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset | np.ndarray):
-        return [_plain(inner, depth + 1) for inner in value]
+        return [_to_json(inner, depth + 1) for inner in value]
     return value.item() if isinstance(value, np.generic) else value

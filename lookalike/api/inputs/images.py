@@ -1,4 +1,4 @@
-"""The images that callers pass, as the bytes of an image file."""
+"""Images in any form that the API accepts, as the bytes of an image file."""
 
 import base64
 import binascii
@@ -6,7 +6,7 @@ import io
 import os
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
@@ -33,24 +33,26 @@ ACCEPTED = (
 )
 
 _LIMITS = Limits(MAX_BYTES, connect=10.0, read=10.0, whole=30.0, attempts=2)
-_SHOWN = 200
-"""Characters of a path that a message repeats."""
+_MAX_QUOTED = 200
+"""How many characters of a path or URL an error message quotes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLoader:
-    """Reads images; URLs that lead to private addresses only where `allow_private_urls`. Safe to use from threads."""
+    """Reads images; those at private addresses only with `allow_private_urls`. Safe to use from several threads."""
 
     allow_private_urls: bool = False
+    lossless_format: Literal["BMP", "PNG"] = "BMP"
+    """How pixels become bytes: BMP is fast, PNG is smaller, for a network."""
 
     def load(self, image: ImageInput) -> bytes:
         """Return an image as the bytes of a file. Raises BadImage, and BadQuery for a type that is not accepted."""
         if isinstance(image, bytes | bytearray | memoryview):
             return bytes(image)
         if isinstance(image, Image.Image):
-            return _from_pil(image)
+            return self._from_pil(image)
         if isinstance(image, np.ndarray):
-            return _from_pil(Image.fromarray(np.ascontiguousarray(_check_array(image))))
+            return self._from_pil(Image.fromarray(np.ascontiguousarray(_check_array(image))))
         if isinstance(image, str | os.PathLike):
             return self._read(os.fsdecode(image))
         raise wrong_type("the image", image, ACCEPTED)
@@ -64,7 +66,15 @@ class ImageLoader:
         try:
             return image_reader(allow_private=self.allow_private_urls).read(reference)[0]
         except (BadImage, ValueError) as error:  # a path with a null character is a ValueError
-            raise BadImage(f"the image {reference[:_SHOWN]!a} cannot be used: {error}") from error
+            raise BadImage(f"the image {reference[:_MAX_QUOTED]!a} cannot be used: {error}") from error
+
+    def _from_pil(self, image: Image.Image) -> bytes:
+        """Write the pixels without loss, upright and on white, as those of a file are decoded; `image` is unchanged."""
+        if not 0 < image.width * image.height <= MAX_PIXELS:
+            raise BadImage(f"the image is {image.width}×{image.height}; it needs 1 to {MAX_PIXELS} pixels")
+        file = io.BytesIO()
+        load_rgb(image).save(file, self.lossless_format, compress_level=1)
+        return file.getvalue()
 
     def _fetch(self, url: str) -> bytes:
         try:
@@ -79,7 +89,7 @@ class ImageLoader:
 
 @cache
 def _fetcher(*, allow_private: bool) -> Fetcher:
-    """The fetcher of this process: all collections share its connections."""
+    """Return the fetcher of this process: all collections share its connections."""
     return Fetcher(_LIMITS, AddressPolicy(allow_any, trusted=True) if allow_private else AddressPolicy())
 
 
@@ -90,19 +100,10 @@ def _check_array(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     return array
 
 
-def _from_pil(image: Image.Image) -> bytes:
-    """Write the pixels without loss, upright and on white as those of a file; nothing of `image` is changed."""
-    if not 0 < image.width * image.height <= MAX_PIXELS:
-        raise BadImage(f"the image is {image.width}×{image.height}; it needs 1 to {MAX_PIXELS} pixels")
-    file = io.BytesIO()
-    load_rgb(image).save(file, "BMP")
-    return file.getvalue()
-
-
 def _from_data_url(url: str) -> bytes:
     header, comma, payload = url.partition(",")
     if not comma:
-        raise BadImage(f"the data: URL {url[:_SHOWN]!a} has no comma before its data")
+        raise BadImage(f"the data: URL {url[:_MAX_QUOTED]!a} has no comma before its data")
     if len(payload) > 2 * MAX_BYTES:
         raise BadImage(f"the data: URL is too long; {MAX_BYTES} bytes is the limit of an image")
     content = unquote_to_bytes(payload)

@@ -1,4 +1,4 @@
-"""From the arguments of `Collection.search` to a query of search.query."""
+"""From the arguments of `Collection.search` to the parts of a search.query.Query."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from lookalike.search.query import Part
 
 
 class QueryPart(TypedDict, total=False):
-    """One thing to be like, or unlike: exactly one of the first five, and how much it counts."""
+    """One example to be like, or unlike: exactly one of the first five keys, and its weight."""
 
     image: ImageInput
     text: str
@@ -35,12 +35,12 @@ _KEYS = ("image", "text", "product_id", "image_id", "vector", "weight")
 
 @dataclass(frozen=True, slots=True)
 class PartReader:
-    """Reads the parts of a query; images by `loader`."""
+    """Reads the parts of a query; `loader` reads their images."""
 
     loader: ImageLoader
 
     def read_main(self, image: ImageInput | None, text: str | None, product: str | None) -> Iterator[Part]:
-        """Read the parts that have arguments of their own."""
+        """Read the arguments `image`, `text` and `product`."""
         if image is not None:
             yield Part(image=self.loader.load(image))
         if text is not None:
@@ -52,10 +52,10 @@ class PartReader:
         """Read the argument `like` or `unlike`. Raises BadQuery, BadImage."""
         if parts is None:
             return
-        several = [parts] if isinstance(parts, str | Mapping) else parts
-        if not isinstance(several, Sequence) or isinstance(several, bytes | bytearray | memoryview):
+        many = [parts] if isinstance(parts, str | Mapping) else parts
+        if not isinstance(many, Sequence) or isinstance(many, bytes | bytearray | memoryview):
             raise wrong_type(name, parts, _ACCEPTED)
-        for part in several:
+        for part in many:
             yield self._read_one(name, part)
 
     def _read_one(self, name: str, part: object) -> Part:
@@ -66,7 +66,7 @@ class PartReader:
             raise BadQuery(f"{wrong_type(f'a part of {name}', part, _ACCEPTED)}{hint}")
         unknown = [key for key in part if key not in _KEYS]
         if unknown:
-            raise BadQuery(f"{name} has a part with the key {unknown[0]!r}; there are {', '.join(_KEYS)}")
+            raise BadQuery(f"{name} has a part with the key {unknown[0]!r}; a part takes {', '.join(_KEYS)}")
         texts = {key: check_text(f"{key} of {name}", part[key]) for key in _KEYS[1:4] if part.get(key) is not None}
         return Part(
             image=self.loader.load(part["image"]) if part.get("image") is not None else None,

@@ -1,1 +1,1 @@
-"""What a collection returns."""
+"""The values that a collection returns."""

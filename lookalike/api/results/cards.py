@@ -12,12 +12,14 @@ from lookalike.encode.decode import MAX_PIXELS, open_image
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.schema.errors import LookalikeError
 from lookalike.schema.product import Hit
-from lookalike.serve.runtime.thumbnails import thumbnail
+from lookalike.serve.runtime.thumbnails import make_thumbnail
 
 _EDGE = 160
-_MOST_CARDS = 50
-_MOST_FIELDS = 4
-_LONGEST = 60
+_MAX_CARDS = 50
+_MAX_FIELDS = 4
+_MAX_LENGTH = 60
+"""Characters of an id, a field or a message."""
+
 _THREADS = 8
 
 _PAGE = Template(
@@ -33,12 +35,12 @@ _IMAGE = Template('<img alt="$alt" src="data:image/jpeg;base64,$content" style="
 
 
 def draw_cards(hits: Sequence[Hit], caption: str, load: Callable[[str], bytes]) -> str:
-    """Draw up to 50 hits as HTML; `load` brings an image by its path or URL. Whatever hits hold is escaped."""
-    shown = hits[:_MOST_CARDS]
+    """Draw up to 50 hits as HTML; `load` reads an image by its path or URL. All texts of a hit are escaped."""
+    drawn = hits[:_MAX_CARDS]
     draw = partial(_draw_image, load=load, budget=PixelBudget(MAX_PIXELS))
     with ThreadPoolExecutor(_THREADS) as pool:
-        cards = "".join(_draw_card(hit, image) for hit, image in zip(shown, pool.map(draw, shown), strict=True))
-    more = f"; {len(hits) - len(shown)} more are not drawn" if len(hits) > len(shown) else ""
+        cards = "".join(_draw_card(hit, image) for hit, image in zip(drawn, pool.map(draw, drawn), strict=True))
+    more = f"; {len(hits) - len(drawn)} more are not drawn" if len(hits) > len(drawn) else ""
     return _PAGE.substitute(caption=escape(caption + more), cards=cards)
 
 
@@ -48,26 +50,26 @@ def _draw_card(hit: Hit, image: str) -> str:
         image=image,
         product_id=escape(_shorten(hit.product_id)),
         score=f"{hit.score:.3f}",
-        fields="".join(_lines(hit)),
+        fields="".join(_draw_fields(hit)),
     )
 
 
-def _lines(hit: Hit) -> Iterable[str]:
-    for name, value in list(hit.metadata.items())[:_MOST_FIELDS]:
+def _draw_fields(hit: Hit) -> Iterable[str]:
+    for name, value in list(hit.metadata.items())[:_MAX_FIELDS]:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         yield f'<div style="color:#777">{escape(_shorten(f"{name}: {text}"))}</div>'
 
 
 def _draw_image(hit: Hit, load: Callable[[str], bytes], budget: PixelBudget) -> str:
-    """Draw a hit's image inline; where it cannot be read, the reason."""
+    """Draw the image of a hit inline, or the reason why it cannot be read."""
     try:
         image = open_image(load(hit.image), budget.max_pixels)
         with budget.reserve(image.width * image.height):
-            content = base64.b64encode(thumbnail(image, _EDGE)).decode()
+            content = base64.b64encode(make_thumbnail(image, _EDGE)).decode()
     except LookalikeError as error:
         return f'<span style="padding:8px" title="{escape(str(error))}">no image: {escape(_shorten(str(error)))}</span>'
     return _IMAGE.substitute(alt=escape(hit.product_id), content=content)
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH - 1]}…"

@@ -1,4 +1,4 @@
-"""What a collection answers besides the result of a search."""
+"""A product of the collection, and the collection in numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from lookalike.schema.errors import UnknownProduct
 from lookalike.schema.filters.expression import column_in
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Metadata, ProductImage
-from lookalike.search.collection_stats import count_collection
+from lookalike.search.explore.stats import count_collection
 
 _FIELDS = ("source", "product_id", "image", "metadata")
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A product of the collection: its images in the order of their keys, and the metadata of the first one."""
+    """A product: its images in the order of their keys, and the metadata of the first one."""
 
     product_id: str
     metadata: Metadata
@@ -23,7 +23,7 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """A collection in numbers; `columns` says for each metadata field how many images have it, by type."""
+    """A collection in numbers; `columns` has for each metadata field how many images have it, by type."""
 
     collection: str
     uri: str

@@ -8,13 +8,14 @@ from lookalike.schema.product import Hit
 if TYPE_CHECKING:
     import pandas as pd
 
-_SHOWN = 3
+_MAX_SHOWN = 3
 
 
 class Result(Sequence[Hit]):
     """The hits of a search, best first: a sequence of Hit that draws itself in a notebook.
 
-    `took_ms` is the time in Milvus and the encoder; `next_offset` is where the next page starts, None after the last.
+    `took_ms` is the time that Milvus and the encoder took. `next_offset` is where the next page starts, None after the
+    last one.
 
     >>> result = shop.search(product="red-plain-mug", where="category = mug", limit=3)
     >>> len(result)
@@ -46,8 +47,8 @@ class Result(Sequence[Hit]):
         return len(self._hits)
 
     def __repr__(self) -> str:
-        first = [f"{hit.product_id} {hit.score:.3f}" for hit in self._hits[:_SHOWN]]
-        return f"<Result of {self._caption()}: {', '.join(first)}{', …' if len(self) > _SHOWN else ''}>"
+        first = [f"{hit.product_id} {hit.score:.3f}" for hit in self._hits[:_MAX_SHOWN]]
+        return f"<Result of {self._caption()}: {', '.join(first)}{', …' if len(self) > _MAX_SHOWN else ''}>"
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return a pandas.DataFrame: a row for each hit, a column for each metadata field.

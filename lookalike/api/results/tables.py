@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _COLUMNS = {"product_id": pa.string(), "score": pa.float64(), "image_id": pa.string(), "image": pa.string()}
-_IMAGE = pa.struct([("image_id", pa.string()), ("score", pa.float64()), ("image", pa.string())])
+_IMAGES = pa.list_(pa.struct([("image_id", pa.string()), ("score", pa.float64()), ("image", pa.string())]))
 
 
 def to_arrow(hits: Sequence[Hit]) -> Any:
-    """Make a pyarrow.Table. A field whose values no column type holds together becomes JSON text."""
+    """Return a pyarrow.Table. A field whose values fit no common column type becomes JSON text."""
     names, arrays = [], []
-    for name, values in _own_columns(hits).items():
+    for name, values in _hit_columns(hits).items():
         names.append(name)
         arrays.append(pa.array(values, _IMAGES if name == "images" else _COLUMNS[name]))
     for name, values in _metadata_columns(hits).items():
@@ -29,19 +29,16 @@ def to_arrow(hits: Sequence[Hit]) -> Any:
 
 
 def to_pandas(hits: Sequence[Hit]) -> "pd.DataFrame":
-    """Make a pandas.DataFrame. Raises BadSettings without pandas."""
+    """Return a pandas.DataFrame. Raises BadSettings without pandas."""
     try:
         import pandas as pd
     except ImportError as error:
         raise BadSettings("to_pandas needs pandas: pip install pandas; to_arrow works without it") from error
-    return pd.DataFrame({**_own_columns(hits), **_metadata_columns(hits)})
+    return pd.DataFrame({**_hit_columns(hits), **_metadata_columns(hits)})
 
 
-_IMAGES = pa.list_(_IMAGE)
-
-
-def _own_columns(hits: Sequence[Hit]) -> dict[str, list[Any]]:
-    """The columns that each hit has; `images` only where more than the best image was asked for."""
+def _hit_columns(hits: Sequence[Hit]) -> dict[str, list[Any]]:
+    """The columns that every hit has, and `images` where hits have several."""
     columns = {name: [getattr(hit, name) for hit in hits] for name in _COLUMNS}
     if any(hit.images for hit in hits):
         columns["images"] = [[_as_dict(image) for image in hit.images] for hit in hits]
@@ -53,10 +50,12 @@ def _as_dict(image: Any) -> dict[str, Any]:
 
 
 def _metadata_columns(hits: Sequence[Hit]) -> dict[str, list[Any]]:
-    """A column for each field that any hit has; one that is called as a column of ours is `metadata.NAME`."""
-    taken = {*_COLUMNS, "images"}
+    """A column for each field that any hit has; one with the name of another column becomes `metadata.NAME`."""
+    reserved = {*_COLUMNS, "images"}
     names = dict.fromkeys(name for hit in hits for name in hit.metadata)
-    return {f"metadata.{name}" if name in taken else name: [hit.metadata.get(name) for hit in hits] for name in names}
+    return {
+        f"metadata.{name}" if name in reserved else name: [hit.metadata.get(name) for hit in hits] for name in names
+    }
 
 
 def _array(values: list[Any]) -> Any:

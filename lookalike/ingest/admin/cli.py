@@ -1,4 +1,4 @@
-"""The commands that keep a collection: delete, reindex, rollback, versions, export, import."""
+"""The commands that maintain a collection: delete, reindex, rollback, versions, export, import."""
 
 import json
 import sys
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lookalike.encode.decode import MAX_PIXELS
-from lookalike.encode.process_tuning import count_cores
-from lookalike.ingest.options import engine_options, load_engine, reader_of, report_options, url_options
-from lookalike.ingest.threshold import Threshold
+from lookalike.encode.options import engine_options
+from lookalike.ingest.options import ReindexOptions, pipeline_limits, report_options, url_options
 from lookalike.schema.filters.parser import parse_filter
 from lookalike.schema.output import format_option, print_table
-from lookalike.schema.settings import setting, store_options
+from lookalike.schema.settings import CollectionAddress, setting_option, store_options
 
 if TYPE_CHECKING:
+    from lookalike.ingest.admin.reindex import ReindexResult
+    from lookalike.ingest.reports.report import Summary
     from lookalike.schema.milvus.store import Store
     from lookalike.schema.milvus.versions import Versions
 
@@ -24,70 +24,83 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--product", "products", metavar="ID", multiple=True, help="A product; may be repeated.")
 @click.option("--where", metavar="CONDITION", multiple=True, help="Such as 'brand = Acme'; repeated, all must hold.")
-@click.option("--dry-run", is_flag=True, help="Only count.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Only count.")
+@click.option("--yes", "is_confirmed", is_flag=True, help="Do not ask for confirmation.")
 @store_options
 @format_option("table", "json")
-def delete(products: tuple[str, ...], where: tuple[str, ...], output: str, **options: Any) -> None:
-    """Remove products from a collection, by id or by condition.
+def delete(products: tuple[str, ...], where: tuple[str, ...], output: str, is_dry_run: bool, **options: Any) -> None:
+    """Delete products from a collection, by id or by condition.
 
-    What their source still names comes back with its next ingest.
+    What their source still has comes back with its next ingest.
     """
-    from lookalike.ingest.admin.deletion import choose_images, delete_images, find_images
+    from lookalike.ingest.admin.deletion import build_delete_filter, delete_images, find_images
 
-    chosen = choose_images(products, parse_filter(where))
-    with _store(options) as store:
-        rows = find_images(store, chosen)
-        if where and not options["yes"] and not options["dry_run"] and sys.stdin.isatty():
-            click.confirm(f"Remove {len(rows)} images of {len(set(rows.values()))} products?", abort=True, err=True)
-        if not options["dry_run"]:
+    selection = build_delete_filter(products, parse_filter(where))
+    with _open_store(CollectionAddress.from_click(options)) as store:
+        rows = find_images(store, selection)
+        product_count = len(set(rows.values()))
+        if where and not is_dry_run and not options["is_confirmed"] and sys.stdin.isatty():
+            click.confirm(f"Delete {len(rows)} images of {product_count} products?", abort=True, err=True)
+        if not is_dry_run:
             delete_images(store, list(rows))
-    counts = {"removed": len(rows), "products": len(set(rows.values())), "dry_run": options["dry_run"]}
-    done = "would remove" if options["dry_run"] else "removed"
-    _tell(counts, output, f"{done} {len(rows)} images of {counts['products']} products")
+    counts = {"removed": len(rows), "products": product_count, "dry_run": is_dry_run}
+    verb = "would remove" if is_dry_run else "removed"
+    _print_result(counts, output, f"{verb} {len(rows)} images of {product_count} products")
 
 
 @click.command()
 @click.option("--encoder", required=True, help="Name, hub id or directory of the encoder to move to.")
 @store_options
-@setting("--max-rejected", default="0", show_default=True, metavar="N|N%", help="Move only if no more are missing.")
+@setting_option(
+    "--max-rejected", default="0", show_default=True, metavar="N|N%", help="Move only if no more are missing."
+)
 @engine_options
 @url_options
 @report_options
-def reindex(encoder: str, output: str, **options: Any) -> None:
-    """Move a collection to another encoder, from the images that it knows.
+def reindex(**options: Any) -> None:
+    """Move a collection to another encoder, from the images of its rows.
 
-    Searches go on all the while, and the version before is kept for `lookalike rollback`. Killed, it is continued by
-    running it again.
+    Searches go on meanwhile, and the version before is kept for `lookalike rollback`. If it is killed, run it again to
+    continue.
     """
+    typed = ReindexOptions.from_click(options)
+    moved, summary = _reindex(typed)
+    counts = {**asdict(moved), "stored": summary.stored, "rejected": summary.rejected, "seconds": summary.seconds}
+    name = typed.address.collection
+    if moved.before == moved.after:
+        line = f"{name} is filled by {typed.encoder} already; nothing to do"
+    else:
+        images = f"{summary.stored} images in {summary.seconds:.1f} s"
+        line = f"{name} is {moved.after} now: {images}; back with: lookalike rollback"
+    _print_result(counts, typed.report.format, line)
+
+
+def _reindex(options: ReindexOptions) -> "tuple[ReindexResult, Summary]":
     from lookalike.encode.engine import LazyEngine
-    from lookalike.ingest.admin.reindex import reindex as move
-    from lookalike.ingest.pipeline.stages import PipelineLimits
+    from lookalike.encode.load_engine import load_engine
+    from lookalike.ingest.admin.reindex import reindex
+    from lookalike.ingest.pipeline.stages import PipelineContext
     from lookalike.ingest.reports.report import Report
     from lookalike.ingest.reports.terminal import progress_bar
-    from lookalike.ingest.run_lock import Shutdown, run_lock
+    from lookalike.ingest.run_lock import run_lock
+    from lookalike.ingest.shutdown import Shutdown
 
-    pace = PipelineLimits(
-        options["num_workers"] or count_cores(), options["max_pixels"] or MAX_PIXELS, fetches=options["max_per_host"]
-    )
-    most_missing = Threshold(options["max_rejected"])
-    alone = run_lock(options["uri"], options["collection"], "reindex")
-    with _store(options) as live, _versions(options) as versions, Shutdown() as stop, alone:
-        engine = load_engine(encoder, options)
+    address = options.address
+    only_run = run_lock(address.uri, address.collection, "reindex")
+    with _open_store(address) as live, _open_versions(address) as versions, Shutdown() as shutdown, only_run:
+        engine = load_engine(options.encoder, options.engine)
+        context = PipelineContext(
+            LazyEngine(lambda: engine),
+            pipeline_limits(options.engine, options.urls),
+            options.urls.reader(shutdown.token),
+            shutdown.token,
+        )
         with (
-            progress_bar(live.count, shown=not options["no_progress"]) as show,
-            Report(options["report"], stop.checked(show)) as report,
+            progress_bar(live.count, shown=options.report.show_progress) as show,
+            Report(options.report.file, show) as report,
         ):
-            model = LazyEngine(lambda: engine, read=reader_of(options, stop).read_changed)
-            moved = move(versions, model, report, pace, most_missing)
-    summary = report.summary()
-    counts = {**asdict(moved), "stored": summary.stored, "rejected": summary.rejected, "seconds": summary.seconds}
-    name = options["collection"]
-    if moved.before == moved.after:
-        _tell(counts, output, f"{name} is filled by {engine.encoder.fingerprint.encoder} already; nothing to do")
-        return
-    line = f"{name} is {moved.after} now: {summary.stored} images in {summary.seconds:.1f} s"
-    _tell(counts, output, f"{line}; back with: lookalike rollback")
+            moved = reindex(versions, context, report, options.max_missing)
+    return moved, report.summary()
 
 
 @click.command()
@@ -95,32 +108,33 @@ def reindex(encoder: str, output: str, **options: Any) -> None:
 @store_options
 @format_option("table", "json")
 def rollback(to: str | None, output: str, **options: Any) -> None:
-    """Make the version that was live before live again; once more, and it is as it was."""
-    with _versions(options) as versions:
+    """Make the version that was live before live again; a second call undoes the first."""
+    address = CollectionAddress.from_click(options)
+    with _open_versions(address) as versions:
         before = versions.live.name
-        after = versions.once_live(to).name if to else versions.before_live().name
-        versions.go_live(after)
-    line = f"{options['collection']} is {after} now, as it was when it was left; the next ingest brings it up to date"
-    _tell({"before": before, "after": after}, output, line)
+        after = versions.require_once_live(to).name if to else versions.get_previous().name
+        versions.make_live(after)
+    line = f"{address.collection} is {after} now, in the state in which you left it; ingest again to update it"
+    _print_result({"before": before, "after": after}, output, line)
 
 
 @click.command()
-@click.option("--drop", metavar="VERSION", multiple=True, help="Drop a version for good; may be repeated.")
+@click.option("--drop", metavar="VERSION", multiple=True, help="Delete a version for good; may be repeated.")
 @store_options
 @format_option("table", "json")
 def versions(drop: tuple[str, ...], output: str, **options: Any) -> None:
-    """List the versions of a collection, or drop some."""
-    with _versions(options) as opened:
+    """List the versions of a collection, or delete some."""
+    with _open_versions(CollectionAddress.from_click(options)) as opened:
         for name in drop:
             opened.drop(name)
-        found = []
+        listed = []
         for version in opened.all():
             with opened.open(version.name) as store:
-                found.append({**asdict(version), "encoder": version.fingerprint.encoder, "images": store.count()})
+                listed.append({**asdict(version), "encoder": version.fingerprint.encoder, "images": store.count()})
     if output == "json":
-        click.echo(json.dumps({"versions": found}))
+        click.echo(json.dumps({"versions": listed}))
         return
-    rows = [["live" if v["live"] else "", v["name"], v["encoder"], v["images"], v["made"]] for v in found]
+    rows = [["live" if v["live"] else "", v["name"], v["encoder"], v["images"], v["made"]] for v in listed]
     print_table(["", "version", "encoder", "images", "made"], rows)
 
 
@@ -132,9 +146,9 @@ def export_rows(file: Path, output: str, **options: Any) -> None:
     """Write a collection, with its vectors, to the Parquet file FILE."""
     from lookalike.ingest.admin.parquet import export_rows as write
 
-    with _store(options) as store:
+    with _open_store(CollectionAddress.from_click(options)) as store:
         count = write(store, file)
-    _tell({"exported": count, "file": str(file)}, output, f"{count} rows in {file}")
+    _print_result({"exported": count, "file": str(file)}, output, f"{count} rows in {file}")
 
 
 @click.command("import")
@@ -142,28 +156,30 @@ def export_rows(file: Path, output: str, **options: Any) -> None:
 @store_options
 @format_option("table", "json")
 def import_rows(file: Path, output: str, **options: Any) -> None:
-    """Bring the rows of FILE, written by `lookalike export`, into a collection of the same encoder, or a new one."""
-    from lookalike.ingest.admin.parquet import check_file
+    """Write the rows of FILE, made by `lookalike export`, to a collection of the same encoder, or to a new one."""
+    from lookalike.ingest.admin.parquet import check_export_file
     from lookalike.ingest.admin.parquet import import_rows as read
     from lookalike.schema.milvus.store import Store
 
-    fingerprint = check_file(file)
-    with Store.create(options["uri"], fingerprint, token=options["token"], collection=options["collection"]) as store:
+    address = CollectionAddress.from_click(options)
+    fingerprint = check_export_file(file)
+    with Store.create(address.uri, fingerprint, token=address.token, collection=address.collection) as store:
         count = read(store, file)
-    _tell({"imported": count, "file": str(file)}, output, f"{count} rows → {options['collection']} at {options['uri']}")
+    line = f"{count} rows → {address.collection} at {address.uri}"
+    _print_result({"imported": count, "file": str(file)}, output, line)
 
 
-def _store(options: dict[str, Any]) -> "Store":
+def _open_store(address: CollectionAddress) -> "Store":
     from lookalike.schema.milvus.store import Store
 
-    return Store.open(options["uri"], token=options["token"], collection=options["collection"])
+    return Store.open(address.uri, token=address.token, collection=address.collection)
 
 
-def _versions(options: dict[str, Any]) -> "Versions":
+def _open_versions(address: CollectionAddress) -> "Versions":
     from lookalike.schema.milvus.versions import Versions
 
-    return Versions(options["uri"], token=options["token"], collection=options["collection"])
+    return Versions(address.uri, token=address.token, collection=address.collection)
 
 
-def _tell(counts: dict[str, Any], output: str, line: str) -> None:
+def _print_result(counts: dict[str, Any], output: str, line: str) -> None:
     click.echo(json.dumps(counts) if output == "json" else line)

@@ -1,4 +1,4 @@
-"""Removing products from a collection, by id or by a filter on their metadata."""
+"""Delete products from a collection, by id or by a filter on their metadata."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,27 +11,30 @@ from lookalike.schema.milvus.store import Store
 
 @dataclass(frozen=True, slots=True)
 class DeleteResult:
-    """How many images of how many products were deleted, or would be."""
+    """How many images of how many products were deleted, or would be in a dry run."""
 
     images: int
     products: int
 
 
-def choose_images(products: Sequence[str], where: Filter) -> str:
-    """Write the condition for the images of these products that match. Raises BadSettings where nothing says which."""
+def build_delete_filter(products: Sequence[str], where: Filter) -> str:
+    """Return the expression that matches the images of `products` that pass `where`; without products, of any.
+
+    Raises BadSettings when neither is given.
+    """
     if not products and not where:
         raise BadSettings("nothing is to be deleted: give --product ID or --where CONDITION")
     return compile_filter((*where, *([Condition("product_id", "in", tuple(products))] if products else [])))
 
 
-def find_images(store: Store, chosen: str) -> dict[str, str]:
-    """Find the images that match a condition: image_id → product_id."""
-    return {row["image_id"]: row["product_id"] for row in store.rows(where=chosen, fields=["product_id"])}
+def find_images(store: Store, expression: str) -> dict[str, str]:
+    """Find the images that match an expression: image_id → product_id."""
+    return {row["image_id"]: row["product_id"] for row in store.rows(where=expression, fields=["product_id"])}
 
 
 def delete_images(store: Store, image_ids: Sequence[str]) -> None:
-    """Delete images by key. Raises StoreUnavailable, also when the collection moved to another version."""
+    """Delete images by key. Raises StoreUnavailable, also when the alias moved to another version meanwhile."""
     if image_ids:
         store.delete(image_ids)
-        store.settle(len(image_ids))
+        store.flush_after(len(image_ids))
         store.require_live()

@@ -1,7 +1,6 @@
-"""A collection as one Parquet file, and back: ids, metadata, hashes and vectors, and whose vectors they are."""
+"""Export a collection to one Parquet file and import it: ids, metadata, hashes, vectors and the encoder fingerprint."""
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,53 +27,62 @@ from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import ImageRow
 
-_TEXTS = ("image_id", "product_id", "image", "source", "image_hash", "metadata_hash", "image_etag", "metadata")
-_NUMBERS = ("image_size", "image_mtime")
-_LATER = dict.fromkeys(missing_columns(LAYOUTS[0]), "")
-_GROUP = 1_000
-_UNIT = 1e-3
+_TEXT_COLUMNS = (
+    *("image_id", "product_id", "image", "source"),
+    *("image_hash", "metadata_hash", "image_etag", "metadata"),
+)
+_INT_COLUMNS = ("image_size", "image_mtime")
+_ADDED_COLUMNS = dict.fromkeys(missing_columns(LAYOUTS[0]), "")
+"""Columns that the first layout does not have, and their value for its rows."""
+
+_BATCH = 1_000
+"""Rows in memory at once."""
+
+_NORM_TOLERANCE = 1e-3
 
 
 def export_rows(store: Store, path: Path) -> int:
     """Write every row to a Parquet file, a thousand in memory at a time; return how many.
 
-    `metadata` is JSON, `embedding` a fixed-size list of float32, and the encoder's fingerprint stands in the file's own
-    metadata. The file appears under its name when it is whole.
+    `metadata` is JSON, `embedding` a fixed-size list of float32. The encoder fingerprint is in the file's own metadata.
+    The file gets its name when it is complete. Raises BadSettings when it cannot be written.
     """
     if path.is_dir():
         raise BadSettings(f"{str(path)!r} is a folder; name a file, such as {path / 'catalogue.parquet'}")
     unfinished = path.with_name(path.name + ".unfinished")
-    rows = store.rows(fields=[*_TEXTS[1:], *_NUMBERS, "embedding"])
+    rows = store.rows(fields=[*_TEXT_COLUMNS[1:], *_INT_COLUMNS, "embedding"])
     count = 0
-    with _disk_errors(path):
-        with parquet.ParquetWriter(unfinished, _schema(store.fingerprint), compression="zstd") as writer:
-            while group := list(islice(rows, _GROUP)):
-                writer.write_table(_table(group, store.fingerprint))
-                count += len(group)
-        os.replace(unfinished, path)  # noqa: PTH105  the same
+    with _raise_bad_settings(path):
+        with parquet.ParquetWriter(unfinished, _build_schema(store.fingerprint), compression="zstd") as writer:
+            while batch := list(islice(rows, _BATCH)):
+                writer.write_table(_build_table(batch, store.fingerprint))
+                count += len(batch)
+        unfinished.replace(path)
     return count
 
 
-def check_file(path: Path) -> Fingerprint:
-    """Read whose vectors a file holds, and all of its rows: a file that was changed on its way is found out before.
+def check_export_file(path: Path) -> Fingerprint:
+    """Check every row of an exported file, so that a damaged file is found before any row is imported.
 
-    Raises BadSource.
+    Returns the encoder fingerprint. Raises BadSource.
     """
-    with _opened(path) as table:
-        kept = table.schema_arrow.metadata or {}
-        layout = kept.get(LAYOUT_PROPERTY.encode(), b"").decode()
+    with _open_parquet(path) as table:
+        properties = table.schema_arrow.metadata or {}
+        layout = properties.get(LAYOUT_PROPERTY.encode(), b"").decode()
         if layout not in map(str, LAYOUTS):
-            raise BadSource(f"{str(path)!r} was not written by this version of lookalike export")
-        fingerprint = Fingerprint.from_json(kept[FINGERPRINT_PROPERTY.encode()].decode())
-        if not table.schema_arrow.equals(_schema(fingerprint, int(layout))):
-            raise BadSource(f"{str(path)!r} has other columns than lookalike export writes")
+            raise BadSource(f"{str(path)!r} was not written by this version of lookalike export; export it again")
+        fingerprint = Fingerprint.from_json(properties[FINGERPRINT_PROPERTY.encode()].decode())
+        if not table.schema_arrow.equals(_build_schema(fingerprint, int(layout))):
+            raise BadSource(f"{str(path)!r} has other columns than lookalike export writes; export it again")
         count = 0
-        for batch in table.iter_batches(_GROUP):
+        for batch in table.iter_batches(_BATCH):
             try:
-                count += sum(_is_whole(row) for row in _rows(batch))
+                for row in _read_rows(batch):
+                    _check_row(row)
+                    count += 1
             except (ValueError, TypeError, AttributeError) as error:
                 raise BadSource(
-                    f"{str(path)!r} was changed: after row {count} is one that is none ({error})"
+                    f"{str(path)!r} was changed since its export: row {count + 1} is invalid ({error}); export it again"
                 ) from error
         return fingerprint
 
@@ -82,51 +90,51 @@ def check_file(path: Path) -> Fingerprint:
 def import_rows(store: Store, path: Path) -> int:
     """Upsert every row of a file that `export_rows` has written; return how many. Raises BadSource, BadRow."""
     count = 0
-    with _opened(path) as table:
-        for batch in table.iter_batches(_GROUP):
-            count += store.upsert(_rows(batch))
-        store.settle(count)
+    with _open_parquet(path) as table:
+        for batch in table.iter_batches(_BATCH):
+            count += store.upsert(_read_rows(batch))
+        store.flush_after(count)
         store.require_live()
     return count
 
 
-def _is_whole(row: ImageRow) -> bool:
-    """Raise ValueError for a row that no export holds."""
+def _check_row(row: ImageRow) -> None:
+    """Raise ValueError for a row that no export writes."""
     if not re.fullmatch("[0-9a-f]{32}", row.image_id):
         raise ValueError(f"image_id {row.image_id!r}")
     if not isinstance(row.metadata, dict):
-        raise ValueError(f"{row.image}: the metadata is no object")
+        raise ValueError(f"{row.image}: the metadata is not an object")
     problem = describe_misfit({name: getattr(row, name) for name in MAX_BYTES}, row.metadata)
-    if problem or not abs(float(np.linalg.norm(row.embedding)) - 1) < _UNIT:
+    if problem or not abs(float(np.linalg.norm(row.embedding)) - 1) < _NORM_TOLERANCE:
         raise ValueError(problem or f"{row.image}: the vector is not of unit length")
-    return True
 
 
-def _schema(fingerprint: Fingerprint, layout: int = LAYOUT) -> pa.Schema:
-    texts = [name for name in _TEXTS if name not in missing_columns(layout)]
-    fields = [pa.field(name, pa.string()) for name in texts] + [pa.field(name, pa.int64()) for name in _NUMBERS]
+def _build_schema(fingerprint: Fingerprint, layout: int = LAYOUT) -> pa.Schema:
+    texts = [name for name in _TEXT_COLUMNS if name not in missing_columns(layout)]
+    fields = [pa.field(name, pa.string()) for name in texts] + [pa.field(name, pa.int64()) for name in _INT_COLUMNS]
     embedding = pa.field("embedding", pa.list_(pa.float32(), fingerprint.dim))
-    kept = {FINGERPRINT_PROPERTY: fingerprint.to_json(), LAYOUT_PROPERTY: str(layout)}
-    return pa.schema([*fields, embedding], metadata=kept)
+    properties = {FINGERPRINT_PROPERTY: fingerprint.to_json(), LAYOUT_PROPERTY: str(layout)}
+    return pa.schema([*fields, embedding], metadata=properties)
 
 
-def _table(rows: list[Row], fingerprint: Fingerprint) -> pa.Table:
-    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in (*_TEXTS, *_NUMBERS)}
+def _build_table(rows: list[Row], fingerprint: Fingerprint) -> pa.Table:
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in (*_TEXT_COLUMNS, *_INT_COLUMNS)}
     columns["metadata"] = [json.dumps(metadata, ensure_ascii=False) for metadata in columns["metadata"]]
     vectors = np.asarray([row["embedding"] for row in rows], dtype=np.float32)
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(vectors.ravel(), fingerprint.dim)
-    return pa.table(columns, schema=_schema(fingerprint))
+    return pa.table(columns, schema=_build_schema(fingerprint))
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[ImageRow]:
+def _read_rows(batch: pa.RecordBatch) -> Iterator[ImageRow]:
     embedding = batch.column("embedding")
     vectors = embedding.flatten().to_numpy(zero_copy_only=False).reshape(len(batch), -1)
     for row, vector in zip(batch.drop_columns(["embedding"]).to_pylist(), vectors, strict=True):
-        yield ImageRow(embedding=vector, **{**_LATER, **row, "metadata": json.loads(row["metadata"])})
+        yield ImageRow(embedding=vector, **{**_ADDED_COLUMNS, **row, "metadata": json.loads(row["metadata"])})
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[parquet.ParquetFile]:
+def _open_parquet(path: Path) -> Iterator[parquet.ParquetFile]:
+    """Open a file; errors of reading it within the block are raised as BadSource."""
     try:
         with parquet.ParquetFile(path) as table:
             yield table
@@ -137,7 +145,8 @@ def _opened(path: Path) -> Iterator[parquet.ParquetFile]:
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def _raise_bad_settings(path: Path) -> Iterator[None]:
+    """Raise errors of writing the file as BadSettings."""
     try:
         yield
     except OSError as error:

@@ -1,20 +1,21 @@
-"""Moving a collection to another encoder while searches go on: build beside it, verify, move the name.
+"""Move a collection to another encoder while searches go on: build the next version, verify it, move the alias.
 
-What is built is told from what is live by the same plan that compares a catalogue with its collection, so that a
-reindex that was killed is continued, and what changes meanwhile is followed.
+The versions are compared by the same Diff that compares a source with its collection. So a reindex that was killed
+continues where it stopped, and changes made to the live version meanwhile are copied.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lookalike.encode.engine import LazyEngine
+from lookalike.ingest.job import ingest_images
 from lookalike.ingest.pipeline.diff import ExistingImage
 from lookalike.ingest.pipeline.existing_rows import ExistingRows, RowScope
-from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
+from lookalike.ingest.pipeline.stages import PipelineContext
 from lookalike.ingest.reports.report import Report
 from lookalike.ingest.threshold import Threshold
+from lookalike.schema.cancellation import CancelToken
 from lookalike.schema.collection import Fingerprint
 from lookalike.schema.errors import LimitExceeded
 from lookalike.schema.milvus.reader import Row
@@ -22,93 +23,103 @@ from lookalike.schema.milvus.store import Store
 from lookalike.schema.milvus.versions import Version, Versions
 from lookalike.schema.product import ProductImage
 
-_SAMPLE = 32
-_SELF_MATCH = 0.999
-_PASSES = 20
-_ALL = RowScope(None)
+_SAMPLE_SIZE = 32
+"""Images of the new version that are searched for themselves."""
+
+_MIN_SELF_SCORE = 0.999
+"""Cosine of an image to itself, as the index returns it."""
+
+_MAX_PASSES = 20
+"""After so many, copying stops even if the live version still changes; the last changes are copied after the move."""
+
+_ALL_ROWS = RowScope(None)
 _FIELDS = ("source", "product_id", "image", "metadata")
 
 
 @dataclass(frozen=True, slots=True)
 class ReindexResult:
-    """From which version to which a collection was moved; the same when nothing was to be done."""
+    """The live version before and after; the same when the collection has that encoder already."""
 
     before: str
     after: str
 
 
-def reindex(
-    versions: Versions, model: LazyEngine, report: Report, pace: PipelineLimits, most_missing: Threshold
-) -> ReindexResult:
-    """Fill the next version from the images of the live one, and make it the live one.
+def reindex(versions: Versions, context: PipelineContext, report: Report, max_missing: Threshold) -> ReindexResult:
+    """Fill the next version from the images of the live one, then make it the live one.
 
-    Images that cannot be read any more would be missing: past `most_missing` it raises LimitExceeded, and what was built
-    is kept for the next try.
+    Images that can no longer be read would be missing from it. Raises LimitExceeded when they are more than
+    `max_missing`, or when the new version does not find its own images. What was built stays for the next try.
     """
-    current, fingerprint = versions.live, model.engine.fingerprint
-    if not current.fingerprint.differences(fingerprint):
+    current, fingerprint = versions.live, context.engine.engine.fingerprint
+    if not current.fingerprint.list_differences(fingerprint):
         return ReindexResult(current.name, current.name)
-    with versions.open(current.name) as live, _target(versions, current, fingerprint) as target:
-        follow = report
-        for _ in range(_PASSES):
-            before = ExistingRows(live, _ALL).known
-            if not _follow(live, target, model, follow, pace):
+    with versions.open(current.name) as live, _choose_target(versions, current, fingerprint) as target:
+        pass_report = report
+        for _ in range(_MAX_PASSES):
+            copied = ExistingRows(live, _ALL_ROWS).known
+            if not _copy_changes(live, target, pass_report, context):
                 break
-            follow = Report(on_progress=report.on_progress)
-        _verify(live, target, most_missing)
-        versions.go_live(target.version)
-        _bring_late(live, target, model, pace, before)
+            # Only the first pass counts: its report is the caller's.
+            pass_report = Report(on_progress=report.on_progress)
+        _verify(live, target, max_missing)
+        context.cancel.check()
+        versions.make_live(target.version)
+        # Searches use the new version from here on, so the last changes are copied even when the run is cancelled.
+        _copy_late_changes(live, target, replace(context, cancel=CancelToken()), copied)
         return ReindexResult(live.version, target.version)
 
 
-def _target(versions: Versions, live: Version, fingerprint: Fingerprint) -> Store:
-    """The version to fill: one that an earlier try has begun, or a new one."""
-    after_live = [version for version in versions.all() if version.number > live.number]
-    begun = [version.name for version in after_live if not version.fingerprint.differences(fingerprint)]
+def _choose_target(versions: Versions, live: Version, fingerprint: Fingerprint) -> Store:
+    """Open the version to fill: the one that an earlier try began, or a new one."""
+    newer = [version for version in versions.all() if version.number > live.number]
+    begun = [version.name for version in newer if not version.fingerprint.list_differences(fingerprint)]
     return versions.open(begun[-1] if begun else versions.make(fingerprint))
 
 
-def _follow(live: Store, target: Store, model: LazyEngine, report: Report, pace: PipelineLimits) -> bool:
-    """Bring what differs into the target; tell whether anything did."""
-    plan = ingest(_images(live.rows(fields=_FIELDS)), _ALL, model, WriteTarget(target, report), pace)
-    gone = plan.removed()
-    target.delete(gone)
+def _copy_changes(live: Store, target: Store, report: Report, context: PipelineContext) -> bool:
+    """Make the target equal to the live version; return whether anything differed."""
+    diff = ingest_images(_list_images(live.rows(fields=_FIELDS)), _ALL_ROWS, target, report, context)
+    removed = diff.removed()
+    target.delete(removed)
     summary = report.summary()
-    return bool(summary.new + summary.changed + summary.metadata + len(gone))
+    return bool(summary.new + summary.changed + summary.metadata + len(removed))
 
 
-def _images(rows: Iterable[Row]) -> Iterator[ProductImage]:
+def _list_images(rows: Iterable[Row]) -> Iterator[ProductImage]:
     for row in rows:
         yield ProductImage(row["image_id"], row["source"], row["product_id"], row["image"], row["metadata"])
 
 
-def _verify(live: Store, target: Store, most: Threshold) -> None:
+def _verify(live: Store, target: Store, max_missing: Threshold) -> None:
     """Raise LimitExceeded unless the target has a row for each live one, and finds its own images."""
-    there, here = live.count(), target.count()
-    if there - here > most.of(there):
+    live_count, target_count = live.count(), target.count()
+    missing = live_count - target_count
+    if missing > max_missing.of(live_count):
         raise LimitExceeded(
-            f"{there - here} of {there} images cannot be read any more and would be missing, more than "
-            f"--max-rejected {most.text}. Searches go on as before, and what was built is kept ({target.version}): "
-            "bring the images back, or ingest with --prune --prune-unreadable, or raise the limit; then run it again"
+            f"{missing} of {live_count} images cannot be read any more and would be missing, more than "
+            f"--max-rejected {max_missing.text}. Searches use the old version; what was built stays "
+            f"({target.version}). Restore the images, or run ingest with --prune --prune-unreadable, or raise the "
+            "limit; then run it again"
         )
-    sample = target.fetch(where='image_id != ""', fields=["embedding"], limit=_SAMPLE, consistency="Strong")
+    sample = target.fetch(where='image_id != ""', fields=["embedding"], limit=_SAMPLE_SIZE, consistency="Strong")
     vectors = [np.asarray(row["embedding"], dtype=np.float32) for row in sample]
-    answers = target.search_many(vectors, 1) if vectors else []
-    lost = [row for row, hits in zip(sample, answers, strict=True) if not hits or hits[0]["score"] < _SELF_MATCH]
+    results = target.search_many(vectors, 1) if vectors else []
+    lost = [row for row, hits in zip(sample, results, strict=True) if not hits or hits[0]["score"] < _MIN_SELF_SCORE]
     if lost:
         raise LimitExceeded(
-            f"{len(lost)} of {len(sample)} images of {target.version} do not find themselves; searches go on as "
-            "before. Run it again; if it stays so, drop that version (lookalike versions --drop) and begin anew"
+            f"{len(lost)} of {len(sample)} images of {target.version} are not found by their own vector. Searches use "
+            f"the old version. Run it again; if it fails again, run lookalike versions --drop {target.version} first"
         )
 
 
-def _bring_late(
-    live: Store, target: Store, model: LazyEngine, pace: PipelineLimits, before: dict[str, ExistingImage]
-) -> None:
-    """Bring what was written to the version that was live between the last look at it and the move."""
-    after = ExistingRows(live, _ALL).known
-    written = [image_id for image_id, known in after.items() if before.get(image_id) != known]
+def _copy_late_changes(live: Store, target: Store, context: PipelineContext, copied: dict[str, ExistingImage]) -> None:
+    """Copy what was written to the old version between the last pass and the move of the alias.
+
+    `copied` are the rows that the last pass copied.
+    """
+    current = ExistingRows(live, _ALL_ROWS).known
+    written = [image_id for image_id, row in current.items() if copied.get(image_id) != row]
     if written:
         rows = live.get(written, _FIELDS, consistency="Strong")
-        ingest(_images(rows), _ALL, model, WriteTarget(target, Report()), pace)
-    target.delete([image_id for image_id in before if image_id not in after])
+        ingest_images(_list_images(rows), _ALL_ROWS, target, Report(), context)
+    target.delete([image_id for image_id in copied if image_id not in current])

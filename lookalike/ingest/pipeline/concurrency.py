@@ -1,4 +1,4 @@
-"""The two ways in which a step of a pipeline runs beside the others: on a thread of its own, or on many."""
+"""Running a stage of a pipeline at the same time as the others: on a thread of its own, or on several."""
 
 import threading
 from collections import deque
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 class _End:
-    """The last thing that a background thread hands over: how it ended."""
+    """The last item of a background thread: the error that ended it, or None."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
@@ -21,7 +21,7 @@ class _End:
 def in_background(items: Iterable[Item], *, ahead: int) -> Generator[Item]:
     """Iterate on a thread of its own, at most `ahead` items ahead of the consumer.
 
-    Errors come out where the items do. Closing the generator ends the thread and closes `items`.
+    An error of the iteration is raised here. Closing the generator ends the thread and closes `items`.
     """
     queue: Queue[Item | _End] = Queue(ahead)
     stopped = threading.Event()
@@ -46,7 +46,7 @@ def _fill(items: Iterable[Item], queue: Queue[Item | _End], stopped: threading.E
             queue.put(item)
             if stopped.is_set():
                 break
-    # Whatever it is, it is raised again on the consumer's thread.
+    # Any error is raised again on the consumer's thread.
     except BaseException as caught:  # noqa: BLE001
         error = caught
     finally:
@@ -56,7 +56,7 @@ def _fill(items: Iterable[Item], queue: Queue[Item | _End], stopped: threading.E
 
 
 def _make_room(queue: Queue[Item]) -> None:
-    """Empty a queue that nobody reads any more, so that its producer wakes up and sees that it has to stop."""
+    """Empty a queue without a reader, so that its producer wakes up and sees that it has to stop."""
     try:
         while True:
             queue.get_nowait()
@@ -65,14 +65,15 @@ def _make_room(queue: Queue[Item]) -> None:
 
 
 def in_parallel(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int, name: str = "worker"
 ) -> Generator[Result]:
-    """Apply a function on `workers` threads, results in the order of the items, at most `ahead` of them waiting.
+    """Apply a function on `workers` threads; yield the results in the order of the items.
 
-    What is done is handed on with the next item: nothing waits for `ahead` to be full.
+    At most `ahead` items are submitted before the next result is yielded. A result that is ready is yielded before the
+    next item is submitted. The threads are called `name`.
     """
     pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="load") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix=name) as pool:
         try:
             for item in items:
                 pending.append(pool.submit(function, item))

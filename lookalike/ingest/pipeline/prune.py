@@ -1,50 +1,40 @@
-"""Removing the rows of what the source has no more."""
-
-from dataclasses import dataclass
+"""Deleting the rows whose image the source no longer has."""
 
 from lookalike.ingest.pipeline.diff import Diff
 from lookalike.ingest.reports.report import Report
-from lookalike.ingest.threshold import Threshold
+from lookalike.ingest.threshold import PruneOptions
 from lookalike.schema.errors import LimitExceeded
 from lookalike.schema.milvus.store import Store
 
 _CHUNK = 500
 
 
-@dataclass(frozen=True, slots=True)
-class PruneOptions:
-    """How much may be removed; `unreadable` says that rows go as well whose image cannot be read any more."""
+def prune(diff: Diff, store: Store, report: Report, options: PruneOptions) -> None:
+    """Delete the rows of the source that it no longer has; call it after the whole source was ingested.
 
-    most: Threshold
-    unreadable: bool = False
-
-
-def prune(plan: Diff, store: Store, report: Report, pruning: PruneOptions) -> None:
-    """Remove the rows of the source that it has no more, after the whole source was met.
-
-    Raises LimitExceeded, with nothing removed, when there are more than `pruning.most` or when part of the source could not
-    be read: an empty mount must not empty the shop.
+    Raises LimitExceeded, with nothing deleted, when there are more than `max_removals` or when part of the source could
+    not be read: an empty mount must not empty the shop.
     """
-    gone = to_prune(plan, pruning)
-    for start in range(0, len(gone), _CHUNK):
-        chunk = gone[start : start + _CHUNK]
+    image_ids = list_removals(diff, options)
+    for start in range(0, len(image_ids), _CHUNK):
+        chunk = image_ids[start : start + _CHUNK]
         store.delete(chunk)
-        report.remove(plan.known[image_id] for image_id in chunk)
-    store.settle(len(gone))
+        report.record_removed(diff.existing[image_id] for image_id in chunk)
+    store.flush_after(len(image_ids))
 
 
-def to_prune(plan: Diff, pruning: PruneOptions) -> list[str]:
-    """List the keys of the rows to remove. Raises LimitExceeded."""
-    gone = plan.removed() + (plan.unreadable() if pruning.unreadable else [])
-    if gone and not plan.complete:
+def list_removals(diff: Diff, options: PruneOptions) -> list[str]:
+    """Return the keys of the rows to delete. Raises LimitExceeded."""
+    image_ids = diff.removed() + (diff.unreadable() if options.unreadable else [])
+    if image_ids and not diff.is_complete:
         raise LimitExceeded(
-            f"{len(gone)} rows have no image in the source, but part of the source could not be read (see what was "
-            "rejected). Nothing was removed; what could be read is stored. Mend the source and run it again"
+            f"{len(image_ids)} rows have no image in the source, but part of the source could not be read: see what "
+            "was rejected. Nothing was removed; what could be read is stored. Repair the source and run it again"
         )
-    if len(gone) > pruning.most.of(len(plan.known)):
+    if len(image_ids) > options.max_removals.of(len(diff.existing)):
         raise LimitExceeded(
-            f"--prune would remove {len(gone)} of the {len(plan.known)} rows of this source, more than --max-removals "
-            f"{pruning.most.text}. Nothing was removed. Is the source whole, and mounted? "
-            f"If it is meant: --max-removals {len(gone)}"
+            f"--prune would remove {len(image_ids)} of the {len(diff.existing)} rows of this source, more than "
+            f"--max-removals {options.max_removals.text}. Nothing was removed. Is the source complete, and mounted? "
+            f"If you mean it, add --max-removals {len(image_ids)}"
         )
-    return gone
+    return image_ids

@@ -1,244 +1,164 @@
-"""The whole way of a catalogue into a collection: source → plan → load → encode → upsert → report."""
+"""The stages of ingest, from a source's images to rows: `ingest.job.ingest_images` connects them."""
 
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
-from lookalike.encode.decode import MAX_PIXELS
-from lookalike.encode.engine import LazyEngine, ReadChanged
+from lookalike.encode.engine import LazyEngine
 from lookalike.encode.pixel_budget import PixelBudget
-from lookalike.encode.profile import Profile, timed
-from lookalike.ingest.pipeline.concurrency import in_background, in_parallel
-from lookalike.ingest.pipeline.diff import Change, Diff
+from lookalike.encode.stage_timer import NO_TIMER, StageTimer
+from lookalike.ingest.pipeline.diff import Diff
+from lookalike.ingest.pipeline.diff_source import diff_source, reject
 from lookalike.ingest.pipeline.existing_rows import ExistingRows, RowScope, StoredVector
-from lookalike.ingest.pipeline.load import Loaded, LoadedImage, Loader, Unchanged, compare
+from lookalike.ingest.pipeline.limits import PipelineLimits
+from lookalike.ingest.pipeline.load import Loaded, LoadedImage, Loader, ReadChanged, Unchanged
 from lookalike.ingest.reports.report import ReadyRow, Rejection, Report
-from lookalike.ingest.sources.files import image_reader, is_remote
-from lookalike.schema.collection import describe_misfit
+from lookalike.ingest.sources.files import image_reader
+from lookalike.schema.cancellation import CancelToken
 from lookalike.schema.errors import BadImage
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import ImageRow, ProductImage
 
-MOST_ROWS = 1_000
-"""How many rows whose vectors are stored already wait to be written together."""
-
-_BATCHES = 16
-"""Two for each of eight GPUs."""
-
-_FETCHES = 16
-"""Images on their way from other machines at once."""
+_MAX_REUSED = 1_000
+"""Rows in a batch whose vector is stored already."""
 
 
 @dataclass(frozen=True, slots=True)
-class PipelineLimits:
-    """How much is under way at once: threads that read and decode, pixels that they decode at the same time, batches.
+class PipelineContext:
+    """What a run works with: the encoder, the reader of images, its limits, the token that stops it, and its timer."""
 
-    `fetches` are threads that may wait for images from other machines besides.
-    """
-
-    workers: int = 2
-    max_pixels: int = MAX_PIXELS
-    batches: int = _BATCHES
-    fetches: int = _FETCHES
-
-    @property
-    def threads(self) -> int:
-        """How many threads load images: more than read and decode, for those that wait."""
-        return max(self.workers, self.fetches)
-
-
-class WriteTarget(NamedTuple):
-    """Where rows go, and where it is told what became of them, and how long that took."""
-
-    store: Store
-    report: Report
-    profile: Profile | None = None
+    engine: LazyEngine
+    limits: PipelineLimits = field(default_factory=PipelineLimits)
+    read: ReadChanged = field(default_factory=lambda: image_reader().read_changed)
+    cancel: CancelToken = field(default_factory=CancelToken)
+    timer: StageTimer = NO_TIMER
 
 
 @dataclass(slots=True)
 class Batch:
-    """Images on their way into the collection together: those to be encoded, and those whose vector is stored."""
+    """Images that are written together: those to encode, those whose vector is stored, and the rows of the first."""
 
-    fresh: list[LoadedImage] = field(default_factory=list)
-    stored: list[StoredVector] = field(default_factory=list)
-    ready: list[ReadyRow] = field(default_factory=list)
-
-
-def ingest(
-    images: Iterable[ProductImage | Rejection],
-    owned: RowScope,
-    model: LazyEngine,
-    target: WriteTarget,
-    pace: PipelineLimits,
-) -> Diff:
-    """Make a collection equal to a source, except for what the source has no more: that is in the plan it returns.
-
-    Only what is new or has changed is read, and only other bytes than those of any row are encoded. Reading and
-    decoding (on `pace.workers` threads), the network and Milvus work at the same time; what waits between them is
-    bounded. All that the report counts is acknowledged: a run that was killed is continued by running it again.
-    `owned` are the rows that the images are compared with; those without an image are what the source has no more.
-    """
-    store, report, profile = target
-    report.start()
-    inventory = ExistingRows(store, owned)
-    plan = Diff(inventory.known)
-    loader = Loader(plan, inventory, model, PixelBudget(pace.max_pixels), threading.BoundedSemaphore(pace.workers))
-    steps = _steps(images, plan, report)
-    loaded = in_parallel(loader, steps, workers=pace.threads, ahead=max(8 * pace.workers, pace.threads))
-    batches = in_background(_batches(_work(loaded, inventory, plan, report), model), ahead=2)
-    encoded = in_parallel(partial(_encode, model, plan, report), batches, workers=pace.batches, ahead=pace.batches)
-    written = in_parallel(partial(_write_fresh, target), encoded, workers=store.lanes, ahead=store.lanes)
-    with closing(batches), closing(encoded), closing(written):
-        for batch in written:
-            # After that: an image's twin may be in the same batch, or in one before.
-            found, gone = inventory.ready(batch.stored)
-            _write(found, target)
-            for late in _batches(_pixels(gone, loader, plan, report), model):
-                _write(_encode(model, plan, report, late).ready, target)
-    with timed(profile, "flush", report.stored):
-        store.settle(report.stored)
-    return plan
+    to_encode: list[LoadedImage] = field(default_factory=list)
+    to_reuse: list[StoredVector] = field(default_factory=list)
+    rows: list[ReadyRow] = field(default_factory=list)
 
 
-def count_changes(
-    images: Iterable[ProductImage | Rejection],
-    source: str,
-    store: Store | None,
-    report: Report,
-    read: "ReadChanged | None" = None,
-) -> Diff:
-    """Compare a source with a collection, or with none, and count what `ingest` would do; nothing is written.
+class Stages:
+    """The stages of one run, and what they share. Each may raise StoreUnavailable."""
 
-    Of the images, those are read whose size or time has changed; new ones are not opened.
-    """
-    report.start()
-    plan = Diff({} if store is None else ExistingRows(store, RowScope(source)).known)
-    read = read or image_reader().read_changed
-    for step in _steps(images, plan, report):
-        if isinstance(step, StoredVector):
-            report.count(step.change, step.image)
-        elif isinstance(step, ProductImage) and step.image_id in plan.known:
-            _survey_changed(step, plan, report, read)
-        elif isinstance(step, ProductImage):
-            report.count(Change.NEW, step)
-        else:
-            _reject(step, plan, report)
-    return plan
+    def __init__(self, store: Store, scope: RowScope, report: Report, context: PipelineContext) -> None:
+        """Read the keys and hashes of the existing rows."""
+        self._store = store
+        self._report = report
+        self._context = context
+        self._existing = ExistingRows(store, scope)
+        self.diff = Diff(self._existing.known)
+        self._loader = Loader(
+            self.diff,
+            self._existing,
+            context.engine,
+            context.read,
+            context.timer,
+            PixelBudget(context.limits.max_pixels),
+            threading.BoundedSemaphore(context.limits.workers),
+        )
 
+    def diff_source(
+        self, images: Iterable[ProductImage | Rejection]
+    ) -> Iterator[ProductImage | StoredVector | Rejection]:
+        """Pass on the images whose file or metadata may have changed."""
+        return diff_source(images, self.diff, self._report, self._context.cancel)
 
-def _survey_changed(image: ProductImage, plan: Diff, report: Report, read: ReadChanged) -> None:
-    try:
-        changed = read(image.image, plan.known_file(image))
-        report.count(plan.unread(image) if changed is None else plan.after_reading(image, changed[1]), image)
-    except BadImage as error:
-        _reject(Rejection.of(image, error), plan, report)
+    def load_image(self, item: ProductImage | StoredVector | Rejection) -> Loaded:
+        """Read and compare an image, and decode it if it has to be encoded."""
+        return self._loader.load(item)
 
+    def batch_images(self, loaded: Generator[Loaded]) -> Generator[Batch]:
+        """Gather what has to be written into batches."""
+        return batch_images(self._select_changes(loaded), self._context.engine)
 
-def _steps(
-    images: Iterable[ProductImage | Rejection], plan: Diff, report: Report
-) -> Iterator[ProductImage | StoredVector | Rejection]:
-    """Pass on what has to be done: an image whose file is as it was, and says the same, ends here."""
-    for item in images:
-        step = _step(item, plan)
-        if isinstance(step, Unchanged):
-            report.keep()
-        else:
-            yield step
+    def encode_batch(self, batch: Batch) -> Batch:
+        """Encode the images of a batch and make their rows.
 
-
-def _step(item: ProductImage | Rejection, plan: Diff) -> ProductImage | StoredVector | Unchanged | Rejection:
-    if isinstance(item, Rejection):
-        return item
-    if not plan.meet(item.image_id):
-        return Rejection(item.image, f"product {item.product_id!r} has this image already; the first one counts")
-    try:
-        step = None if is_remote(item.image) else compare(item, plan)
-    except BadImage as error:
-        return Rejection.of(item, error)
-    if isinstance(step, Unchanged):
-        return step
-    texts = {"product_id": item.product_id, "image": item.image, "source": item.source}
-    problem = describe_misfit(texts, item.metadata)
-    return Rejection(item.image, problem, item.image_id) if problem else step or item
-
-
-def _work(
-    loaded: Generator[Loaded], inventory: ExistingRows, plan: Diff, report: Report
-) -> Generator[LoadedImage | StoredVector]:
-    """Pass on what has to be written; of images with the same bytes only the first is to be encoded."""
-    with closing(loaded):
-        for item in loaded:
-            if isinstance(item, Rejection):
-                _reject(item, plan, report)
-            elif isinstance(item, Unchanged):
-                report.keep()
-            elif isinstance(item, LoadedImage):
-                key = inventory.claim(item.file.hash, item.image.image_id)
-                first = key == item.image.image_id
-                yield item if first else StoredVector(item.image, item.file, item.change, key)
+        An image whose vector is not finite is rejected: half precision may overflow.
+        """
+        if not batch.to_encode:
+            return batch
+        vectors = self._context.engine.encode([item.pixels for item in batch.to_encode], self._context.cancel)
+        self._report.count_embedded(len(vectors))
+        rows = []
+        for item, vector in zip(batch.to_encode, vectors, strict=True):
+            if np.isfinite(vector).all():
+                rows.append(ReadyRow(item.change, ImageRow.of(item.image, item.file, vector)))
             else:
-                yield item
+                reason = "the encoder returned a vector that is not finite; in half precision, try --dtype float32"
+                self._reject(Rejection(item.image.image, reason, item.image.image_id))
+        return Batch(to_reuse=batch.to_reuse, rows=rows)
+
+    def upsert_encoded(self, batch: Batch) -> Batch:
+        """Write the rows of the images that were encoded."""
+        self._upsert(batch.rows)
+        return batch
+
+    def upsert_reused(self, batch: Batch) -> None:
+        """Write the images of a batch whose vector is stored, by this batch or before.
+
+        When the row with the vector was changed or deleted meanwhile, the image is encoded here.
+        """
+        rows, gone = self._existing.ready(batch.to_reuse)
+        self._upsert(rows)
+        for late in batch_images(self._load_pixels(gone), self._context.engine):
+            self._upsert(self.encode_batch(late).rows)
+
+    def _select_changes(self, loaded: Generator[Loaded]) -> Generator[LoadedImage | StoredVector]:
+        """Pass on what has to be written; of images with the same bytes only the first is encoded."""
+        with closing(loaded):
+            for item in loaded:
+                if isinstance(item, Rejection):
+                    self._reject(item)
+                elif isinstance(item, Unchanged):
+                    self._report.count_unchanged()
+                elif isinstance(item, LoadedImage):
+                    key = self._existing.claim(item.file.hash, item.image.image_id)
+                    is_first = key == item.image.image_id
+                    yield item if is_first else StoredVector(item.image, item.file, item.change, key)
+                else:
+                    yield item
+
+    def _load_pixels(self, images: Iterable[StoredVector]) -> Generator[LoadedImage]:
+        for item in images:
+            try:
+                yield self._loader.load_pixels(item.image, item.change)
+            except BadImage as error:
+                self._reject(Rejection.of(item.image, error))
+
+    def _upsert(self, rows: Sequence[ReadyRow]) -> None:
+        if rows:
+            with self._context.timer.measure("upsert", len(rows)):
+                self._store.upsert([item.row for item in rows])
+            self._report.record_stored(rows)
+
+    def _reject(self, rejection: Rejection) -> None:
+        reject(rejection, self.diff, self._report)
 
 
-def _batches(
-    items: Generator[LoadedImage | StoredVector] | Generator[LoadedImage], model: LazyEngine
+def batch_images(
+    items: Generator[LoadedImage | StoredVector] | Generator[LoadedImage], engine: LazyEngine
 ) -> Generator[Batch]:
+    """Gather images into batches of the size that the engine encodes at once."""
     batch = Batch()
     with closing(items):
         for item in items:
             if isinstance(item, LoadedImage):
-                batch.fresh.append(item)
+                batch.to_encode.append(item)
             else:
-                batch.stored.append(item)
-            if len(batch.stored) == MOST_ROWS or (batch.fresh and len(batch.fresh) == model.engine.batch_size):
+                batch.to_reuse.append(item)
+            is_full = bool(batch.to_encode) and len(batch.to_encode) == engine.engine.batch_size
+            if is_full or len(batch.to_reuse) == _MAX_REUSED:
                 yield batch
                 batch = Batch()
-    if batch.fresh or batch.stored:
+    if batch.to_encode or batch.to_reuse:
         yield batch
-
-
-def _encode(model: LazyEngine, plan: Diff, report: Report, batch: Batch) -> Batch:
-    """Run the network over a batch; an image whose vector is not finite (half precision overflows) is rejected."""
-    if not batch.fresh:
-        return batch
-    vectors = model.encode([item.pixels for item in batch.fresh])
-    report.embed(len(vectors))
-    encoded = Batch(stored=batch.stored)
-    for item, vector in zip(batch.fresh, vectors, strict=True):
-        if np.isfinite(vector).all():
-            encoded.ready.append(ReadyRow(item.change, ImageRow.of(item.image, item.file, vector)))
-        else:
-            reason = "the encoder gave no finite vector; where it ran in half precision, try --dtype float32"
-            _reject(Rejection(item.image.image, reason, item.image.image_id), plan, report)
-    return encoded
-
-
-def _pixels(items: Iterable[StoredVector], loader: Loader, plan: Diff, report: Report) -> Generator[LoadedImage]:
-    """Load what was thought to have a vector already; rare: its row was changed or removed meanwhile."""
-    for item in items:
-        try:
-            yield loader.pixels(item.image, item.change)
-        except BadImage as error:
-            _reject(Rejection.of(item.image, error), plan, report)
-
-
-def _write_fresh(target: WriteTarget, batch: Batch) -> Batch:
-    _write(batch.ready, target)
-    return batch
-
-
-def _write(ready: Sequence[ReadyRow], target: WriteTarget) -> None:
-    if ready:
-        with timed(target.profile, "upsert", len(ready)):
-            target.store.upsert([item.row for item in ready])
-        target.report.store(ready)
-
-
-def _reject(rejection: Rejection, plan: Diff, report: Report) -> None:
-    complete, unreadable = not rejection.incomplete, rejection.unreadable
-    report.reject(rejection, kept=plan.reject(rejection.image_id, complete=complete, unreadable=unreadable))

@@ -1,4 +1,4 @@
-"""Networks on a Ray cluster: actors that encode batches, and the engine that gives them their work."""
+"""Encoders on a Ray cluster: actors that encode batches, and the engine that sends them batches."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -10,149 +10,153 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayActorError, RayError
 
+from lookalike.encode.encoder import prepare_function
 from lookalike.encode.engine import Content, Engine, LazyEngine, Preparation, Prepared
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.encode.process_tuning import MAX_PARALLEL_BATCHES
-from lookalike.encode.profile import Profile
-from lookalike.ingest.ray import cluster
-from lookalike.ingest.ray.cluster import TRIES, Cluster, failed
+from lookalike.encode.stage_timer import NO_TIMER, StageTimer
+from lookalike.ingest.ray.cluster import ATTEMPTS, Cluster, map_error, prepare
 from lookalike.schema.collection import Fingerprint
 from lookalike.schema.errors import EncoderMismatch, EncoderUnavailable, LookalikeError
 from lookalike.schema.product import Vectors
 
-_FOR_EVER = -1
+_WITHOUT_LIMIT = -1
+_OTHER_CALLS = 2
+"""Calls of an actor besides batches: `describe`, and one to spare."""
 
 
 class ActorInfo(NamedTuple):
-    """What an actor tells of its network."""
+    """What an actor says about its encoder."""
 
     fingerprint: Fingerprint
     batch_size: int
-    lanes: int
+    parallel_batches: int
     preparation: Preparation
 
 
 class EncodingActor:
-    """The actor: a network in a process of its own, which Ray starts again, here or elsewhere, when it dies."""
+    """The actor: an encoder in a process of its own. Ray starts it again, on this machine or another, when it dies."""
 
     def __init__(self, load: Callable[[], Engine]) -> None:
-        # Raised by the first question: from here it would come out as a traceback's text.
+        # Raised by the first call: an error of a constructor arrives as the text of a traceback.
         try:
             self._loaded: Engine | LookalikeError = load()
         except LookalikeError as error:
             self._loaded = error
-        self._model = LazyEngine(self._engine)
+        self._engine = LazyEngine(self._get_engine)
 
-    def about(self) -> ActorInfo:
-        """Describe the network. Raises EncoderUnavailable."""
-        engine = self._engine()
-        # A bound method would bring the network along.
-        prepare = getattr(engine.encoder, "prepare_image", engine.encoder.prepare)
-        return ActorInfo(engine.fingerprint, engine.batch_size, engine.lanes, Preparation(engine.encoder.edge, prepare))
+    def describe(self) -> ActorInfo:
+        """Describe the encoder. Raises EncoderUnavailable."""
+        engine = self._get_engine()
+        encoder = engine.encoder
+        # Pickling a bound method of the encoder would send its weights along.
+        preparation = Preparation(encoder.edge, prepare_function(encoder))
+        return ActorInfo(engine.fingerprint, engine.batch_size, engine.parallel_batches, preparation)
 
     def encode(self, *images: Prepared) -> Vectors:
-        """Encode prepared images, which Ray has brought here."""
-        return self._model.encode(images)
+        """Encode prepared images, which Ray has brought to this machine."""
+        return self._engine.encode(images)
 
-    def _engine(self) -> Engine:
+    def _get_engine(self) -> Engine:
         if isinstance(self._loaded, LookalikeError):
             raise self._loaded
         return self._loaded
 
 
 class _Worker:
-    """An actor, from when it answers until it dies."""
+    """An actor, from its first response until it dies."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
-        self.lost = False
+        self.is_lost = False
 
 
 class RayEngine:
-    """The networks of a cluster, each with as many batches as it works on at once, and one more waiting there.
+    """The encoders of a cluster; each gets as many batches as it encodes at once, and one more that waits there.
 
-    A batch whose worker dies is given to another, and `tell` is told. Raises EncoderUnavailable, also when it is made.
+    A batch whose worker dies is given to another, and `report` is called with a message. Raises EncoderUnavailable,
+    also when it is made.
     """
 
-    def __init__(self, load: Callable[[], Engine], there: Cluster, tell: Callable[[str], object]) -> None:
+    def __init__(self, load: Callable[[], Engine], cluster: Cluster, report: Callable[[str], object]) -> None:
         self._free: SimpleQueue[_Worker | LookalikeError] = SimpleQueue()
-        """Workers, each as often as it can take a batch; or why there are none."""
-        self._tell = tell
+        """Each worker once for every batch that it can take; or the error because of which there are none."""
+        self._report = report
         self._lock = threading.Lock()
-        self._first: Fingerprint | None = None
+        self._first_fingerprint: Fingerprint | None = None
         kind = ray.remote(EncodingActor).options(
-            # CPUs are for the tasks: actors that held them all would wait for images for ever.
+            # CPUs are for the tasks: if actors held all of them, no image would ever be read.
             num_cpus=0,
-            num_gpus=int(there.on_gpu),
+            num_gpus=int(cluster.on_gpu),
             scheduling_strategy="SPREAD",
-            max_concurrency=MAX_PARALLEL_BATCHES + 2,
+            max_concurrency=MAX_PARALLEL_BATCHES + _OTHER_CALLS,
             max_restarts=-1,
         )
-        asked = [self._ask(kind.remote(load), TRIES - 1) for _ in range(there.networks)]
-        wait(asked, return_when=FIRST_COMPLETED)
-        about = _answer(next(future for future in asked if future.done()))
-        self.fingerprint, self.batch_size = about.fingerprint, about.batch_size
-        self.lanes = there.networks * (about.lanes + 1)
-        self._preparation = ray.put(about.preparation)
+        starting = [self._start(kind.remote(load), ATTEMPTS - 1) for _ in range(cluster.actors)]
+        wait(starting, return_when=FIRST_COMPLETED)
+        info = _result(next(future for future in starting if future.done()))
+        self.fingerprint, self.batch_size = info.fingerprint, info.batch_size
+        self.parallel_batches = cluster.actors * (info.parallel_batches + 1)
+        self._preparation = ray.put(info.preparation)
 
-    def prepare(self, content: Content, budget: PixelBudget, profile: Profile | None) -> Prepared:
-        """Have one image decoded and prepared; each task has the whole budget. Raises BadImage."""
-        return cluster.prepare(content, self._preparation, budget.max_pixels)
+    def prepare(self, content: Content, budget: PixelBudget, timer: StageTimer = NO_TIMER) -> Prepared:
+        """Decode and prepare one image in a task; each task has the whole budget. Raises BadImage."""
+        return prepare(content, self._preparation, budget.max_pixels)
 
     def encode(self, images: Sequence[Prepared]) -> Vectors:
-        """Have prepared images encoded."""
-        for _ in range(TRIES):
-            worker = self._take()
+        """Encode prepared images in an actor."""
+        for _ in range(ATTEMPTS):
+            worker = self._take_worker()
             try:
                 vectors: Vectors = ray.get(worker.actor.encode.remote(*images))
             except RayActorError:
-                self._lose(worker)
+                self._replace(worker)
             except RayError as error:
-                raise failed(error) from error
+                raise map_error(error) from error
             else:
                 self._free.put(worker)
                 return vectors
-        raise EncoderUnavailable(f"{TRIES} Ray actors died of {len(images)} images; try a smaller --batch-size")
+        raise EncoderUnavailable(f"{ATTEMPTS} Ray actors died of {len(images)} images; try a smaller --batch-size")
 
-    def _take(self) -> _Worker:
+    def _take_worker(self) -> _Worker:
         while True:
             worker = self._free.get()
             if isinstance(worker, LookalikeError):
-                # For all who ask.
+                # For the other threads that wait.
                 self._free.put(worker)
                 raise worker
-            if not worker.lost:
+            if not worker.is_lost:
                 return worker
 
-    def _lose(self, worker: _Worker) -> None:
-        """Give an actor nothing more to do until it answers again."""
+    def _replace(self, worker: _Worker) -> None:
+        """Send a dead actor no more batches until it responds again."""
         with self._lock:
-            lost_before, worker.lost = worker.lost, True
-        if not lost_before:
-            self._tell("A Ray actor has died; others take over what it was at, and Ray starts it again.")
-            # However long it takes: it may be minutes until a machine is known to be gone.
-            self._ask(worker.actor, _FOR_EVER)
+            was_lost, worker.is_lost = worker.is_lost, True
+        if not was_lost:
+            self._report("A Ray actor has died. Others take over its batches, and Ray starts it again.")
+            # It may take Ray minutes to find out that a machine is gone.
+            self._start(worker.actor, _WITHOUT_LIMIT)
 
-    def _ask(self, actor: Any, retries: int) -> Future[ActorInfo]:
-        """Ask an actor, without waiting, what its network is; when it answers, it gets work."""
-        asked: Future[ActorInfo] = actor.about.options(max_task_retries=retries).remote().future()
-        asked.add_done_callback(partial(self._answered, _Worker(actor)))
-        return asked
+    def _start(self, actor: Any, retries: int) -> Future[ActorInfo]:
+        """Have an actor describe its encoder, without waiting for it; when it has, it gets batches."""
+        future: Future[ActorInfo] = actor.describe.options(max_task_retries=retries).remote().future()
+        future.add_done_callback(partial(self._add_worker, _Worker(actor)))
+        return future
 
-    def _answered(self, worker: _Worker, asked: Future[ActorInfo]) -> None:
+    def _add_worker(self, worker: _Worker, described: Future[ActorInfo]) -> None:
         try:
-            about = _answer(asked)
-            self._require_same(about.fingerprint)
+            info = _result(described)
+            self._require_same(info.fingerprint)
         except LookalikeError as error:
             self._free.put(error)
             return
-        for _ in range(about.lanes + 1):
+        for _ in range(info.parallel_batches + 1):
             self._free.put(worker)
 
     def _require_same(self, fingerprint: Fingerprint) -> None:
         with self._lock:
-            self._first = self._first or fingerprint
-        differences = self._first.differences(fingerprint)
+            self._first_fingerprint = self._first_fingerprint or fingerprint
+        differences = self._first_fingerprint.list_differences(fingerprint)
         if differences:
             raise EncoderMismatch(
                 f"{fingerprint.encoder!r} is not the same on all machines of the cluster ({'; '.join(differences)}); "
@@ -160,9 +164,9 @@ class RayEngine:
             )
 
 
-def _answer(asked: Future[ActorInfo]) -> ActorInfo:
-    """What an actor has told. Raises EncoderUnavailable."""
+def _result(described: Future[ActorInfo]) -> ActorInfo:
+    """Return what an actor has said. Raises EncoderUnavailable."""
     try:
-        return asked.result()
+        return described.result()
     except RayError as error:
-        raise failed(error) from error
+        raise map_error(error) from error

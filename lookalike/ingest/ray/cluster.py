@@ -1,7 +1,7 @@
-"""A Ray cluster: join it, or start Ray here; its tasks read and decode images wherever there is a CPU.
+"""A Ray cluster: join it, or start Ray on this machine; its tasks read and decode images wherever there is a CPU.
 
-Bytes and pixels stay with the workers: this process only gets references to them. These are tasks of Ray's core: Ray
-Data has no place for what is decided, image by image, between reading and decoding.
+Bytes and pixels stay with the workers: this process only gets references to them. These are tasks of Ray's core, since
+Ray Data offers no step between reading and decoding that decides for each image whether to go on.
 """
 
 import os
@@ -18,29 +18,29 @@ from lookalike.ingest.sources import files
 from lookalike.schema.errors import BadImage, EncoderUnavailable, LookalikeError
 from lookalike.schema.product import FileState
 
-TRIES = 4
+ATTEMPTS = 4
 """How many workers may die of the same work."""
 
-_PATIENCE = 10.0
+_CONNECT_SECONDS = 10.0
 
 
 class Cluster(NamedTuple):
-    """What a cluster has: CPUs to read and decode on, and how many networks it is to run."""
+    """What a cluster has: CPUs to read and decode on, and how many actors encode, each on a GPU or on CPUs."""
 
     cpus: int
-    networks: int
+    actors: int
     on_gpu: bool
 
 
 def connect(device: str) -> Cluster:
     """Join the cluster at RAY_ADDRESS, or start Ray on this machine, unless that was done.
 
-    There is a network for each GPU, or for each machine where there is none. Raises EncoderUnavailable.
+    There is an actor for each GPU, or for each machine when there is no GPU. Raises EncoderUnavailable.
     """
     if not ray.is_initialized():
         _join(os.environ.get("RAY_ADDRESS") or "local")
-    there = ray.cluster_resources()
-    cpus, gpus = int(there.get("CPU", 0)), int(there.get("GPU", 0))
+    resources = ray.cluster_resources()
+    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     if not cpus:
         raise EncoderUnavailable("the Ray cluster has no CPU to read and decode images on; start it with --num-cpus")
     if gpus and device != "cpu":
@@ -49,24 +49,21 @@ def connect(device: str) -> Cluster:
 
 
 def read(image: str, known: FileState | None, *, allow_private: bool) -> tuple[Content, FileState] | None:
-    """Have an image read, unless it is still the one that is known; its bytes stay where that was done.
-
-    Raises BadImage.
-    """
-    told, content = _read.remote(image, known, allow_private)
-    file: FileState | None = _told(told)
+    """Read an image in a task; None when it is still the known file. Its bytes stay there. Raises BadImage."""
+    outcome, content = _read.remote(image, known, allow_private)
+    file: FileState | None = _get(outcome)
     return None if file is None else (content, file)
 
 
 def prepare(content: Content, preparation: Any, max_pixels: int) -> Prepared:
-    """Have an image prepared, near its bytes if there is room; `preparation` is a reference too. Raises BadImage."""
-    told, pixels = _prepare.remote(content, preparation, max_pixels)
-    _told(told)
+    """Prepare an image in a task, near its bytes if there is room; `preparation` is a reference. Raises BadImage."""
+    outcome, pixels = _prepare.remote(content, preparation, max_pixels)
+    _get(outcome)
     return pixels
 
 
-def failed(error: RayError) -> LookalikeError:
-    """Make what Ray has raised an error of ours, the one that a worker has raised where it is one."""
+def map_error(error: RayError) -> LookalikeError:
+    """Return an error of Ray as a LookalikeError: the one that a worker has raised, or EncoderUnavailable."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, LookalikeError):
         return error.cause
     reason = str(error).strip().splitlines()[-1] or type(error).__name__
@@ -74,58 +71,59 @@ def failed(error: RayError) -> LookalikeError:
 
 
 def _join(address: str) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
-        _knock(address)
+        _check_reachable(address)
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as error:
         raise EncoderUnavailable(
-            f"there is no Ray at RAY_ADDRESS {address!r} ({error}); start it there with 'ray start --head', or leave "
-            "RAY_ADDRESS out for a Ray on this machine only"
+            f"there is no Ray at RAY_ADDRESS {address!r} ({error}); start it there with 'ray start --head', or unset "
+            "RAY_ADDRESS to start Ray on this machine"
         ) from error
     finally:
-        # Ray puts its own in the place of ours, which ends a run between two batches.
-        signal.signal(signal.SIGTERM, before)
+        # Ray replaces our handler, which stops a run between two batches.
+        signal.signal(signal.SIGTERM, handler)
 
 
-def _knock(address: str) -> None:
-    """Fail in seconds where Ray would go on trying for minutes. Raises OSError, ValueError."""
+def _check_reachable(address: str) -> None:
+    """Fail within seconds; Ray would retry for minutes. Raises OSError, ValueError."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon:
-        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
 
-def _told(reference: Any) -> Any:
-    """What a task has told; an image that it found bad is raised."""
+def _get(reference: Any) -> Any:
+    """Wait for the outcome of a task. Raises BadImage when that is what it is."""
     try:
-        told = ray.get(reference)
+        outcome = ray.get(reference)
     except WorkerCrashedError as error:
-        raise BadImage(f"{TRIES} Ray workers died of it") from error
+        raise BadImage(f"{ATTEMPTS} Ray workers died of it") from error
     except RayError as error:
-        raise failed(error) from error
-    if isinstance(told, BadImage):
-        raise told
-    return told
+        raise map_error(error) from error
+    if isinstance(outcome, BadImage):
+        raise outcome
+    return outcome
 
 
-# A bad image is a value: of two references an error would be in both, and nobody looks at the second.
+# Tasks return a BadImage as a value: if they raised it, it would be in both of their references, and nothing reads the
+# second one.
 
 
-def _read_here(image: str, known: FileState | None, allow_private: bool) -> tuple[FileState | BadImage | None, bytes]:
+def _read_image(image: str, known: FileState | None, allow_private: bool) -> tuple[FileState | BadImage | None, bytes]:
     try:
-        read = files.image_reader(allow_private=allow_private).read_changed(image, known)
+        changed = files.image_reader(allow_private=allow_private).read_changed(image, known)
     except BadImage as error:
         return error, b""
-    content, file = read or (b"", None)
+    content, file = changed or (b"", None)
     return file, content
 
 
-def _prepare_here(content: bytes, preparation: Preparation, max_pixels: int) -> tuple[BadImage | None, Any]:
+def _prepare_image(content: bytes, preparation: Preparation, max_pixels: int) -> tuple[BadImage | None, Any]:
     try:
         return None, preparation(content, PixelBudget(max_pixels))
     except BadImage as error:
         return error, None
 
 
-_read = ray.remote(num_returns=2, max_retries=TRIES - 1)(_read_here)
-_prepare = ray.remote(num_returns=2, max_retries=TRIES - 1)(_prepare_here)
+_read = ray.remote(num_returns=2, max_retries=ATTEMPTS - 1)(_read_image)
+_prepare = ray.remote(num_returns=2, max_retries=ATTEMPTS - 1)(_prepare_image)

@@ -1,30 +1,30 @@
-"""`lookalike ingest --engine ray`: the same job, with a cluster to do the work."""
+"""`lookalike ingest --engine ray`: the same job, on a Ray cluster."""
 
 import os
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any
 
 import click
 
+from lookalike.encode.load_engine import load_engine
 from lookalike.encode.models.weights import resolve_checkpoint
 from lookalike.encode.process_tuning import MAX_PARALLEL_BATCHES
 from lookalike.ingest.job import Job
-from lookalike.ingest.options import load_engine
-from lookalike.ingest.pipeline.stages import PipelineLimits
+from lookalike.ingest.options import IngestOptions
+from lookalike.ingest.pipeline.limits import PipelineLimits
 from lookalike.schema.errors import BadSettings
 
 
-def run_on_ray(job: Job, options: dict[str, Any]) -> Job:
-    """Have a cluster do the work of a job, as much at once as it can take.
+def run_on_ray(job: Job, options: IngestOptions) -> Job:
+    """Return a job whose images are read, decoded and encoded on a cluster, as many at once as it has room for.
 
-    Raises BadSettings where Ray cannot be used, EncoderUnavailable where it is not reached.
+    Raises BadSettings when Ray cannot be used, and EncoderUnavailable when it is not reached.
     """
-    if options["profile"]:
-        raise BadSettings("--profile measures this process, and with --engine ray the work is elsewhere; leave it out")
-    if options["decode_processes"]:
+    if options.profile:
+        raise BadSettings("--profile measures this process, but --engine ray works in others; leave it out")
+    if options.engine.decode_processes:
         raise BadSettings("with --engine ray, Ray's workers decode; leave out --decode-processes")
-    # Read as Ray is imported. What it says of workers that die it would print among our results; we say it.
+    # Ray reads these when it is imported. It would print about dead workers among our results; RayEngine reports them.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -34,13 +34,11 @@ def run_on_ray(job: Job, options: dict[str, Any]) -> Job:
         if error.name != "ray":
             raise
         raise BadSettings("--engine ray needs Ray: pip install 'lookalike[ray]', here and on its machines") from error
-    there = connect(options["device"])
-    # Twice the CPUs: the next image waits for each.
-    pace = PipelineLimits(
-        options["num_workers"] or 2 * there.cpus, job.pace.max_pixels, there.networks * (MAX_PARALLEL_BATCHES + 1)
-    )
-    # The other options, a token among them, are no business of the workers.
-    theirs = {key: options[key] for key in ("device", "dtype", "engine", "batch_size")}
-    tell = partial(click.echo, err=True)
-    load = cache(lambda name: RayEngine(partial(load_engine, resolve_checkpoint(name), theirs), there, tell))
-    return replace(job, load=load, pace=pace, read=partial(read, allow_private=options["allow_private_urls"]))
+    cluster = connect(options.engine.device)
+    # Twice the CPUs: while each works on an image, the next one waits for it.
+    workers = options.engine.num_workers or 2 * cluster.cpus
+    limits = PipelineLimits(workers, options.engine.max_pixels, cluster.actors * (MAX_PARALLEL_BATCHES + 1))
+    in_actor = replace(options.engine, num_workers=None, decode_processes=0)
+    report = partial(click.echo, err=True)
+    load = cache(lambda name: RayEngine(partial(load_engine, resolve_checkpoint(name), in_actor), cluster, report))
+    return replace(job, load_engine=load, limits=limits, read=partial(read, allow_private=options.urls.allow_private))

@@ -1,1 +1,1 @@
-"""What a run reports: counts, a JSONL file, a progress bar."""
+"""What a run reports: the JSONL file, the terminal and the heartbeat file."""

@@ -1,4 +1,4 @@
-"""A file that shows from outside that a run gets on: a health check looks at how old it is."""
+"""A file that is touched while a run makes progress; a health check looks at its age."""
 
 import time
 from collections.abc import Callable
@@ -6,28 +6,29 @@ from pathlib import Path
 
 from lookalike.schema.errors import BadSettings
 
-_EVERY = 1.0
+_INTERVAL = 1.0
+"""Seconds."""
 
 
 class Heartbeat:
-    """Touches a file when something was done, once a second at most; without a file, does nothing."""
+    """Touches a file when a run makes progress, at most once a second; does nothing without a file."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._next = 0.0
 
     def beat(self) -> None:
-        """Say that something was done. Raises BadSettings where the file cannot be written."""
+        """Touch the file, unless that was done within the last second. Raises BadSettings when it cannot."""
         if self._file is None or time.monotonic() < self._next:
             return
         try:
             self._file.touch()
         except OSError as error:
             raise BadSettings(f"--heartbeat {str(self._file)!r} cannot be written: {error.strerror}") from error
-        self._next = time.monotonic() + _EVERY
+        self._next = time.monotonic() + _INTERVAL
 
     def shown(self, show: Callable[[int], object]) -> Callable[[int], None]:
-        """Make progress that is shown a beat as well."""
+        """Return a progress callback that calls `show` and then `beat`."""
 
         def show_and_beat(done: int) -> None:
             show(done)

@@ -1,4 +1,4 @@
-"""What became of every image: counts that add up, and a line for each that was written, removed or rejected."""
+"""Count the images of a run by what happened to them, and write each change and rejection as a line of JSON."""
 
 import json
 import threading
@@ -16,17 +16,21 @@ from lookalike.ingest.sources.files import is_remote
 from lookalike.schema.errors import BadImage, BadSettings
 from lookalike.schema.product import ImageRow, ProductImage
 
-SHOWN = 10
-"""How many rejections are kept in memory to be shown; the file has them all."""
+_MAX_FIRST_REJECTIONS = 10
+_PROGRESS_INTERVAL = 100
+"""Unchanged images between two calls of `on_progress`: they are too many to report each."""
+
+_EVENTS = {Change.NEW: "new", Change.CONTENT: "changed", Change.METADATA: "metadata"}
+"""The event of each change that the file lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """An image, or a row of a manifest, that cannot be used, and why.
 
-    `image_id` is its key, where it has one: its row, if there is one already, is kept. `incomplete` says that nobody
-    knows which images were meant: a folder or a line that could not be read; `unreadable` that the image itself is
-    missing or broken.
+    `image` is where it is. `image_id` is its key, where that is known: an existing row with that key is not pruned.
+    `incomplete` means that images may be missing without being known, as with a folder or a line that cannot be read.
+    `unreadable` means that the image itself is missing or broken.
     """
 
     image: str
@@ -37,7 +41,7 @@ class Rejection:
 
     @classmethod
     def of(cls, image: ProductImage, error: BadImage) -> "Rejection":
-        """Reject an image that cannot be read or decoded; one from the web may only be out of reach."""
+        """Reject an image that cannot be read or decoded; a remote one may only be out of reach for now."""
         return cls(image.image, str(error), image.image_id, unreadable=not is_remote(image.image))
 
 
@@ -52,9 +56,10 @@ class ReadyRow(NamedTuple):
 class Summary:
     """What a run did, in images.
 
-    Every image of the source is one of new, changed, metadata, unchanged or rejected; `stored` are the rows that
-    were written: new, changed, metadata, and those unchanged ones whose file was written again. `embedded` counts
-    forward passes. `removed` rows were of images that the source has no more.
+    Every image of the source is one of `new`, `changed`, `metadata` (only that changed), `unchanged` or `rejected`.
+    `stored` counts the rows that were written: those of new, changed and metadata, and those of unchanged images whose
+    file was written again. `embedded` counts forward passes. `removed` counts rows whose image the source no longer
+    has.
     """
 
     stored: int
@@ -70,9 +75,10 @@ class Summary:
 
 
 class Report:
-    """Counts images from several threads and writes what happened to them to a JSONL file as it happens.
+    """Counts what happened to each image, from several threads, and writes it to a JSONL file as it happens.
 
-    `on_progress` is told how many images of the source are through.
+    `on_progress` is called with the number of images of the source that are done. With `append`, the lines of an
+    earlier run stay in the file. Every method raises BadSettings when the file cannot be written.
     """
 
     def __init__(
@@ -83,6 +89,7 @@ class Report:
         append: bool = False,
     ) -> None:
         self.first_rejections: list[Rejection] = []
+        """The first ten, for the terminal; the file has them all."""
         self._counts: Counter[str] = Counter()
         self.on_progress = on_progress
         self._started = time.monotonic()
@@ -94,7 +101,7 @@ class Report:
     @property
     def stored(self) -> int:
         """Rows that Milvus has acknowledged."""
-        return sum(self._counts[change] for change in (Change.NEW, Change.IMAGE, Change.METADATA, Change.TOUCHED))
+        return sum(self._counts[change] for change in (Change.NEW, Change.CONTENT, Change.METADATA, Change.TOUCHED))
 
     @property
     def rejected(self) -> int:
@@ -103,61 +110,61 @@ class Report:
 
     @property
     def seen(self) -> int:
-        """Images of the source that are through."""
+        """Images of the source that are done."""
         return self.stored + self.rejected + self._counts[Change.UNCHANGED]
 
     def start(self) -> None:
-        """Start the clock, and the report: what an earlier run has told goes only now."""
+        """Start the clock and, unless appending, empty the file: until then the lines of the last run stay."""
         self._started = time.monotonic()
         if self._file is not None and not self._append:
-            with _disk_errors(self._path):
+            with _raise_bad_settings(self._path):
                 self._file.truncate(0)
 
-    def reject(self, rejection: Rejection, *, kept: bool = False) -> None:
-        """Note an image that cannot be used; `kept` says that the collection still has what it was before."""
+    def reject(self, rejection: Rejection, *, row_stays: bool = False) -> None:
+        """Count an image that cannot be used; `row_stays` means that the collection still has a row for it."""
         with self._lock:
             self._counts["rejected"] += 1
-            if len(self.first_rejections) < SHOWN:
+            if len(self.first_rejections) < _MAX_FIRST_REJECTIONS:
                 self.first_rejections.append(rejection)
-            self._write("rejected", image=rejection.image, reason=rejection.reason, kept=kept)
+            self._write("rejected", image=rejection.image, reason=rejection.reason, kept=row_stays)
             self.on_progress(self.seen)
 
-    def store(self, rows: Iterable[ReadyRow]) -> None:
-        """Note rows that Milvus has acknowledged."""
+    def record_stored(self, rows: Iterable[ReadyRow]) -> None:
+        """Count rows that Milvus has acknowledged."""
         with self._lock:
             for change, row in rows:
                 self.count(change, row)
             self.on_progress(self.seen)
 
     def count(self, change: Change, image: ProductImage | ImageRow) -> None:
-        """Note what became of one image, or would."""
+        """Count an image by its change, or by the change that a dry run found. Takes no lock."""
         self._counts[change] += 1
         if change in _EVENTS:
             self._write(_EVENTS[change], product_id=image.product_id, image=image.image)
 
-    def keep(self) -> None:
-        """Note an image whose row is as it should be."""
+    def count_unchanged(self) -> None:
+        """Count an image whose row needs no change."""
         with self._lock:
             self._counts[Change.UNCHANGED] += 1
-            if self._counts[Change.UNCHANGED] % 100 == 0:
+            if self._counts[Change.UNCHANGED] % _PROGRESS_INTERVAL == 0:
                 self.on_progress(self.seen)
 
-    def remark(self, text: str) -> None:
-        """Note what is worth knowing but changes no count."""
-        with self._lock:
-            self._write("remark", text=text)
-
-    def embed(self, count: int) -> None:
-        """Note forward passes."""
+    def count_embedded(self, count: int) -> None:
+        """Count forward passes."""
         with self._lock:
             self._counts["embedded"] += count
 
-    def remove(self, rows: Iterable[ExistingImage]) -> None:
-        """Note rows that are no more in the collection, or would not be."""
+    def record_removed(self, rows: Iterable[ExistingImage]) -> None:
+        """Count rows that were removed, or that would be in a dry run."""
         with self._lock:
             for row in rows:
                 self._counts["removed"] += 1
                 self._write("removed", product_id=row.product_id, image=row.image)
+
+    def warn(self, text: str) -> None:
+        """Write a remark that changes no count."""
+        with self._lock:
+            self._write("remark", text=text)
 
     def summary(self) -> Summary:
         """Sum up the run so far."""
@@ -167,7 +174,7 @@ class Report:
             stored=self.stored,
             rejected=self.rejected,
             new=counts[Change.NEW],
-            changed=counts[Change.IMAGE],
+            changed=counts[Change.CONTENT],
             metadata=counts[Change.METADATA],
             unchanged=counts[Change.UNCHANGED] + counts[Change.TOUCHED],
             removed=counts["removed"],
@@ -183,26 +190,24 @@ class Report:
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         if self._file is not None:
-            with _disk_errors(self._path):
+            with _raise_bad_settings(self._path):
                 self._file.close()
 
     def _write(self, event: str, **details: Any) -> None:
         if self._file is not None:
-            with _disk_errors(self._path):
+            with _raise_bad_settings(self._path):
                 self._file.write(json.dumps({"event": event, **details}) + "\n")
 
 
-_EVENTS = {Change.NEW: "new", Change.IMAGE: "changed", Change.METADATA: "metadata"}
-
-
 def _open(path: Path) -> TextIO:
-    with _disk_errors(path):
-        # Line by line, so that a killed run leaves what it found. ASCII: JSON escapes whatever a file name may hold.
+    with _raise_bad_settings(path):
+        # Line buffered, so that a killed run leaves what it has written. ASCII: JSON escapes any character of a path.
         return path.open("a", encoding="ascii", buffering=1)
 
 
 @contextmanager
-def _disk_errors(path: Path | None) -> Iterator[None]:
+def _raise_bad_settings(path: Path | None) -> Iterator[None]:
+    """Raise errors of writing the report as BadSettings."""
     try:
         yield
     except OSError as error:

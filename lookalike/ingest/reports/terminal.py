@@ -1,4 +1,4 @@
-"""What `lookalike ingest` shows: a bar while it runs, and what came of it."""
+"""What `lookalike ingest` prints: a progress bar while it runs, then a summary and a profile."""
 
 import json
 import sys
@@ -8,14 +8,14 @@ from dataclasses import asdict
 
 import click
 
-from lookalike.encode.profile import Profile
+from lookalike.ingest.reports.profile import Profile
 from lookalike.ingest.reports.report import Report, Summary
-from lookalike.schema.output import printable
+from lookalike.schema.output import escape_controls
 
 
 @contextmanager
 def progress_bar(total: Callable[[], int | None], *, shown: bool) -> Iterator[Callable[[int], object]]:
-    """Show a bar on a terminal: images done, images/s, time left."""
+    """Show a bar on a terminal: images done, images/s, time left. Yields the callback that updates it."""
     if not (shown and sys.stderr.isatty()):
         yield lambda done: None
         return
@@ -34,38 +34,38 @@ def progress_bar(total: Callable[[], int | None], *, shown: bool) -> Iterator[Ca
 
 
 def print_summary(report: Report, where: dict[str, str | None], output: str, *, planned: bool) -> None:
-    """Print the counts of a run, or of one that was only planned, as a line or as JSON."""
+    """Print the counts of a run, or of a dry run (`planned`), as a line or as JSON; the first rejections to stderr."""
     summary = report.summary()
     if output == "json":
         click.echo(json.dumps({**asdict(summary), **where, "dry_run": planned}))
         return
     for rejection in report.first_rejections:
-        click.echo(f"rejected {rejection.image!a}: {printable(rejection.reason)}", err=True)
+        click.echo(f"rejected {rejection.image!a}: {escape_controls(rejection.reason)}", err=True)
     if summary.rejected > len(report.first_rejections):
         click.echo(f"… and {summary.rejected - len(report.first_rejections)} more; --report FILE lists all", err=True)
-    click.echo(_line(summary, planned=planned) + f" → {where['collection']} at {where['uri']}")
+    click.echo(_format_summary(summary, planned=planned) + f" → {where['collection']} at {where['uri']}")
 
 
 def print_profile(profile: Profile) -> None:
-    """Print what each stage took: of a thread for an image, and how much of the time it was under way at all."""
+    """Print for each stage its time per image, its time over all threads, and how much of the run it was busy."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for title in ("stage", "images", "ms an image", "seconds", "under way"):
+    for title in ("stage", "images", "ms per image", "seconds", "busy"):
         table.add_column(title, justify="left" if title == "stage" else "right")
     for name, stage in profile.stages.items():
         if stage.images:
-            each = f"{1_000 * stage.seconds / stage.images:.2f}"
-            under_way = f"{stage.busy / profile.seconds:.0%}"
-            table.add_row(name, str(stage.images), each, f"{stage.seconds:.1f}", under_way)
+            per_image = f"{1_000 * stage.seconds / stage.images:.2f}"
+            busy = f"{stage.busy / profile.seconds:.0%}"
+            table.add_row(name, str(stage.images), per_image, f"{stage.seconds:.1f}", busy)
     console = Console(stderr=True)
     console.print(table)
-    busy = profile.stages["forward"].busy / profile.seconds
-    console.print(f"device busy {busy:.0%} of {profile.seconds:.1f} s", highlight=False)
+    device_busy = profile.stages["forward"].busy / profile.seconds
+    console.print(f"device busy {device_busy:.0%} of {profile.seconds:.1f} s", highlight=False)
 
 
-def _line(summary: Summary, *, planned: bool) -> str:
+def _format_summary(summary: Summary, *, planned: bool) -> str:
     parts = (
         f"{summary.new} new, {summary.changed} changed, {summary.metadata} with other metadata, "
         f"{summary.unchanged} unchanged, {summary.removed} removed"

@@ -1,4 +1,4 @@
-"""Where images come from: a folder, searched recursively."""
+"""A folder of images, searched recursively."""
 
 import errno
 import json
@@ -14,92 +14,90 @@ from lookalike.ingest.reports.report import Rejection
 from lookalike.ingest.sources.files import read_file
 from lookalike.ingest.sources.layout import PathFields
 from lookalike.ingest.sources.metadata import ManifestRow, read_metadata
-from lookalike.schema.collection import describe_misfit
-from lookalike.schema.errors import BadImage, BadSettings, BadSource
+from lookalike.ingest.sources.source import check_source_name
+from lookalike.schema.errors import BadImage, BadSource
 from lookalike.schema.metadata import ColumnTypes
 from lookalike.schema.product import ProductImage
 
-_JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir"})
-_OTHER_IMAGES = frozenset({".heic", ".heif", ".svg", ".psd", ".raw", ".jxl", ".jp2"})
+_IGNORED_FOLDERS = frozenset({"__MACOSX", "@eaDir"})
+_UNSUPPORTED_SUFFIXES = frozenset({".heic", ".heif", ".svg", ".psd", ".raw", ".jxl", ".jp2"})
 
 Inode = tuple[int, int]
+"""Device and inode number: the same for every path to a folder."""
 
 
-class Rule(Protocol):
-    """Reads a product out of a path."""
+class PathRule(Protocol):
+    """Reads a product id and metadata from a path."""
 
     description: str
 
-    def place(self, path: str) -> PathFields:
-        """Read a path relative to the source; raises ValueError with the reason when it says nothing."""
+    def read_path(self, path: str) -> PathFields:
+        """Read a path relative to the source. Raises ValueError with the reason when it does not fit the rule."""
 
 
 class FolderSource:
-    """The images under a folder, in the order of their names.
+    """The images in a folder and its subfolders, in the order of their names.
 
-    A JSON file of the same name beside an image adds metadata to what the rule reads from its path; `fields` declares
-    types of its columns. `name` says whose rows they are; by default the folder's own path, so that the same folder
-    always is the same source, from wherever it is read.
+    A JSON file of the same name beside an image adds metadata to what `rule` reads from the path; `fields` declares
+    types of its columns. `name` is the source that owns the rows: by default the folder's full path, so that the same
+    folder is the same source from any working directory. Raises BadSource, and BadSettings for an invalid name.
     """
 
-    def __init__(self, root: Path, rule: Rule, name: str | None = None, fields: ColumnTypes | None = None) -> None:
-        _look_at(root)
-        # Not resolved: behind a link such as `current` there may be another folder tomorrow.
+    def __init__(self, root: Path, rule: PathRule, name: str | None = None, fields: ColumnTypes | None = None) -> None:
+        _stat_folder(root)
+        # Not resolved: a link such as `current` may lead to another folder tomorrow.
         self.root = root.absolute()
-        self.name = str(root.resolve()) if name is None else name
-        problem = describe_misfit({"source": self.name}, {})
-        if problem:
-            raise BadSettings(f"--source-name: {problem}")
+        self.name = check_source_name(str(root.resolve()) if name is None else name)
         self.description = rule.description
         self._rule = rule
         self._fields = fields or {}
 
     def images(self) -> Iterator[ProductImage | Rejection]:
-        """Name every image, or say why it is none; nothing is opened."""
-        for path in self._images():
-            yield path if isinstance(path, Rejection) else self._image(path)
+        """Yield every image, or why it cannot be used; no image is opened. Raises BadSource."""
+        for item in self._walk():
+            yield item if isinstance(item, Rejection) else self._read_product(item)
 
     def count(self) -> int:
-        """Count what `images` would give."""
-        return sum(1 for _ in self._images())
+        """Count the items of `images`."""
+        return sum(1 for _ in self._walk())
 
-    def example(self) -> tuple[str, PathFields] | None:
-        """The first image that the rule can read, relative to the folder, and what is said of it."""
+    def find_example(self) -> tuple[str, PathFields] | None:
+        """Return the first image that the rule can read, relative to the folder, and its fields."""
         for item in self.images():
             if isinstance(item, ProductImage):
-                return self._relative(item.image), PathFields(item.product_id, dict(item.metadata))
+                return self._relative_path(item.image), PathFields(item.product_id, dict(item.metadata))
         return None
 
-    def _images(self) -> Iterator[str | Rejection]:
-        # It may have gone since: a run of `--watch` looks again and again.
-        return _walk(str(self.root), _look_at(self.root))
+    def _walk(self) -> Iterator[str | Rejection]:
+        # Checked for every run of `--watch`: the folder may have gone.
+        return _walk(str(self.root), _stat_folder(self.root))
 
-    def _image(self, path: str) -> ProductImage | Rejection:
-        relative = self._relative(path)
+    def _read_product(self, path: str) -> ProductImage | Rejection:
+        relative = self._relative_path(path)
         try:
-            place = self._rule.place(relative)
+            fields = self._rule.read_path(relative)
         except ValueError as error:
             return Rejection(path, str(error))
-        image = ProductImage.named(self.name, place.product_id, relative, path, place.metadata)
+        image = ProductImage.named(self.name, fields.product_id, relative, path, fields.metadata)
         try:
-            beside = _beside(path)
-            said = read_metadata(beside, self._fields) if beside else {}
+            row = _read_json_beside(path)
+            added = read_metadata(row, self._fields) if row else {}
         except ValueError as error:
             return Rejection(path, f"the JSON file beside it: {error}", image.image_id)
-        return replace(image, metadata={**place.metadata, **said}) if said else image
+        return replace(image, metadata={**fields.metadata, **added}) if added else image
 
-    def _relative(self, path: str) -> str:
-        """Name an image inside its folder; plain text, since there may be a million of them."""
+    def _relative_path(self, path: str) -> str:
+        """Return a path relative to the folder; by slicing, since there may be a million of them."""
         return path[len(str(self.root)) :].replace(os.sep, "/").lstrip("/")
 
 
-def _beside(path: str) -> ManifestRow | None:
-    """Read `front.json` beside `front.jpg`; None when there is none. Raises ValueError for a broken one."""
-    beside = os.path.splitext(path)[0] + ".json"  # noqa: PTH122  as above
+def _read_json_beside(path: str) -> ManifestRow | None:
+    """Read `front.json` beside `front.jpg`; None when there is none. Raises ValueError when it cannot be read."""
+    json_path = os.path.splitext(path)[0] + ".json"  # noqa: PTH122  for speed, as above
     try:
-        row = json.loads(read_file(beside)[0].decode("utf-8-sig"))
+        row = json.loads(read_file(json_path)[0].decode("utf-8-sig"))
     except OSError as error:
-        # A name that is too long is nobody's.
+        # No file can have a name that is too long.
         if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
             return None
         raise ValueError(error.strerror) from error
@@ -108,59 +106,59 @@ def _beside(path: str) -> ManifestRow | None:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(row, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     return row
 
 
-def _look_at(root: Path) -> Inode:
+def _stat_folder(root: Path) -> Inode:
     try:
         status = root.stat()
     except OSError as error:
         raise BadSource(f"SOURCE {str(root)!r} cannot be read: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode):
-        raise BadSource(f"SOURCE {str(root)!r} is a file; give the folder that the images are in, or a manifest")
+        raise BadSource(f"SOURCE {str(root)!r} is a file; name the folder that holds the images, or a manifest")
     return _inode(status)
 
 
 def _walk(root: str, inode: Inode) -> Iterator[str | Rejection]:
-    """Every image below a folder, in the order of names.
+    """Yield every image below a folder, in the order of names.
 
-    Links to folders are followed once: one that leads back to a folder above it, or to where another link has led
-    already, is rejected, so that no tangle of links is endless.
+    A link to a folder is followed once. It is rejected when it leads back to a folder above it, or to where another
+    link has led already: so the walk ends however folders are linked.
     """
-    trail = [_Folder(inode, _entries(root))]
+    open_folders = [_OpenFolder(inode, _list_entries(root))]
     linked: set[Inode] = set()
-    while trail:
-        entry = next(trail[-1].entries, None)
+    while open_folders:
+        entry = next(open_folders[-1].entries, None)
         if entry is None:
-            trail.pop()
+            open_folders.pop()
         elif isinstance(entry, Rejection):
             yield entry
         elif not _is_folder(entry):
-            yield from _image(entry)
-        elif entry.name not in _JUNK_FOLDERS:
+            yield from _check_file(entry)
+        elif entry.name not in _IGNORED_FOLDERS:
             try:
-                inode, link = _inode(entry.stat()), entry.is_symlink()
+                inode, is_link = _inode(entry.stat()), entry.is_symlink()
             except OSError as error:
                 yield Rejection(entry.path, f"the folder cannot be read: {error.strerror}", incomplete=True)
                 continue
-            if link and (inode in linked or any(inode == folder.inode for folder in trail)):
+            if is_link and (inode in linked or any(inode == folder.inode for folder in open_folders)):
                 yield Rejection(entry.path, "the link leads to a folder that is read already")
                 continue
-            if link:
+            if is_link:
                 linked.add(inode)
-            trail.append(_Folder(inode, _entries(entry.path)))
+            open_folders.append(_OpenFolder(inode, _list_entries(entry.path)))
 
 
 @dataclass(frozen=True, slots=True)
-class _Folder:
-    """A folder that is being read."""
+class _OpenFolder:
+    """A folder on the path from the root to the current one, and its entries that are not yet read."""
 
     inode: Inode
     entries: Iterator[os.DirEntry[str] | Rejection]
 
 
-def _entries(folder: str) -> Iterator[os.DirEntry[str] | Rejection]:
+def _list_entries(folder: str) -> Iterator[os.DirEntry[str] | Rejection]:
     try:
         with os.scandir(folder) as entries:
             return iter(sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name))
@@ -175,18 +173,19 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _image(entry: os.DirEntry[str]) -> Iterator[str | Rejection]:
+def _check_file(entry: os.DirEntry[str]) -> Iterator[str | Rejection]:
+    """Yield the path of an image, a Rejection, or nothing for any other file."""
     suffix = PurePath(entry.name).suffix.lower()
     try:
         entry.stat()
     except OSError as error:
-        # An image that cannot be read is told when it is tried; any other link may have been to a folder of them.
+        # An unreadable image is rejected when it is read. Any other broken link may have led to a folder of images.
         if suffix not in SUFFIXES and entry.is_symlink():
             yield Rejection(entry.path, f"the link leads nowhere: {error.strerror}", incomplete=True)
             return
     if suffix in SUFFIXES:
         yield entry.path
-    elif suffix in _OTHER_IMAGES:
+    elif suffix in _UNSUPPORTED_SUFFIXES:
         yield Rejection(entry.path, f"{suffix} images cannot be read; save it as JPEG or PNG")
 
 

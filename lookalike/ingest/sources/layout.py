@@ -1,4 +1,4 @@
-"""What an image's place in its folder says of it: the product and its metadata."""
+"""Read a product id and metadata from the path of an image."""
 
 import re
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from lookalike.schema.errors import BadSettings
 from lookalike.schema.filters.expression import COLUMNS
 from lookalike.schema.metadata import RESERVED_NAMES, TYPES
 
-_PART = re.compile(r"\{(?P<name>\w+)(?::(?P<type>\w+))?\}")
+_PLACEHOLDER = re.compile(r"\{(?P<name>\w+)(?::(?P<type>\w+))?\}")
 
 
 @dataclass(frozen=True, slots=True)
 class PathFields:
-    """What was read from a path."""
+    """What a path says: the product id and the metadata."""
 
     product_id: str
     metadata: dict[str, Any]
@@ -28,7 +28,7 @@ class FolderRule:
         "an image directly in SOURCE is a product of its own"
     )
 
-    def place(self, path: str) -> PathFields:
+    def read_path(self, path: str) -> PathFields:
         """Read a path relative to the source: `shoes/boots/b7/front.jpg` is product b7 of category shoes/boots."""
         *folders, name = PurePosixPath(path).parts
         if not folders:
@@ -38,20 +38,20 @@ class FolderRule:
 
 
 class Layout:
-    """A template such as `{category}/{product_id}/{image}`, whose parts become the product id and metadata.
+    """A template such as `{category}/{product_id}/{image}`; its placeholders become the product id and metadata.
 
-    A part matches within one level of the path. `{price:float}` and `{stock:int}` are stored as numbers, `{image}` is
-    the file's name and `{_}` whatever does not matter.
+    A placeholder matches within one level of the path. `{price:float}` and `{stock:int}` are stored as numbers. The
+    values of `{image}`, the file's name, and `{_}` are not stored. Raises BadSettings for an invalid template.
     """
 
     def __init__(self, template: str) -> None:
         self.description = template
-        parts = [(match["name"], match["type"] or "text") for match in _PART.finditer(template)]
-        _check(template, parts)
-        self._types = dict(parts)
-        self._pattern = re.compile(_pattern(template), re.DOTALL)
+        placeholders = [(match["name"], match["type"] or "text") for match in _PLACEHOLDER.finditer(template)]
+        _check_template(template, placeholders)
+        self._types = dict(placeholders)
+        self._pattern = re.compile(_build_pattern(template), re.DOTALL)
 
-    def place(self, path: str) -> PathFields:
+    def read_path(self, path: str) -> PathFields:
         """Read a path relative to the source. Raises ValueError with the reason when the template does not fit."""
         match = self._pattern.fullmatch(path)
         if match is None:
@@ -65,36 +65,37 @@ class Layout:
         return PathFields(match["product_id"], {name: v for name, v in values.items() if name not in RESERVED_NAMES})
 
 
-def _check(template: str, parts: list[tuple[str, str]]) -> None:
-    names = [name for name, _ in parts]
-    left = _PART.sub("", template)
-    twice = {name for name in names if name != "_" and names.count(name) > 1}
+def _check_template(template: str, placeholders: list[tuple[str, str]]) -> None:
+    names = [name for name, _ in placeholders]
+    literal = _PLACEHOLDER.sub("", template)
+    repeated = {name for name in names if name != "_" and names.count(name) > 1}
     taken = set(names) & (set(COLUMNS) - {"product_id", "image"})
-    if "{" in left or "}" in left or not all(name.isidentifier() for name in names):
-        problem = "a part is written {name} or {name:int}"
+    if "{" in literal or "}" in literal or not all(name.isidentifier() for name in names):
+        problem = "write a placeholder as {name} or {name:int}"
     elif "product_id" not in names:
         problem = "there is no {product_id}"
-    elif twice:
-        problem = f"{', '.join(sorted(twice))} is named twice"
+    elif repeated:
+        problem = f"{', '.join(sorted(repeated))} is named twice"
     elif taken:
         problem = f"{', '.join(sorted(taken))} is a column of the collection already; take another name"
-    elif not {kind for _, kind in parts} <= set(TYPES):
-        problem = f"a part can be of type {', '.join(TYPES)}"
+    elif not {kind for _, kind in placeholders} <= set(TYPES):
+        problem = f"the type of a placeholder is one of {', '.join(TYPES)}"
     else:
         return
-    raise BadSettings(f"--layout {template!r}: {problem}; take for example '{{category}}/{{product_id}}/{{image}}'")
+    raise BadSettings(f"--layout {template!r}: {problem}; for example '{{category}}/{{product_id}}/{{image}}'")
 
 
-def _pattern(template: str) -> str:
+def _build_pattern(template: str) -> str:
     pattern, end = "", 0
-    for match in _PART.finditer(template):
+    for match in _PLACEHOLDER.finditer(template):
         pattern += re.escape(template[end : match.start()])
-        # No slash in a part: a template says how deep the images are.
-        pattern += "[^/]+" if match["name"] == "_" else f"(?P<{match['name']}>[^/]+{'' if _last(match) else '?'})"
+        # No slash in a value: the template says how deep the images are.
+        lazy = "" if _ends_level(match) else "?"
+        pattern += "[^/]+" if match["name"] == "_" else f"(?P<{match['name']}>[^/]+{lazy})"
         end = match.end()
     return pattern + re.escape(template[end:])
 
 
-def _last(match: re.Match[str]) -> bool:
-    """A part that fills the rest of its level takes all of it."""
+def _ends_level(match: re.Match[str]) -> bool:
+    """Return whether a placeholder is the last of its path level, and so takes all that is left of it."""
     return match.string[match.end() : match.end() + 1] in ("", "/")

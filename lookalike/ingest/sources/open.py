@@ -1,4 +1,4 @@
-"""From the name of a source to the source: a folder or a manifest."""
+"""Open a source by its name: `open_source` chooses the class. Add a new kind of source here."""
 
 from pathlib import Path
 
@@ -6,25 +6,27 @@ from lookalike.ingest.reports.report import Rejection
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.layout import FolderRule, Layout, PathFields
 from lookalike.ingest.sources.manifest import ManifestSource, is_manifest
+from lookalike.ingest.sources.source import ImageSource
 from lookalike.schema.errors import BadSource
 from lookalike.schema.metadata import ColumnTypes
 
 
-def open_source(path: str, layout: str | None, name: str | None, fields: ColumnTypes) -> FolderSource | ManifestSource:
-    """Open a source; no image is read. Raises BadSource, and BadSettings for a layout that cannot work."""
+def open_source(path: str, layout: str | None, name: str | None, fields: ColumnTypes) -> ImageSource:
+    """Open a source; no image is read. Raises BadSource, and BadSettings for an invalid layout or name."""
     if is_manifest(path):
         return ManifestSource(path, fields, name)
     return FolderSource(Path(path), Layout(layout) if layout else FolderRule(), name, fields)
 
 
-def first_product(folder: FolderSource) -> tuple[str, PathFields]:
-    """Return the first image that the layout can read, and what its path says. Raises BadSource when there is none."""
-    example = folder.example()
+def find_first_product(folder: FolderSource) -> tuple[str, PathFields]:
+    """Return the first image whose path the layout can read, and its fields. Raises BadSource when there is none."""
+    example = folder.find_example()
     if example is not None:
         return example
     first = next(folder.images(), None)
     if isinstance(first, Rejection):
         raise BadSource(
-            f"SOURCE {str(folder.root)!r} holds no image that can be taken: {first.image!a}: {first.reason}"
+            f"SOURCE {str(folder.root)!r} holds no image that can be used; "
+            f"the first one is rejected: {first.image!a}: {first.reason}"
         )
     raise BadSource(f"SOURCE {str(folder.root)!r} holds no images; is it the right folder, and mounted?")

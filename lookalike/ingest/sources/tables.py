@@ -1,4 +1,4 @@
-"""Rows of CSV, JSON lines and Parquet, one by one; a row that cannot be read is a Broken, and the reading goes on."""
+"""Read rows of CSV, JSON lines and Parquet one by one; a row that cannot be read is a BrokenRow."""
 
 import csv
 import json
@@ -15,8 +15,8 @@ from lookalike.schema.errors import BadSource
 from lookalike.schema.metadata import RESERVED_NAMES, ColumnTypes, convert_value, guess_type
 
 STANDARD_INPUT = "-"
-_PARQUET_ROWS = 1_000
-_LONGEST_CELL = 16 * 2**20
+_PARQUET_BATCH = 1_000
+_MAX_CELL_CHARACTERS = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,31 +26,31 @@ class BrokenRow:
     reason: str
 
 
-Numbered = tuple[str, ManifestRow | BrokenRow]
-"""Where a row is, for people, and the row."""
+LocatedRow = tuple[str, ManifestRow | BrokenRow]
+"""Where a row is, such as "line 7", and the row."""
 
 
-def suffix(path: str) -> str:
-    """What says how a manifest is written: the ending of its name, or - for standard input."""
+def get_suffix(path: str) -> str:
+    """Return the key of READERS for a manifest: the suffix of its name, or - for standard input."""
     return path if path == STANDARD_INPUT else Path(path).suffix.lower()
 
 
-def _csv(path: str, fields: ColumnTypes) -> Iterator[Numbered]:
-    """Read CSV. Its values are text: what they mean is found in a pass of its own."""
-    with _opened(path) as file:
-        kinds = _kinds((row for _, row in _cells(path, file)), fields)
-    with _opened(path) as file:
-        for place, row in _cells(path, file):
-            yield place, row if isinstance(row, BrokenRow) else _typed(row, kinds)
+def _read_csv(path: str, fields: ColumnTypes) -> Iterator[LocatedRow]:
+    """Read CSV in two passes: all of its values are text, so the first pass infers the types of its columns."""
+    with _open_text(path) as file:
+        types = _infer_types((row for _, row in _read_csv_rows(path, file)), fields)
+    with _open_text(path) as file:
+        for location, row in _read_csv_rows(path, file):
+            yield location, row if isinstance(row, BrokenRow) else _convert_row(row, types)
 
 
-def _cells(path: str, file: TextIO) -> Iterator[tuple[str, dict[str, str] | BrokenRow]]:
+def _read_csv_rows(path: str, file: TextIO) -> Iterator[tuple[str, dict[str, str] | BrokenRow]]:
     header_line = file.readline()
     file.seek(0)
-    # A comma, or what spreadsheets put between columns where commas are in numbers.
+    # Spreadsheets write semicolons or tabs where the comma is the decimal separator.
     delimiter = max(",;\t", key=re.sub(r'"[^"]*"', "", header_line).count)
-    # The default cuts long descriptions off; what is too long for a row is rejected later.
-    csv.field_size_limit(_LONGEST_CELL)
+    # The default refuses long descriptions. A value that is too long for a row is rejected later.
+    csv.field_size_limit(_MAX_CELL_CHARACTERS)
     table = csv.reader(file, delimiter=delimiter, strict=True)
     try:
         header = [name.strip() for name in next(table, [])]
@@ -63,7 +63,7 @@ def _cells(path: str, file: TextIO) -> Iterator[tuple[str, dict[str, str] | Brok
         except StopIteration:
             return
         except csv.Error as error:
-            yield f"line {table.line_num}", BrokenRow(f"it is no CSV: {error}")
+            yield f"line {table.line_num}", BrokenRow(f"it is not CSV: {error}")
             continue
         if cells and len(cells) != len(header):
             yield f"line {table.line_num}", BrokenRow(f"it has {len(cells)} values for {len(header)} columns")
@@ -71,63 +71,63 @@ def _cells(path: str, file: TextIO) -> Iterator[tuple[str, dict[str, str] | Brok
             yield f"line {table.line_num}", {name: cell for name, cell in zip(header, cells, strict=True) if name}
 
 
-def _kinds(rows: Iterable[dict[str, str] | BrokenRow], fields: ColumnTypes) -> ColumnTypes:
-    """The type of each column that is not declared: the narrowest that all of its values fit."""
-    kinds: ColumnTypes = {}
+def _infer_types(rows: Iterable[dict[str, str] | BrokenRow], fields: ColumnTypes) -> ColumnTypes:
+    """Return the type of each undeclared column: the narrowest that all of its values fit."""
+    types: ColumnTypes = {}
     for row in rows:
         for name, text in () if isinstance(row, BrokenRow) else row.items():
-            if text and kinds.get(name) != "text" and name not in fields and name not in RESERVED_NAMES:
-                kinds[name] = _wider(kinds.get(name), guess_type(text))
-    return kinds
+            if text and types.get(name) != "text" and name not in fields and name not in RESERVED_NAMES:
+                types[name] = _widen_type(types.get(name), guess_type(text))
+    return types
 
 
-def _wider(one: str | None, other: str) -> str:
-    if one is None or one == other:
+def _widen_type(known: str | None, other: str) -> str:
+    if known is None or known == other:
         return other
-    return "float" if {one, other} == {"int", "float"} else "text"
+    return "float" if {known, other} == {"int", "float"} else "text"
 
 
-def _typed(row: dict[str, str], kinds: ColumnTypes) -> ManifestRow | BrokenRow:
+def _convert_row(row: dict[str, str], types: ColumnTypes) -> ManifestRow | BrokenRow:
     try:
         return {
-            name: convert_value(text, kinds[name]) if text and name in kinds else text for name, text in row.items()
+            name: convert_value(text, types[name]) if text and name in types else text for name, text in row.items()
         }
     except ValueError as error:
-        return BrokenRow(f"the file was changed while it was read ({error}); run it again")
+        return BrokenRow(f"the file changed while it was read ({error}); run it again")
 
 
-def _json_lines(path: str, _fields: ColumnTypes) -> Iterator[Numbered]:
-    with nullcontext(sys.stdin) if path == STANDARD_INPUT else _opened(path) as file:
+def _read_json_lines(path: str, _fields: ColumnTypes) -> Iterator[LocatedRow]:
+    with nullcontext(sys.stdin) if path == STANDARD_INPUT else _open_text(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield f"line {number}", _json_row(line.removeprefix("\ufeff"))
+                yield f"line {number}", _parse_json_row(line.removeprefix("\ufeff"))
 
 
-def _json_row(line: str) -> ManifestRow | BrokenRow:
+def _parse_json_row(line: str) -> ManifestRow | BrokenRow:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return BrokenRow(f"it is no JSON: {error}")
-    return row if isinstance(row, dict) else BrokenRow("it is no JSON object")
+        return BrokenRow(f"it is not JSON: {error}")
+    return row if isinstance(row, dict) else BrokenRow("it is not a JSON object")
 
 
-def _parquet(path: str, _fields: ColumnTypes) -> Iterator[Numbered]:
+def _read_parquet(path: str, _fields: ColumnTypes) -> Iterator[LocatedRow]:
     from pyarrow import ArrowException, parquet
 
     number = 0
     try:
         with parquet.ParquetFile(path) as table:
             _check_columns(path, table.schema_arrow.names)
-            for batch in table.iter_batches(_PARQUET_ROWS):
-                for row in _parquet_rows(batch):
+            for batch in table.iter_batches(_PARQUET_BATCH):
+                for row in _read_parquet_batch(batch):
                     number += 1
                     yield f"row {number}", row
     except ArrowException as error:
-        raise BadSource(f"SOURCE {path!r} is no Parquet that can be read, after row {number}: {error}") from error
+        raise BadSource(f"SOURCE {path!r} cannot be read as Parquet after row {number}: {error}") from error
 
 
-def _parquet_rows(batch: Any) -> Iterator[ManifestRow | BrokenRow]:
-    """Rows as Python values; a date that Python does not know breaks its own row only."""
+def _read_parquet_batch(batch: Any) -> Iterator[ManifestRow | BrokenRow]:
+    """Convert rows to Python values; a date outside Python's range breaks only its own row."""
     try:
         yield from batch.to_pylist()
     except (ValueError, OverflowError):
@@ -135,11 +135,11 @@ def _parquet_rows(batch: Any) -> Iterator[ManifestRow | BrokenRow]:
             try:
                 yield batch.slice(number, 1).to_pylist()[0]
             except (ValueError, OverflowError) as error:
-                yield BrokenRow(f"it holds what cannot be read: {error}")
+                yield BrokenRow(f"a value of it cannot be read: {error}")
 
 
-def _opened(path: str) -> TextIO:
-    # Spreadsheets put a mark before the first byte.
+def _open_text(path: str) -> TextIO:
+    # Spreadsheets write a byte order mark.
     return Path(path).open(encoding="utf-8-sig", newline="")
 
 
@@ -149,16 +149,17 @@ def _check_columns(path: str, names: list[str]) -> None:
         raise BadSource(
             f"SOURCE {path!r} has no column {' and no '.join(missing)}; it has {', '.join(names) or 'none'}"
         )
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise BadSource(f"SOURCE {path!r} has two columns of the name {', '.join(twice)}; give each its own")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise BadSource(f"SOURCE {path!r} has two columns of the name {', '.join(repeated)}; rename one")
 
 
-READERS: dict[str, Callable[[str, ColumnTypes], Iterator[Numbered]]] = {
-    STANDARD_INPUT: _json_lines,
-    ".csv": _csv,
-    ".tsv": _csv,
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
-    ".parquet": _parquet,
+READERS: dict[str, Callable[[str, ColumnTypes], Iterator[LocatedRow]]] = {
+    STANDARD_INPUT: _read_json_lines,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".parquet": _read_parquet,
 }
+"""Suffix of a manifest → the function that reads it."""

@@ -1,18 +1,15 @@
-"""Filters over metadata: what they are, and what they mean.
+"""The classes that make up a filter, and what they mean.
 
-A filter is a tuple of clauses that all have to hold: conditions, alternatives (`AnyOf`) and negations (`Not`). What
-conditions mean, on Milvus Lite and on a server alike:
+A filter is a tuple of clauses that must all hold: conditions, alternatives (`AnyOf`) and negations (`Not`). A condition
+means the same on Milvus Lite and on a server:
 
 =, !=, <, <=, >, >=   compare with one value; text with text (by code point), numbers with numbers
 in, not in            equal to one of several values, or to none of them
 contains              a list that has the value as an element
 exists                the product has the column
 
-A product without the column matches none of them: `price != 5` means "has a price, and it is not 5". `Not` is the
-plain opposite: "not price = 5" holds for products without a price too.
-
-They are read from words by schema.filter_words and from JSON by schema.filter_json, and written for Milvus by
-schema.expressions.
+A product without the column matches no condition: `price != 5` means "has a price, and it is not 5". `Not` is the
+logical opposite: "not price = 5" holds for products without a price too.
 """
 
 import math
@@ -29,16 +26,16 @@ OPERATORS = ("not in", "in", "contains", "exists", "!=", "<=", ">=", "=", "<", "
 MAX_CONDITIONS = 100
 MAX_DEPTH = 8
 MAX_VALUES = 1_000
-"""In all conditions together: each is a comparison for every row."""
+"""In all conditions of a filter: Milvus compares each value with every row."""
 
 MAX_CHARACTERS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition on one column; `values` are alternatives, any of which may hold.
+    """One condition on one column. With several `values`, it holds if it holds for one of them.
 
-    A word typed on the command line may mean a number or a text: `size = 42` is (42, "42").
+    A word on the command line may be a number or a text: `size = 42` has the values (42, "42").
     """
 
     column: str
@@ -47,63 +44,65 @@ class Condition:
 
     def __post_init__(self) -> None:
         if self.operator not in OPERATORS:
-            raise BadFilter(f"{self.operator!r} is no filter operator; take one of {', '.join(OPERATORS)}")
+            raise BadFilter(f"{self.operator!r} is no filter operator; use one of {', '.join(OPERATORS)}")
         if not self.column:
             raise BadFilter("a filter needs the name of a column before its operator")
         if bool(self.values) == (self.operator == "exists"):
             raise BadFilter(f"{self.column} {self.operator}: the wrong number of values ({len(self.values)})")
         if len(self.values) > MAX_VALUES:
-            raise BadFilter(f"{self.column} {self.operator}: {len(self.values)} values are too many ({MAX_VALUES})")
+            raise BadFilter(
+                f"{self.column} {self.operator}: {len(self.values)} values are too many; {MAX_VALUES} is the limit"
+            )
         for value in (self.column, *self.values):
-            if not _can_be_sent(value):
-                raise BadFilter(f"{self.column!a} {self.operator} {value!a}: Milvus has no place for such a value")
+            if not _is_storable(value):
+                raise BadFilter(f"{self.column!a} {self.operator} {value!a}: Milvus cannot store such a value")
         if sum(len(str(value)) for value in self.values) > MAX_CHARACTERS:
             raise BadFilter(f"{self.column} {self.operator}: the values are longer than {MAX_CHARACTERS} characters")
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """Alternatives, one of which has to hold."""
+    """Alternatives, at least one of which must hold."""
 
     alternatives: tuple["Filter", ...]
 
     def __post_init__(self) -> None:
         if not all(self.alternatives) or not self.alternatives:
-            raise BadFilter("alternatives, of which one is empty or there is none: say what each asks for")
+            raise BadFilter("alternatives of which one is empty, or none at all; write a condition in each")
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """What must not hold."""
+    """A negation: the filter in it must not hold."""
 
     negated: "Filter"
 
     def __post_init__(self) -> None:
         if not self.negated:
-            raise BadFilter("a negation of nothing would match nothing; say what must not hold")
+            raise BadFilter("a negation of nothing would match nothing; write the condition that must not hold")
 
 
-Clause = Union[Condition, AnyOf, Not]  # noqa: UP007  `|` cannot name what comes later
+Clause = Union[Condition, AnyOf, Not]  # noqa: UP007  `|` does not take a forward reference
 Filter = tuple[Clause, ...]
 
 
 def check_filter_size(where: Filter) -> Filter:
-    """Return a filter that Milvus answers in time, or raise BadFilter: thousands of conditions hold a server."""
-    found = list(iter_conditions(where))
-    values = sum(len(condition.values) for condition in found)
-    if len(found) > MAX_CONDITIONS:
-        raise BadFilter(f"{len(found)} conditions are too many; {MAX_CONDITIONS} is the limit")
+    """Return the filter, or raise BadFilter when it is too large: thousands of conditions block a server."""
+    conditions = list(iter_conditions(where))
+    values = sum(len(condition.values) for condition in conditions)
+    if len(conditions) > MAX_CONDITIONS:
+        raise BadFilter(f"{len(conditions)} conditions are too many; {MAX_CONDITIONS} is the limit")
     if values > MAX_VALUES:
         raise BadFilter(f"{values} values in one filter are too many; {MAX_VALUES} is the limit")
-    if sum(len(str(value)) for condition in found for value in condition.values) > MAX_CHARACTERS:
+    if sum(len(str(value)) for condition in conditions for value in condition.values) > MAX_CHARACTERS:
         raise BadFilter(f"the values of the filter are longer than {MAX_CHARACTERS} characters")
     return where
 
 
 def iter_conditions(where: Filter, depth: int = 1) -> Iterator[Condition]:
-    """All conditions of a filter. Raises BadFilter where it is nested too deep."""
+    """Yield all conditions of a filter. Raises BadFilter when it is nested too deep."""
     if depth > MAX_DEPTH:
-        raise BadFilter(f"a filter may be nested {MAX_DEPTH} deep, not more")
+        raise BadFilter(f"the filter is nested too deep; {MAX_DEPTH} levels is the limit")
     for clause in where:
         if isinstance(clause, Condition):
             yield clause
@@ -114,9 +113,9 @@ def iter_conditions(where: Filter, depth: int = 1) -> Iterator[Condition]:
                 yield from iter_conditions(alternative, depth + 1)
 
 
-def _can_be_sent(value: Scalar) -> bool:
-    """UTF-8 has no lone surrogates, JSON neither infinity nor NaN, Milvus no integers past 64 bits."""
+def _is_storable(value: Scalar) -> bool:
+    """UTF-8 has no lone surrogates, JSON no infinity and no NaN, Milvus no integers of more than 64 bits."""
     if isinstance(value, str):
         return not any("\ud800" <= character <= "\udfff" for character in value)
-    # A server reads -2**63 as the negative of a number that is one too large.
+    # Not -2**63: a server reads it as minus 2**63, and refuses 2**63 as too large.
     return math.isfinite(value) if isinstance(value, float) else -(2**63) < value < 2**63

@@ -1,4 +1,4 @@
-"""From a filter to a Milvus boolean expression, with every value escaped."""
+"""Writing a filter as a Milvus boolean expression, with every value escaped."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,12 +6,12 @@ from lookalike.schema.errors import BadFilter
 from lookalike.schema.filters.ast import Clause, Condition, Filter, Not, Scalar
 
 COLUMNS = ("product_id", "image_id", "image", "source")
-"""What can be asked beside metadata: columns of the collection itself, all of them text."""
+"""Columns of the collection itself that a filter may name beside metadata; all of them are text."""
 
 
 def compile_filter(where: Filter) -> str:
     """Write a filter as a Milvus boolean expression; the empty filter is the empty string."""
-    return _all([_clause(clause) for clause in where])
+    return _join_and([_write_clause(clause) for clause in where])
 
 
 def column_in(column: str, values: Iterable[str]) -> str:
@@ -20,9 +20,9 @@ def column_in(column: str, values: Iterable[str]) -> str:
 
 
 def quote_literal(value: Scalar) -> str:
-    """Write a value as Milvus reads it, so that nothing in it can end the literal.
+    """Write a value as a Milvus literal. No character in it can end the literal.
 
-    Milvus Lite knows no escapes by number and a server no surrogate pairs: what need not be escaped stays as it is.
+    Escapes only what must be: Milvus Lite reads no numeric escapes, a server no surrogate pairs.
     """
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -34,98 +34,102 @@ def quote_literal(value: Scalar) -> str:
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
 
 
-def _clause(clause: Clause) -> str:
+def _write_clause(clause: Clause) -> str:
     if isinstance(clause, Condition):
-        return _condition(clause)
+        return _write_condition(clause)
     if isinstance(clause, Not):
-        return _any([_opposite(inner) for inner in clause.negated])
-    return _any([f"({compile_filter(alternative)})" for alternative in clause.alternatives])
+        return _join_or([_write_negation(inner) for inner in clause.negated])
+    return _join_or([f"({compile_filter(alternative)})" for alternative in clause.alternatives])
 
 
-def _opposite(clause: Clause) -> str:
-    """Negations go down to the conditions: of `not` around what is unknown, each Milvus makes something else."""
+def _write_negation(clause: Clause) -> str:
+    """Push the negation down to the conditions: Milvus versions differ in `not` around a missing column."""
     if isinstance(clause, Not):
         return f"({compile_filter(clause.negated)})"
     if isinstance(clause, Condition):
-        return _any([*_incomparable(clause), f"(not {_condition(clause)})"])
-    return f"({_all([_any([_opposite(inner) for inner in alternative]) for alternative in clause.alternatives])})"
+        return _join_or([*_match_incomparable(clause), f"(not {_write_condition(clause)})"])
+    negations = [_join_or([_write_negation(inner) for inner in alternative]) for alternative in clause.alternatives]
+    return f"({_join_and(negations)})"
 
 
-def _incomparable(condition: Condition) -> list[str]:
-    """Say which rows are out of the question: of them Milvus may neither say that a condition holds nor that not."""
+def _match_incomparable(condition: Condition) -> list[str]:
+    """Return expressions for the rows that a condition cannot be applied to; a negation must include these rows."""
     if condition.column in COLUMNS:
         return []
-    path = _path(condition.column)
+    path = _metadata_path(condition.column)
     missing = f"(not (exists {path}))"
     if condition.operator not in ("<", "<=", ">", ">="):
         return [missing]
     is_text = f'({path} like "%")'
-    texts = all(isinstance(value, str) for value in _ordered(condition, condition.values))
-    return [missing, f"(not {is_text})" if texts else is_text]
+    compares_texts = all(isinstance(value, str) for value in _select_orderable(condition, condition.values))
+    return [missing, f"(not {is_text})" if compares_texts else is_text]
 
 
-def _condition(condition: Condition) -> str:
-    column = condition.column if condition.column in COLUMNS else _path(condition.column)
-    # The columns of the collection are text, always there, and know neither numbers nor `exists`.
-    values = _texts(condition.values) if column in COLUMNS else condition.values
+def _write_condition(condition: Condition) -> str:
+    column = condition.column if condition.column in COLUMNS else _metadata_path(condition.column)
+    # The columns of the collection are text and always present; Milvus has no `exists` for them.
+    values = _to_texts(condition.values) if column in COLUMNS else condition.values
     if condition.operator == "exists":
         return f"(exists {column})" if column not in COLUMNS else f'({column} != "")'
     if condition.operator in ("=", "in"):
-        return _any([f"{column} == {quote_literal(value)}" for value in values])
+        return _join_or([f"{column} == {quote_literal(value)}" for value in values])
     if condition.operator in ("!=", "not in"):
-        return _differs(column, values)
+        return _write_unequal(column, values)
     if condition.operator == "contains":
         if column in COLUMNS:
-            raise BadFilter(f"{column} contains …: {column} is one text, not a list")
-        # One element a list: Milvus Lite takes no negative number in json_contains, a server no mixed list.
-        return _any([f"json_contains_any({column}, [{quote_literal(_as_element(value))}])" for value in values])
-    return _any([f"{column} {condition.operator} {quote_literal(value)}" for value in _ordered(condition, values)])
+            raise BadFilter(f"{column} contains …: {column} is a text, not a list; use =")
+        # json_contains_any with one element each: Milvus Lite accepts no negative number in json_contains, and a server
+        # no list of mixed types.
+        return _join_or([f"json_contains_any({column}, [{quote_literal(_to_element(value))}])" for value in values])
+    return _join_or(
+        [f"{column} {condition.operator} {quote_literal(value)}" for value in _select_orderable(condition, values)]
+    )
 
 
-def _path(column: str) -> str:
+def _metadata_path(column: str) -> str:
     return f"metadata[{quote_literal(column)}]"
 
 
-def _differs(column: str, values: Iterable[Scalar]) -> str:
-    differs = _all([f"{column} != {quote_literal(value)}" for value in values])
-    # Without the key, a server keeps the row and Milvus Lite drops it: say what is meant. The inner parentheses are
-    # for 2.3, where `exists` takes the whole rest of an expression.
-    return f"({differs})" if column in COLUMNS else f"((exists {column}) and {differs})"
+def _write_unequal(column: str, values: Iterable[Scalar]) -> str:
+    unequal = _join_and([f"{column} != {quote_literal(value)}" for value in values])
+    # `exists` is needed because rows without the key match on a server, but not on Milvus Lite. Its parentheses are
+    # needed for 2.3, where `exists` applies to the whole rest of the expression.
+    return f"({unequal})" if column in COLUMNS else f"((exists {column}) and {unequal})"
 
 
-def _ordered(condition: Condition, values: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-    """Leave out readings without an order, and the spelling of a number: `price < 50` is about numbers."""
+def _select_orderable(condition: Condition, values: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    """Leave out true and false, and the text of a number: `price < 50` compares numbers."""
     if condition.column in COLUMNS:
         return values
-    ordered = tuple(value for value in values if not isinstance(value, bool))
-    numbers = tuple(value for value in ordered if not isinstance(value, str))
-    if len(ordered) < len(values) and not numbers:
-        raise BadFilter(f"{condition.column} {condition.operator} {values[0]}: true and false have no order")
-    return numbers or ordered
+    orderable = tuple(value for value in values if not isinstance(value, bool))
+    numbers = tuple(value for value in orderable if not isinstance(value, str))
+    if len(orderable) < len(values) and not numbers:
+        raise BadFilter(f"{condition.column} {condition.operator} {values[0]}: true and false have no order; use =")
+    return numbers or orderable
 
 
-def _as_element(value: Scalar) -> Scalar:
-    """A server finds 1.0 in [1] but not 1 in [1.0], so ask for the float where it is exact."""
+def _to_element(value: Scalar) -> Scalar:
+    """Return a float if it is exact: a server finds 1.0 in [1], but not 1 in [1.0]."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
         return float(value)
     return value
 
 
-def _all(expressions: Sequence[str]) -> str:
-    return _joined(" and ", expressions)
+def _join_and(expressions: Sequence[str]) -> str:
+    return _join(" and ", expressions)
 
 
-def _any(expressions: Sequence[str]) -> str:
-    return "(" + _joined(" or ", expressions) + ")"
+def _join_or(expressions: Sequence[str]) -> str:
+    return "(" + _join(" or ", expressions) + ")"
 
 
-def _joined(word: str, expressions: Sequence[str]) -> str:
-    """Join as a balanced tree: of a thousand in a row a server takes fifty times as long."""
+def _join(word: str, expressions: Sequence[str]) -> str:
+    """Join as a balanced tree: a flat chain of a thousand expressions takes a server fifty times as long."""
     if len(expressions) <= 8:
         return word.join(expressions)
     middle = len(expressions) // 2
-    return f"({_joined(word, expressions[:middle])}){word}({_joined(word, expressions[middle:])})"
+    return f"({_join(word, expressions[:middle])}){word}({_join(word, expressions[middle:])})"
 
 
-def _texts(values: tuple[Scalar, ...]) -> tuple[str, ...]:
+def _to_texts(values: tuple[Scalar, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value if isinstance(value, str) else quote_literal(value) for value in values))

@@ -1,4 +1,4 @@
-"""Filters as they are typed: `price < 50`, `brand in Acme, "Fine, Ltd"`, `colour exists`."""
+"""Filters as text: `price < 50`, `brand in Acme, "Fine, Ltd"`, `colour exists`."""
 
 import json
 import re
@@ -10,15 +10,15 @@ from lookalike.schema.errors import BadFilter
 from lookalike.schema.filters.ast import MAX_CHARACTERS, Clause, Condition, Filter, Scalar, check_filter_size
 from lookalike.schema.filters.json import parse_json_filter
 
-# No blank on either side: a pattern that may give blanks to its neighbours tries every way to share them out.
+# Starts and ends with a non-blank: if two parts of the pattern could match the same blanks, matching would be slow.
 _COLUMN = r'(?P<column>"(?:[^"\\]|\\.)*"|\S(?:.*?\S)??)'
-# The first operator counts, so that a value may hold any text: `title = not in stock`.
+# The first operator is the one that counts, so that a value may be any text: `title = not in stock`.
 _CONDITION = re.compile(
     _COLUMN + r"(?:\s*(?P<symbol>!=|<=|>=|==|=|<|>)\s*|\s+(?P<word>not\s+in|in|contains)\s+)(?P<value>.*)", re.DOTALL
 )
 _EXISTS = re.compile(_COLUMN + r"\s+exists", re.DOTALL)
-_SHOWN = 200
-"""Characters of a filter that a message repeats."""
+_MAX_SHOWN = 200
+"""How many characters of a filter an error message repeats."""
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
@@ -26,79 +26,79 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 def parse_filter(texts: Iterable[str]) -> Filter:
     """Read conditions such as `price < 50`, or filters in JSON such as `{"or": [{"brand": "A"}, {"brand": "B"}]}`.
 
-    A value in double quotes is always text. A bare number or true/false matches the text of the same spelling
-    too. Raises BadFilter with the text that was not understood.
+    A value in double quotes is always text. A bare number, true or false also matches the text of the same spelling.
+    Raises BadFilter with the text that is invalid.
     """
-    return check_filter_size(tuple(clause for text in texts for clause in _clauses(_not_too_long(text).strip())))
+    return check_filter_size(tuple(clause for text in texts for clause in _parse_clauses(_check_length(text).strip())))
 
 
-def _clauses(text: str) -> Filter:
+def _parse_clauses(text: str) -> Filter:
     if text.startswith("{"):
         with suppress(ValueError, RecursionError):
             return parse_json_filter(json.loads(text))
-    return (_condition(text),)
+    return (_parse_condition(text),)
 
 
-def _not_too_long(text: str) -> str:
+def _check_length(text: str) -> str:
     if len(text) > MAX_CHARACTERS:
         raise BadFilter(f"a filter of {len(text)} characters is too long; {MAX_CHARACTERS} is the limit")
     return text
 
 
-def _condition(text: str) -> Clause:
+def _parse_condition(text: str) -> Clause:
     if match := _CONDITION.fullmatch(text):
         operator = "=" if match["symbol"] == "==" else match["symbol"] or " ".join(match["word"].split())
         value = match["value"].strip()
-        words = _split(value) if operator in ("in", "not in") else [value]
-        return Condition(_unquoted(match["column"]), operator, tuple(v for word in words for v in _readings(word)))
+        words = _split_list(value) if operator in ("in", "not in") else [value]
+        return Condition(_unquote(match["column"]), operator, tuple(v for word in words for v in _parse_value(word)))
     if match := _EXISTS.fullmatch(text):
-        return Condition(_unquoted(match["column"]), "exists")
+        return Condition(_unquote(match["column"]), "exists")
     raise BadFilter(
-        f"filter {text[:_SHOWN]!r} was not understood; write COLUMN OPERATOR VALUE, for example "
+        f"filter {text[:_MAX_SHOWN]!r} was not understood; write COLUMN OPERATOR VALUE, for example "
         "'category = shoes', 'price < 50', 'brand in Acme, Fine' or 'colour exists'"
     )
 
 
-def _split(text: str) -> list[str]:
-    """Cut `a, "b, c", d` at the commas outside quotes; brackets or parentheses around the list are optional."""
+def _split_list(text: str) -> list[str]:
+    """Split `a, "b, c", d` at the commas outside quotes; brackets or parentheses around the list are optional."""
     if (text[:1], text[-1:]) in (("[", "]"), ("(", ")")):
         text = text[1:-1]
-    cuts = [place for place in _unquoted_places(text) if text[place] == ","]
-    words = [text[start + 1 : end].strip() for start, end in pairwise((-1, *cuts, len(text)))]
+    commas = [index for index in _unquoted_indices(text) if text[index] == ","]
+    words = [text[start + 1 : end].strip() for start, end in pairwise((-1, *commas, len(text)))]
     return [word for word in words if word]
 
 
-def _unquoted_places(text: str) -> Iterator[int]:
-    """Where text stands outside quotes; a quote without its closing one is text as any other.
+def _unquoted_indices(text: str) -> Iterator[int]:
+    """Yield the indices of the characters outside quotes. A quote that is not closed is an ordinary character.
 
-    By hand: a pattern that tries every opening quote to the end takes a minute for thousands of them.
+    Not a regular expression: one that looks for the end of every opening quote takes a minute for thousands of quotes.
     """
-    place = 0
-    while place < len(text):
-        end = _closing(text, place) if text[place] == '"' else None
-        if text[place] == '"' and end is None:
-            yield from range(place, len(text))
+    index = 0
+    while index < len(text):
+        end = _find_closing_quote(text, index) if text[index] == '"' else None
+        if text[index] == '"' and end is None:
+            yield from range(index, len(text))
             return
         if end is None:
-            yield place
-        place = (end or place) + 1
+            yield index
+        index = (end or index) + 1
 
 
-def _closing(text: str, opening: int) -> int | None:
-    place = opening + 1
-    while place < len(text) and text[place] != '"':
-        place += 2 if text[place] == "\\" else 1
-    return place if place < len(text) else None
+def _find_closing_quote(text: str, opening: int) -> int | None:
+    index = opening + 1
+    while index < len(text) and text[index] != '"':
+        index += 2 if text[index] == "\\" else 1
+    return index if index < len(text) else None
 
 
-def _readings(word: str) -> tuple[Scalar, ...]:
-    """All that a word may mean: a quoted one is text, a bare number or boolean is itself or its spelling."""
+def _parse_value(word: str) -> tuple[Scalar, ...]:
+    """Return the values that a word may be: only text if quoted; a number, true or false is itself or its text."""
     if _is_quoted(word):
-        return (_unquoted(word),)
+        return (_unquote(word),)
     if word in ("true", "false"):
         return (word == "true", word)
     if _NUMBER.fullmatch(word):
-        return (_number(word), word)
+        return (_parse_number(word), word)
     return (word,)
 
 
@@ -106,17 +106,19 @@ def _is_quoted(word: str) -> bool:
     return len(word) > 1 and word[0] == word[-1] == '"'
 
 
-def _unquoted(word: str) -> str:
+def _unquote(word: str) -> str:
     if not _is_quoted(word):
         return word.strip()
     try:
         return str(json.loads(word, strict=False))
     except ValueError as error:
-        raise BadFilter(f'{word[:_SHOWN]} is not a quoted text: {error}; write a quote in it as \\"') from None
+        raise BadFilter(
+            f'{word[:_MAX_SHOWN]} is not a valid quoted text: {error}; write a quote in it as \\"'
+        ) from None
 
 
-def _number(word: str) -> int | float:
-    """Past 64 bits, an integer is the float that Milvus would make of it."""
+def _parse_number(word: str) -> int | float:
+    """Read a number. An integer of more than 64 bits becomes a float, as in Milvus."""
     if re.search(r"[.eE]", word) or len(word) > 20:
         return float(word)
     number = int(word)

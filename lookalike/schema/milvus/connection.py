@@ -1,4 +1,7 @@
-"""The wire to Milvus: every call goes through here, is retried if that can help, and fails in our words."""
+"""A connection to Milvus. Every call goes through `Connection.call`, which retries it and raises a LookalikeError.
+
+What is retried, and for how long: milvus/retry.py.
+"""
 
 import atexit
 import importlib
@@ -6,141 +9,122 @@ import os
 import shutil
 import threading
 from collections import Counter
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import grpc
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from lookalike.schema.errors import DiskFull, ResponseTooLarge, StoreUnavailable, StoreUnreachable
 from lookalike.schema.milvus.driver import MilvusClient, MilvusException
+from lookalike.schema.milvus.retry import DEFAULT_RETRY, RetryPolicy, call_with_retry, is_transient
 from lookalike.schema.settings import is_lite
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How many seconds one call to a server may take, and for how long one is tried again while the server is away."""
-
-    call: float = 60.0
-    retry: float = 120.0
-
-
-DEFAULT_RETRY = RetryPolicy()
 
 LITE_RESERVE = 320 * 2**20
 """Bytes that must be free before Milvus Lite writes: its memtable (128 MB) once as data, once as log, and a batch.
 
-A disk that fills up in the middle of its flush costs rows that were already acknowledged.
+If the disk fills up during a flush, rows that were already acknowledged are lost.
 """
 
 _CONNECT_TIMEOUT = 10.0
-# Milvus Lite answers in its own time: a flush can take a minute.
+# A flush of Milvus Lite can take a minute.
 _LITE_CALL_TIMEOUT = 600.0
-_RETRIED_STATUS = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED}
-# Of a server that is starting, recovering or busy: not ready, unavailable, memory, request and rate limit,
-# collection not (fully) loaded yet.
-_RETRIED_CODES = {1, 2, 3, 4, 8, 101, 103}
 
-# Of a server between its parts, and of a part of it.
-_TOO_MUCH = ("message larger than max", "exceed the limit size")
+# The first message is gRPC's, the second one is a Milvus server's.
+_TOO_LARGE_MESSAGES = ("message larger than max", "exceed the limit size")
 
 # Two threads that write one Milvus Lite collection corrupt its log: one writer at a time in the whole process.
-_LITE_WRITER = threading.RLock()
-_WRITES = {"upsert", "delete", "flush"}
+_LITE_WRITE_LOCK = threading.RLock()
+_WRITE_METHODS = {"upsert", "delete", "flush"}
 
-# Within a process all connections to one Milvus Lite store share a server, which neither starts twice at once nor
-# knows who still needs it.
-_LITE_USERS: Counter[str] = Counter()
-_LITE_CHANGES: Counter[str] = Counter()
-_LITE_USERS_LOCK = threading.Lock()
+# All connections of a process to one Milvus Lite store share a server. Milvus Lite neither prevents two concurrent
+# starts nor counts the connections.
+_LITE_CONNECTIONS: Counter[str] = Counter()
+_LITE_WRITE_COUNTS: Counter[str] = Counter()
+_LITE_CONNECTIONS_LOCK = threading.Lock()
 
 
 class Connection:
     """A connection to Milvus Lite or to a server."""
 
     def __init__(
-        self, client: MilvusClient, uri: str, *, patience: RetryPolicy = DEFAULT_RETRY, reserve: int = LITE_RESERVE
+        self, client: MilvusClient, uri: str, *, retry: RetryPolicy = DEFAULT_RETRY, reserve: int = LITE_RESERVE
     ) -> None:
         self.uri = uri
         self.reserve = reserve
-        self._patience = patience
-        self._client = client
-        self._lite = is_lite(uri)
-        # What Milvus Lite calls a store inside this process; a later chdir does not change that.
-        self._path = os.path.abspath(uri) if self._lite else ""  # noqa: PTH100  Path.absolute keeps `..`
-        self.writing: AbstractContextManager[object] = _LITE_WRITER if self._lite else nullcontext()
-        """Hold it around whatever writes, makes or drops."""
-        self._abandoned = False
-        self._closed = False
+        """Bytes that must be free before Milvus Lite writes."""
+        self._retry = retry
+        self.client = client
+        self._is_lite = is_lite(uri)
+        # The key by which Milvus Lite knows the store in this process; a later chdir does not change it.
+        self._path = os.path.abspath(uri) if self._is_lite else ""  # noqa: PTH100  Path.absolute keeps `..`
+        self.write_lock: AbstractContextManager[object] = _LITE_WRITE_LOCK if self._is_lite else nullcontext()
+        """Hold it during every call that writes, creates or drops."""
+        self._is_abandoned = False
+        self._is_closed = False
 
     @classmethod
-    def connect(cls, uri: str, token: str, patience: RetryPolicy = DEFAULT_RETRY) -> "Connection":
-        """Reach Milvus, or raise StoreUnreachable at once: nothing is under way that would be worth waiting for."""
+    def connect(cls, uri: str, token: str, retry: RetryPolicy = DEFAULT_RETRY) -> "Connection":
+        """Connect, or raise StoreUnreachable. This is not retried, so that a wrong address fails soon."""
         try:
             if not is_lite(uri):
-                return cls(MilvusClient(uri, token=token, timeout=_CONNECT_TIMEOUT), uri, patience=patience)
-            with _LITE_USERS_LOCK:
-                wire = cls(MilvusClient(uri, timeout=_CONNECT_TIMEOUT), uri)
-                _LITE_USERS[wire._path] += 1
-                return wire
-        # pymilvus takes an address apart with urllib, whose complaint is a ValueError.
+                return cls(MilvusClient(uri, token=token, timeout=_CONNECT_TIMEOUT), uri, retry=retry)
+            with _LITE_CONNECTIONS_LOCK:
+                connection = cls(MilvusClient(uri, timeout=_CONNECT_TIMEOUT), uri)
+                _LITE_CONNECTIONS[connection._path] += 1
+                return connection
+        # pymilvus parses the address with urllib, which raises ValueError.
         except (MilvusException, grpc.RpcError, OSError, ValueError) as error:
-            raise StoreUnreachable(_unreachable(uri, error)) from error
+            raise StoreUnreachable(_describe_unreachable(uri, error)) from error
 
     def call(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """Call a method of MilvusClient. Raises StoreUnreachable, StoreUnavailable, DiskFull where nothing may be written."""
-        options["timeout"] = _LITE_CALL_TIMEOUT if self._lite else self._patience.call
-        attempts = Retrying(
-            retry=retry_if_exception(self._may_pass),
-            wait=wait_random_exponential(multiplier=0.2, max=10),
-            stop=stop_after_delay(self._patience.retry),
-            reraise=True,
-        )
+        """Call a method of MilvusClient, again while a server's error is transient.
+
+        Raises StoreUnreachable when the server stays away, DiskFull when Milvus Lite cannot write, ResponseTooLarge
+        when the result is larger than a message may be, and StoreUnavailable for any other error.
+        """
+        options["timeout"] = _LITE_CALL_TIMEOUT if self._is_lite else self._retry.call_timeout
+        attempt = partial(getattr(self.client, method), *arguments, **options)
         try:
-            return attempts(getattr(self._client, method), *arguments, **options)
+            return attempt() if self._is_lite else call_with_retry(attempt, self._retry)
         except (MilvusException, grpc.RpcError) as error:
-            if self._lite and "[Errno 28]" in str(error):
-                raise self._full(error) from error
-            if self._may_pass(error):
-                raise StoreUnreachable(_unreachable(self.uri, error)) from error
-            kind = ResponseTooLarge if any(sign in str(error) for sign in _TOO_MUCH) else StoreUnavailable
-            raise kind(f"Milvus at {self.uri} refused {method}: {_reason(error)}") from error
+            raise self._translate(method, error) from error
         finally:
-            if self._lite and method in _WRITES:
-                _LITE_CHANGES[self._path] += 1
+            if self._is_lite and method in _WRITE_METHODS:
+                _LITE_WRITE_COUNTS[self._path] += 1
 
     @property
-    def changes(self) -> int:
-        """How often a Milvus Lite store was written to in this process, and so at all."""
-        return _LITE_CHANGES[self._path]
+    def write_count(self) -> int:
+        """How many writes to a Milvus Lite store have ended. Only this process can write to it."""
+        return _LITE_WRITE_COUNTS[self._path]
 
     def lite_database(self) -> Any:
-        """What Milvus Lite, which runs in this process, keeps of the store; None when it is closed."""
-        server = None if self._closed else _lite_servers()._servers.get(self._path)
+        """Return the object by which Milvus Lite holds the store in this process; None when it is closed."""
+        server = None if self._is_closed else _lite_server_manager()._servers.get(self._path)
         return server and server[1]
 
-    def check_room(self) -> None:
-        """Raise DiskFull while Milvus Lite can still be closed without losing anything."""
-        if self._abandoned:
-            raise DiskFull(f"{self.uri} ran out of disk in this process; end it before anything else is written")
-        if self._lite and self._free_bytes() < self.reserve:
+    def require_free_disk(self) -> None:
+        """Raise DiskFull while Milvus Lite can still be closed without losing a row."""
+        if self._is_abandoned:
+            raise DiskFull(f"{self.uri} ran out of disk in this process; end this process before anything is written")
+        if self._is_lite and self._free_bytes() < self.reserve:
             raise DiskFull(
                 f"less than {self.reserve // 2**20} MB are free where {self.uri} is; Milvus Lite needs that to write "
-                "safely. Everything acknowledged is kept: free some space and run the same command again"
+                "safely. Every acknowledged row is stored: free some space and run the same command again"
             )
 
     def close(self) -> None:
-        """Close the connection; the last one in this process gives Milvus Lite's folder free for others."""
-        if self._closed:
+        """Close the connection. When the last one of this process closes, other processes can open the folder."""
+        if self._is_closed:
             return
-        self._closed = True
-        self._client.close()
-        if self._lite and not self._abandoned:
-            with _LITE_USERS_LOCK:
-                _LITE_USERS[self._path] -= 1
-                if not _LITE_USERS[self._path]:
-                    _lite_servers().release_server(self._path)
+        self._is_closed = True
+        self.client.close()
+        if self._is_lite and not self._is_abandoned:
+            with _LITE_CONNECTIONS_LOCK:
+                _LITE_CONNECTIONS[self._path] -= 1
+                if not _LITE_CONNECTIONS[self._path]:
+                    _lite_server_manager().release_server(self._path)
 
     def _free_bytes(self) -> int:
         try:
@@ -148,44 +132,57 @@ class Connection:
         except OSError as error:
             raise StoreUnavailable(f"the store {self.uri} is gone ({error.strerror}); was it deleted?") from error
 
-    def _may_pass(self, error: BaseException) -> bool:
-        if self._lite:
-            return False
-        if isinstance(error, grpc.RpcError):
-            return error.code() in _RETRIED_STATUS
-        # Its subclasses are pymilvus's own complaints about what we gave it; they stay what they are.
-        if not isinstance(error, MilvusException) or type(error) is not MilvusException:
-            return False
-        return error.code in _RETRIED_CODES | _RETRIED_STATUS
+    def _translate(self, method: str, error: BaseException) -> StoreUnavailable:
+        """Turn an error of pymilvus or gRPC into one of ours."""
+        if self._is_lite and "[Errno 28]" in str(error):
+            return self._abandon(error)
+        if not self._is_lite and is_transient(error):
+            return StoreUnreachable(_describe_unreachable(self.uri, error))
+        is_too_large = any(message in str(error) for message in _TOO_LARGE_MESSAGES)
+        kind = ResponseTooLarge if is_too_large else StoreUnavailable
+        return kind(f"Milvus at {self.uri} refused {method}: {_describe_cause(error)}")
 
-    def _full(self, error: BaseException) -> DiskFull:
-        """Leave Milvus Lite as a killed process would: to close it now would delete its log, and acknowledged rows."""
-        servers = _lite_servers()
-        atexit.unregister(servers.release_all)
-        servers._servers.pop(self._path, None)
-        self._abandoned = True
+    def _abandon(self, error: BaseException) -> DiskFull:
+        """Leave Milvus Lite open until this process ends: closing it would delete its log, and acknowledged rows."""
+        manager = _lite_server_manager()
+        atexit.unregister(manager.release_all)
+        manager._servers.pop(self._path, None)
+        self._is_abandoned = True
         return DiskFull(
-            f"the disk of {self.uri} is full ({_reason(error)}). Everything acknowledged is in its log: "
+            f"the disk of {self.uri} is full ({_describe_cause(error)}). Every acknowledged row is in its log: "
             "end this process, free some space and run the same command again"
         )
 
 
-def _lite_servers() -> Any:
+@contextmanager
+def close_on_error(connection: Connection) -> Iterator[Connection]:
+    """Close a connection if the block raises: Milvus Lite's folder stays locked until then."""
+    try:
+        yield connection
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _lite_server_manager() -> Any:
     return importlib.import_module("milvus_lite.server_manager").server_manager_instance
 
 
-def _unreachable(uri: str, error: BaseException) -> str:
+def _describe_unreachable(uri: str, error: BaseException) -> str:
     if is_lite(uri):
         return (
             f"Milvus Lite could not open {uri}: another process has it open, or the folder is damaged. "
-            f"Let the other one end, or run a Milvus server and set MILVUS_URI ({_reason(error)})"
+            f"Wait until the other process ends, or run a Milvus server and set MILVUS_URI ({_describe_cause(error)})"
         )
     return (
-        f"Milvus at {uri} does not answer ({_reason(error)}). Is it running, is the address right, "
-        "and MILVUS_TOKEN if it asks for one? Without a server, take --uri ./lookalike.db"
+        f"Milvus at {uri} does not answer ({_describe_cause(error)}). Is it running, is the address right, "
+        "and is MILVUS_TOKEN set if it needs one? Without a server, use --uri ./lookalike.db"
     )
 
 
-def _reason(error: BaseException) -> str:
-    text = error.message if isinstance(error, MilvusException) else getattr(error, "details", lambda: None)() or error
+def _describe_cause(error: BaseException) -> str:
+    if isinstance(error, MilvusException):
+        text = error.message
+    else:
+        text = (isinstance(error, grpc.Call) and error.details()) or error
     return " ".join(str(text).split())[:300]

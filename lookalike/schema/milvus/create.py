@@ -1,9 +1,9 @@
-"""Making a collection: its columns, its indexes, and last the alias by which users know it.
+"""Creating a collection: first a version with its columns and indexes, then the alias that users see.
 
-A version is named `products__v3_<8 hex>`; the alias `products` says which one is live.
+A version is named `products__v3_<8 hex>`; the alias `products` points to the live one.
 
-Every maker builds under a name of its own and only then asks for the alias: of two at once one gets it, the other
-drops what it has made. Nothing is ever dropped that this call has not made.
+Each caller creates a version under a unique name, then the alias. When two callers create the same alias at once, one
+succeeds and the other drops its own version. No call drops a version that another one created.
 """
 
 import hashlib
@@ -26,41 +26,41 @@ from lookalike.schema.milvus.connection import Connection
 from lookalike.schema.milvus.driver import DataType, MilvusClient
 from lookalike.schema.settings import is_lite
 
-# What a declared column becomes in the index; lists have none.
+# The type that a declared column is indexed as; lists cannot be indexed.
 JSON_CAST = {"text": "varchar", "int": "double", "float": "double", "bool": "bool"}
 
 
-def create_collection(wire: Connection, alias: str, fingerprint: Fingerprint) -> None:
-    """Make the first version of a collection, unless somebody else has made it meanwhile."""
+def create_collection(connection: Connection, alias: str, fingerprint: Fingerprint) -> None:
+    """Create the first version of a collection, unless another caller has created it meanwhile."""
     version = version_name(alias, 1)
     try:
-        create_version(wire, version, fingerprint)
-        wire.call("create_alias", version, alias)
+        create_version(connection, version, fingerprint)
+        connection.call("create_alias", version, alias)
     except StoreUnavailable:
-        wire.call("drop_collection", version)
-        if not wire.call("has_collection", alias):
+        connection.call("drop_collection", version)
+        if not connection.call("has_collection", alias):
             raise
 
 
 def version_name(alias: str, number: int) -> str:
-    """Name a version as no other is named."""
+    """Return a unique name for a version."""
     return f"{alias}__v{number}_{secrets.token_hex(4)}"
 
 
-def list_collections(wire: Connection) -> list[str]:
-    """The names of the collections that were made here."""
-    versions = [name for name in wire.call("list_collections") if "__v" in name]
-    return sorted({alias for version in versions for alias in wire.call("list_aliases", version)["aliases"]})
+def list_collections(connection: Connection) -> list[str]:
+    """Return the names of the collections that lookalike created."""
+    versions = [name for name in connection.call("list_collections") if "__v" in name]
+    return sorted({alias for version in versions for alias in connection.call("list_aliases", version)["aliases"]})
 
 
-def create_version(wire: Connection, version: str, fingerprint: Fingerprint) -> None:
-    """Make an empty version, indexed and loaded, that nobody sees until the alias points to it."""
-    create_columns(wire, version, fingerprint)
-    create_index_and_load(wire, version)
+def create_version(connection: Connection, version: str, fingerprint: Fingerprint) -> None:
+    """Create an empty version, indexed and loaded. Searches do not see it until the alias points to it."""
+    create_columns(connection, version, fingerprint)
+    create_index_and_load(connection, version)
 
 
-def create_columns(wire: Connection, version: str, fingerprint: Fingerprint) -> None:
-    """Make an empty version that can be written to, and not yet read."""
+def create_columns(connection: Connection, version: str, fingerprint: Fingerprint) -> None:
+    """Create an empty version that can be written to, but not read yet."""
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("image_id", DataType.VARCHAR, is_primary=True, max_length=MAX_BYTES["image_id"])
     schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=fingerprint.dim)
@@ -76,26 +76,26 @@ def create_columns(wire: Connection, version: str, fingerprint: Fingerprint) -> 
         LAYOUT_PROPERTY: str(LAYOUT),
         MADE_PROPERTY: datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    wire.call("create_collection", version, schema=schema, properties=properties)
+    connection.call("create_collection", version, schema=schema, properties=properties)
 
 
-def create_index_and_load(wire: Connection, version: str) -> None:
-    """Make it readable, in a server by a graph that is built as rows come.
+def create_index_and_load(connection: Connection, version: str) -> None:
+    """Load a version, so that it can be read. A server builds the graph as rows arrive.
 
-    A 2.3 server takes no further index once the collection is loaded, so the load comes after both. Milvus Lite needs
-    none to compare every row: its FLAT would be a second copy of all vectors, on the disk and in memory.
-    Nothing waits for an index of no rows (sync=False): pymilvus would look for its end half a second later.
+    A 2.3 server creates no index on a loaded collection, so the load comes last. Milvus Lite needs no index to compare
+    every row: FLAT would be a second copy of all vectors, on disk and in memory. sync=False saves half a second, after
+    which pymilvus would first check whether the index of no rows is built.
     """
-    if not is_lite(wire.uri):
-        wire.call("create_index", version, _vector_index(), sync=False)
-        _index_product_ids(wire, version)
-    wire.call("load_collection", version)
+    if not is_lite(connection.uri):
+        connection.call("create_index", version, _vector_index(), sync=False)
+        _index_product_ids(connection, version)
+    connection.call("load_collection", version)
 
 
-def index_metadata(wire: Connection, version: str, column: str, kind: str) -> str | None:
-    """Index a metadata column by its path in the JSON; None when that is done, else why it could not be.
+def index_metadata(connection: Connection, version: str, column: str, kind: str) -> str | None:
+    """Index a metadata column by its path in the JSON; return None, or why Milvus refused.
 
-    Milvus can since 2.5. A column without an index is filtered all the same, only slower.
+    Needs Milvus 2.5. Filters on a column without an index work too, but are slower.
     """
     index = MilvusClient.prepare_index_params()
     index.add_index(
@@ -105,7 +105,7 @@ def index_metadata(wire: Connection, version: str, column: str, kind: str) -> st
         params={"json_path": f"metadata[{quote_literal(column)}]", "json_cast_type": JSON_CAST[kind]},
     )
     try:
-        wire.call("create_index", version, index)
+        connection.call("create_index", version, index)
     except StoreUnavailable as error:
         if "refused" not in str(error):
             raise
@@ -119,13 +119,13 @@ def _vector_index() -> Any:
     return index
 
 
-def _index_product_ids(wire: Connection, version: str) -> None:
-    """Index product_id by the kind this Milvus has: INVERTED since 2.4, Trie before."""
-    for kind in ("INVERTED", "Trie"):
+def _index_product_ids(connection: Connection, version: str) -> None:
+    """Index product_id by the type that this Milvus has: INVERTED since 2.4, Trie before."""
+    for index_type in ("INVERTED", "Trie"):
         index = MilvusClient.prepare_index_params()
-        index.add_index("product_id", index_type=kind)
+        index.add_index("product_id", index_type=index_type)
         try:
-            wire.call("create_index", version, index, sync=False)
+            connection.call("create_index", version, index, sync=False)
             return
         except StoreUnavailable as error:
             if "index type" not in str(error):
@@ -133,6 +133,6 @@ def _index_product_ids(wire: Connection, version: str) -> None:
 
 
 def describe_missing_collection(name: str, uri: str, others: Sequence[str]) -> str:
-    """Say that there is none, and which ones there are."""
-    there = f"; there is {', '.join(others)} (--collection)" if others else ""
-    return f"no collection {name!r} at {uri}{there}. Fill one first: lookalike ingest SOURCE --collection {name}"
+    """Return the message that there is no such collection, and which ones there are."""
+    existing = f"; there is {', '.join(others)} (--collection)" if others else ""
+    return f"no collection {name!r} at {uri}{existing}. Fill one first: lookalike ingest SOURCE --collection {name}"

@@ -1,7 +1,7 @@
-"""pymilvus, imported so that it does no harm: the only import of it in the project.
+"""The only import of pymilvus in the project, made with an empty MILVUS_URI.
 
-At import it parses MILVUS_URI itself and fails for a Milvus Lite path, and it reads a `.env` from wherever it is
-installed. An empty MILVUS_URI keeps it from both; ours is read by the command's own options.
+At import, pymilvus parses MILVUS_URI and fails for a Milvus Lite path; without one, it reads a `.env` file from
+wherever it is installed. An empty MILVUS_URI prevents both. The options of the commands read MILVUS_URI for us.
 """
 
 import logging
@@ -12,15 +12,15 @@ from contextlib import contextmanager
 
 @contextmanager
 def _empty_uri() -> Iterator[None]:
-    meant = os.environ.get("MILVUS_URI")
+    uri = os.environ.get("MILVUS_URI")
     os.environ["MILVUS_URI"] = ""
     try:
         yield
     finally:
-        if meant is None:
+        if uri is None:
             del os.environ["MILVUS_URI"]
         else:
-            os.environ["MILVUS_URI"] = meant
+            os.environ["MILVUS_URI"] = uri
 
 
 with _empty_uri():

@@ -1,27 +1,27 @@
-"""Whether a server has its search graph built."""
+"""Whether a server is still building the index of the vectors."""
 
 import time
 
 from lookalike.schema.milvus.connection import Connection
 
-_LOOK = 2.0
-_TAKEN_UP = 30.0
-"""Seconds: what is built is taken up only a while later."""
+_POLL_SECONDS = 2.0
+_LOAD_SECONDS = 30.0
+"""A server may search without a part of the index that it has built, for as long as this."""
 
 
 class IndexStatus:
-    """The index of a version on a server, looked at every two seconds at most."""
+    """The state of a version's vector index on a server, read from the server every two seconds at most."""
 
-    def __init__(self, wire: Connection, version: str) -> None:
-        self._wire = wire
+    def __init__(self, connection: Connection, version: str) -> None:
+        self._connection = connection
         self._version = version
-        self._looked = self._until = float("-inf")
+        self._polled_at = self._building_until = float("-inf")
 
-    def building(self) -> bool:
-        """Tell whether rows wait for the graph, or did a moment ago."""
+    def is_building(self) -> bool:
+        """Return whether rows wait to be indexed, or did within the last 30 seconds."""
         now = time.monotonic()
-        if now >= self._looked + _LOOK:
-            self._looked = now
-            if self._wire.call("describe_index", self._version, "embedding").get("pending_index_rows"):
-                self._until = now + _TAKEN_UP
-        return now < self._until
+        if now >= self._polled_at + _POLL_SECONDS:
+            self._polled_at = now
+            if self._connection.call("describe_index", self._version, "embedding").get("pending_index_rows"):
+                self._building_until = now + _LOAD_SECONDS
+        return now < self._building_until

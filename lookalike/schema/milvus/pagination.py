@@ -1,4 +1,4 @@
-"""Reading more rows than Milvus sends in one answer: by ranges of keys or by lists of them, in halves if need be."""
+"""Reading more rows than one Milvus response holds: in ranges or lists of keys, halved when a response is too large."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,47 +10,53 @@ Rows = Sequence[Mapping[str, Any]]
 Fetch = Callable[[str, int], Rows]
 """Reads up to so many of the rows that match an expression. Raises ResponseTooLarge when they have too many bytes."""
 
-_KEYS = 16**8
-_KEYS_IN_A_QUERY = 500
+_KEY_PREFIXES = 16**8
+"""Keys are hashes in hexadecimal; ranges are cut by their first eight digits."""
+
+_KEYS_PER_QUERY = 500
 
 
-def fetch_by_key(fetch: Fetch, image_ids: Sequence[str], most: int = _KEYS_IN_A_QUERY) -> Iterator[Mapping[str, Any]]:
-    """Read the rows of some keys, `most` at once."""
-    for start in range(0, len(image_ids), most):
-        chosen = image_ids[start : start + most]
+def fetch_by_key(
+    fetch: Fetch, image_ids: Sequence[str], batch_size: int = _KEYS_PER_QUERY
+) -> Iterator[Mapping[str, Any]]:
+    """Read the rows that have these keys, `batch_size` keys in a query."""
+    for start in range(0, len(image_ids), batch_size):
+        batch = image_ids[start : start + batch_size]
         try:
-            found = fetch(column_in("image_id", chosen), len(chosen))
+            rows = fetch(column_in("image_id", batch), len(batch))
         except ResponseTooLarge:
-            if len(chosen) == 1:
+            if len(batch) == 1:
                 raise
-            yield from fetch_by_key(fetch, chosen, len(chosen) // 2)
+            yield from fetch_by_key(fetch, batch, len(batch) // 2)
         else:
-            yield from found
+            yield from rows
 
 
 def fetch_by_range(fetch: Fetch, where: str, window: int, pages: int) -> Iterator[Mapping[str, Any]]:
-    """Read all rows that match, of which one answer has up to `window`, in about so many pages.
+    """Read all rows that match, in about `pages` queries that return up to `window` rows each.
 
-    The keys are hashes, so ranges of them cut the collection into even pages.
+    The keys are hashes, so equal ranges of keys have about equally many rows.
     """
     for page in range(pages):
-        yield from _range(fetch, where, window, _KEYS * page // pages, _KEYS * (page + 1) // pages)
+        yield from _fetch_range(
+            fetch, where, window, _KEY_PREFIXES * page // pages, _KEY_PREFIXES * (page + 1) // pages
+        )
 
 
-def _range(fetch: Fetch, where: str, window: int, first: int, end: int) -> Iterator[Mapping[str, Any]]:
-    """The rows whose keys start with first, …, end - 1, as eight hexadecimal digits."""
-    # "g" comes after every hexadecimal digit.
-    inside = f'image_id >= "{first:08x}" and image_id < "{end - 1:08x}g"'
-    whole = end - first == 1
+def _fetch_range(fetch: Fetch, where: str, window: int, first: int, end: int) -> Iterator[Mapping[str, Any]]:
+    """Read the rows whose keys start with first, …, end - 1, as eight hexadecimal digits."""
+    # "g" sorts after every hexadecimal digit.
+    in_range = f'image_id >= "{first:08x}" and image_id < "{end - 1:08x}g"'
+    cannot_split = end - first == 1
     try:
-        found = fetch(f"{inside} and ({where})" if where else inside, window)
+        rows = fetch(f"{in_range} and ({where})" if where else in_range, window)
     except ResponseTooLarge:
-        if whole:
+        if cannot_split:
             raise
     else:
-        if whole or len(found) < window:
-            yield from found
+        if cannot_split or len(rows) < window:
+            yield from rows
             return
     middle = (first + end) // 2
-    yield from _range(fetch, where, window, first, middle)
-    yield from _range(fetch, where, window, middle, end)
+    yield from _fetch_range(fetch, where, window, first, middle)
+    yield from _fetch_range(fetch, where, window, middle, end)

@@ -1,7 +1,7 @@
 """The versions of a collection, and which of them is live.
 
-The name that users see is an alias. Changing the encoder builds the next version beside the live one and moves the
-alias, in one step that every search sees at once; the one before stays until somebody drops it.
+The name that users see is an alias. Changing the encoder builds the next version beside the live one, then moves the
+alias in one atomic step. The previous version stays until it is dropped.
 """
 
 import re
@@ -19,9 +19,10 @@ from lookalike.schema.settings import check_collection, check_uri
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of a collection; `live` says that the alias points to it.
+    """One version of a collection; it is `live` when the alias points to it.
 
-    `made` is the time in UTC, `left` the nanosecond at which the alias moved away from it, 0 if it never was live.
+    `made` is the time of its creation, in UTC. `left` is the time at which the alias moved away from it, in
+    nanoseconds since 1970; 0 if it never did.
     """
 
     name: str
@@ -38,24 +39,24 @@ class Versions:
     def __init__(self, uri: str, *, token: str = "", collection: str = "products") -> None:
         self.collection = check_collection(collection)
         self._uri, self._token = uri, token
-        # Makes sure that there is one, and says what there is instead.
+        # Raises BadSettings, with the names of the collections there, when this one does not exist.
         with Store.open(check_uri(uri), token=token, collection=collection) as store:
             if store.version == collection:
-                raise BadSettings(f"{collection!r} is a version itself; name the collection that it is a version of")
-            self._wire = Connection.connect(uri, token)
+                raise BadSettings(f"{collection!r} is a version; name the collection that it is a version of")
+            self._connection = Connection.connect(uri, token)
 
     def all(self) -> list[Version]:
         """List the versions, oldest first."""
-        live = self._wire.call("describe_collection", self.collection)["collection_name"]
+        live = self._connection.call("describe_collection", self.collection)["collection_name"]
         pattern = re.compile(re.escape(self.collection) + r"__v(\d+)_[0-9a-f]{8}")
-        found = [match for name in self._wire.call("list_collections") if (match := pattern.fullmatch(name))]
-        return sorted(
-            (self._version(match[0], int(match[1]), live) for match in found), key=lambda v: (v.number, v.made, v.name)
-        )
+        names = self._connection.call("list_collections")
+        matches = [match for name in names if (match := pattern.fullmatch(name))]
+        versions = [self._read_version(match[0], int(match[1]), live) for match in matches]
+        return sorted(versions, key=lambda version: (version.number, version.made, version.name))
 
     @property
     def live(self) -> Version:
-        """The version that the alias points to."""
+        """Return the version that the alias points to."""
         return next(version for version in self.all() if version.live)
 
     def open(self, version: str) -> Store:
@@ -63,56 +64,56 @@ class Versions:
         return Store.open_version(self._uri, version, token=self._token)
 
     def make(self, fingerprint: Fingerprint) -> str:
-        """Make the next version, empty; return its name."""
-        with self._wire.writing:
+        """Create the next version, empty; return its name."""
+        with self._connection.write_lock:
             name = version_name(self.collection, max(version.number for version in self.all()) + 1)
-            create_version(self._wire, name, fingerprint)
+            create_version(self._connection, name, fingerprint)
         return name
 
-    def go_live(self, version: str) -> None:
-        """Point the alias to a version; every search that is asked from now on is answered by it."""
+    def make_live(self, version: str) -> None:
+        """Point the alias to a version; stores that are opened from now on use it."""
         self._require(version)
-        with self._wire.writing:
-            # First, so that a way back is there as soon as it can be needed.
-            self._wire.call("alter_collection_properties", self.live.name, {LEFT_PROPERTY: str(time.time_ns())})
-            self._wire.call("alter_alias", version, self.collection)
+        with self._connection.write_lock:
+            # Before the alias moves, so that a rollback is possible as soon as it has moved.
+            self._connection.call("alter_collection_properties", self.live.name, {LEFT_PROPERTY: str(time.time_ns())})
+            self._connection.call("alter_alias", version, self.collection)
 
     def drop(self, version: str) -> None:
         """Drop a version for good. Raises BadSettings for the live one."""
         if self._require(version).live:
-            raise BadSettings(f"{version} is live; it can be dropped when {self.collection!r} is another version")
-        with self._wire.writing:
-            self._wire.call("drop_collection", version)
+            raise BadSettings(f"{version} is live; make another version of {self.collection!r} live before you drop it")
+        with self._connection.write_lock:
+            self._connection.call("drop_collection", version)
 
-    def before_live(self) -> Version:
-        """The version that was live before the one that is. Raises BadSettings when there is none."""
+    def get_previous(self) -> Version:
+        """Return the version that was live before the live one. Raises BadSettings when there is none."""
         earlier = [version for version in self.all() if version.left and not version.live]
         if not earlier:
             raise BadSettings(f"there is no version of {self.collection!r} that was live before {self.live.name}")
         return max(earlier, key=lambda version: version.left)
 
-    def once_live(self, name: str) -> Version:
-        """A version that was live before. Raises BadSettings for one that was never finished."""
+    def require_once_live(self, name: str) -> Version:
+        """Return a version that is or was live. Raises BadSettings for one that was never finished."""
         version = self._require(name)
         if not version.left and not version.live:
-            raise BadSettings(f"{name} was never live, so it may not be whole; lookalike reindex completes it")
+            raise BadSettings(f"{name} was never live, so it may be incomplete; complete it with lookalike reindex")
         return version
 
     def _require(self, name: str) -> Version:
         for version in self.all():
             if version.name == name:
                 return version
-        raise BadSettings(f"{self.collection!r} has no version {name!r}; lookalike versions lists them")
+        raise BadSettings(f"{self.collection!r} has no version {name!r}; list them with lookalike versions")
 
-    def _version(self, name: str, number: int, live: str) -> Version:
-        properties = self._wire.call("describe_collection", name)["properties"]
+    def _read_version(self, name: str, number: int, live: str) -> Version:
+        properties = self._connection.call("describe_collection", name)["properties"]
         fingerprint = Fingerprint.from_json(properties[FINGERPRINT_PROPERTY])
         made, left = properties.get(MADE_PROPERTY, ""), int(properties.get(LEFT_PROPERTY, "0"))
         return Version(name, number, name == live, fingerprint, made, left)
 
     def close(self) -> None:
-        """Let go of Milvus."""
-        self._wire.close()
+        """Close the connection to Milvus."""
+        self._connection.close()
 
     def __enter__(self) -> "Versions":
         return self

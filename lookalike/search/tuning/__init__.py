@@ -1,1 +1,1 @@
-"""`lookalike tune`: the recall of a server's index, measured."""
+"""`lookalike tune`: measure the recall of a server's index, and choose how widely to search it."""

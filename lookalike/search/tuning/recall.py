@@ -1,4 +1,4 @@
-"""How much of the exact answer a server's graph finds, and how fast, by how wide it searches (`ef`)."""
+"""Recall and latency of a server's graph search, by how widely it searches (`ef`)."""
 
 import secrets
 import statistics
@@ -11,71 +11,84 @@ import numpy as np
 from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Vectors
+from lookalike.search.resolved_query import ROWS_PER_PRODUCT
 
 STEPS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024, 1_536, 2_048, 3_072, 4_096)
-WIDE = 4
-"""How many rows a search asks for, for each product that is wanted; as search.finder does."""
-
-_ENOUGH = 0.9995
+_FULL_RECALL = 0.9995
 _CHUNK = 8_192
 _SAME_SCORE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Recall of the nearest rows, 0 to 1, and the median milliseconds of one search at a time, with an `ef`."""
+    """The recall of the nearest rows with an `ef`, 0 to 1, and the median milliseconds of a single search."""
 
     ef: int
     recall: float
     milliseconds: float
 
 
-def measure(store: Store, limit: int, queries: int) -> list[Point]:
-    """Search for `limit` rows with vectors of the collection's own, from narrow to wide until nearly all are found.
+@dataclass(frozen=True, slots=True)
+class _GroundTruth:
+    """Query vectors, shape (n, dim), and the score of the last of the `limit` nearest rows of each, shape (n,)."""
 
-    What counts as found are rows as near as those of an exact search.
+    vectors: Vectors
+    lowest_scores: np.ndarray
+    limit: int
+
+
+def measure_recall(store: Store, limit: int, queries: int) -> list[Point]:
+    """Search for `limit` rows with vectors of the collection itself; raise `ef` until nearly all rows are found.
+
+    A row counts as found when it scores as high as those that an exact search returns.
     """
-    vectors = _sample(store, queries)
-    least = _exact(store, vectors, limit)
+    vectors = _sample_vectors(store, queries)
+    truth = _GroundTruth(vectors, _lowest_scores(store, vectors, limit), limit)
+    rows = min(ROWS_PER_PRODUCT * limit, store.window)
     points: list[Point] = []
-    wide = min(WIDE * limit, store.window)
     before = store.ef
     try:
-        for store.ef in dict.fromkeys(max(step, wide) for step in STEPS):
-            points.append(_point(store, vectors, least, limit, wide))
-            if points[-1].recall >= _ENOUGH:
+        for store.ef in dict.fromkeys(max(step, rows) for step in STEPS):
+            points.append(_measure_point(store, truth, rows))
+            if points[-1].recall >= _FULL_RECALL:
                 break
     finally:
         store.ef = before
     return points
 
 
-def choose(points: Sequence[Point], recall: float) -> Point | None:
-    """The narrowest search that finds enough, None when none does."""
+def choose_point(points: Sequence[Point], recall: float) -> Point | None:
+    """Return the point with the smallest `ef` that reaches the recall, None if there is none."""
     return next((point for point in points if point.recall >= recall), None)
 
 
-def _sample(store: Store, count: int) -> Vectors:
-    """Vectors of rows from all over the collection, shape (n, dim); keys are hashes, so any place is as good."""
-    found: dict[str, Row] = {}
+def _sample_vectors(store: Store, count: int) -> Vectors:
+    """Read vectors of rows from all over the collection, shape (n, dim).
+
+    Keys are hashes, so the row after a random key is a random row.
+    """
+    rows: dict[str, Row] = {}
     for _ in range(count):
         key = secrets.token_hex(4)
         for row in store.fetch(where=f'image_id >= "{key}"', fields=["embedding"], limit=1):
-            found[row["image_id"]] = row
-    return np.stack([np.asarray(row["embedding"], dtype=np.float32) for row in found.values()])
+            rows[row["image_id"]] = row
+    return np.stack([np.asarray(row["embedding"], dtype=np.float32) for row in rows.values()])
 
 
-def _exact(store: Store, vectors: Vectors, limit: int) -> np.ndarray:
-    """The score of the last of the nearest `limit` rows, by comparing every one; shape (n,)."""
+def _lowest_scores(store: Store, vectors: Vectors, limit: int) -> np.ndarray:
+    """Compute the score of the last of the nearest `limit` rows by comparing all rows: shape (n,).
+
+    It is -2 where the collection has fewer rows.
+    """
     best = np.full((len(vectors), limit), -2.0, dtype=np.float32)
-    for chunk in _chunks(store):
+    for chunk in _read_chunks(store):
         scores = np.concatenate([best, vectors @ chunk.T], axis=1)
         best = np.partition(scores, scores.shape[1] - limit, axis=1)[:, -limit:]
-    least: np.ndarray = best.min(axis=1)
-    return least
+    lowest: np.ndarray = best.min(axis=1)
+    return lowest
 
 
-def _chunks(store: Store) -> Iterator[Vectors]:
+def _read_chunks(store: Store) -> Iterator[Vectors]:
     chunk: list[np.ndarray] = []
     for row in store.rows(fields=["embedding"]):
         chunk.append(np.asarray(row["embedding"], dtype=np.float32))
@@ -86,13 +99,14 @@ def _chunks(store: Store) -> Iterator[Vectors]:
         yield np.stack(chunk)
 
 
-def _point(store: Store, vectors: Vectors, least: np.ndarray, limit: int, wide: int) -> Point:
-    took, found, wanted = [], 0, 0
-    for vector, bound in zip(vectors, least, strict=True):
+def _measure_point(store: Store, truth: _GroundTruth, rows: int) -> Point:
+    """Measure the `ef` that the store has now, with searches for so many rows."""
+    milliseconds, found, expected = [], 0, 0
+    for vector, lowest in zip(truth.vectors, truth.lowest_scores, strict=True):
         started = time.perf_counter()
-        rows = store.search(vector, wide, fields=["product_id"])
-        took.append((time.perf_counter() - started) * 1_000)
-        near = sum(row["score"] >= bound - _SAME_SCORE for row in rows)
-        of = limit if bound > -2 else len(rows)  # a collection may have fewer rows
-        found, wanted = found + min(near, of), wanted + of
-    return Point(store.ef, found / max(1, wanted), round(statistics.median(took), 2))
+        nearest = store.search(vector, rows, fields=["product_id"])
+        milliseconds.append((time.perf_counter() - started) * 1_000)
+        near = sum(row["score"] >= lowest - _SAME_SCORE for row in nearest)
+        existing = truth.limit if lowest > -2 else len(nearest)
+        found, expected = found + min(near, existing), expected + existing
+    return Point(store.ef, found / max(1, expected), round(statistics.median(milliseconds), 2))

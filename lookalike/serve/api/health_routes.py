@@ -9,43 +9,43 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from lookalike.schema.errors import LookalikeError
-from lookalike.serve.api.problems import RequestRefused, told
+from lookalike.serve.api.problems import RequestRefused, document_problems
 from lookalike.serve.runtime.metrics import MEDIA_TYPE
-from lookalike.serve.service import Service, service_of
+from lookalike.serve.service import Service, get_service
 
 router = APIRouter(tags=["health"])
 
-_KEPT_SECONDS = 1.0
-"""For how long an answer of /ready holds: who asks without a key must not keep the encoder busy."""
+_CACHE_SECONDS = 1.0
+"""How long a result of /ready is reused: it needs no key, and must not keep the encoder busy."""
 
 _log = structlog.get_logger("lookalike")
 
 
 class State(BaseModel):
-    """How the service is."""
+    """The state of the service."""
 
     status: Literal["alive", "ready"]
 
 
 class Readiness:
-    """Proves that the service answers, once at a time."""
+    """Checks whether the service can search; one check at a time, and its result is shared."""
 
     def __init__(self) -> None:
-        self._proving = asyncio.Lock()
-        self._until = 0.0
-        self._ready = False
+        self._lock = asyncio.Lock()
+        self._valid_until = 0.0
+        self._is_ready = False
 
-    async def prove(self, service: Service) -> bool:
-        """Embed an image and search with it, unless that was done a moment ago."""
-        async with self._proving:
-            if time.monotonic() >= self._until:
-                self._ready = await self._proved(service)
-                self._until = time.monotonic() + _KEPT_SECONDS
-            return self._ready
+    async def check(self, service: Service) -> bool:
+        """Embed an image and search with it, unless that was done within the last second."""
+        async with self._lock:
+            if time.monotonic() >= self._valid_until:
+                self._is_ready = await self._run_check(service)
+                self._valid_until = time.monotonic() + _CACHE_SECONDS
+            return self._is_ready
 
-    async def _proved(self, service: Service) -> bool:
+    async def _run_check(self, service: Service) -> bool:
         try:
-            await service.desk.run_for_many(service.live.prove)
+            await service.executor.run_shared(service.live.run_self_test)
         except LookalikeError as error:
             _log.warning("not ready", error=type(error).__name__, reason=str(error))
             return False
@@ -54,20 +54,20 @@ class Readiness:
 
 @router.get("/health")
 async def health() -> State:
-    """Tell that the process is alive; nothing is asked of Milvus or the encoder."""
+    """Whether the process is alive. Neither Milvus nor the encoder is used."""
     return State(status="alive")
 
 
-@router.get("/ready", responses=told(503))
+@router.get("/ready", responses=document_problems(503))
 async def ready(request: Request) -> State:
-    """Tell whether questions are answered: an image is embedded and searched with, truly."""
+    """Whether the service can search: it embeds an image and searches with it."""
     readiness: Readiness = request.app.state.readiness
-    if not await readiness.prove(service_of(request)):
-        raise RequestRefused(503, "no question can be answered just now; the service's log says why")
+    if not await readiness.check(get_service(request)):
+        raise RequestRefused(503, "the service cannot search at present; its log says why")
     return State(status="ready")
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
-    """Tell requests, stages, batches, queues and errors to Prometheus."""
-    return Response(service_of(request).metrics.text(), media_type=MEDIA_TYPE)
+    """Requests, stages, batches, queues and errors, in the Prometheus text format."""
+    return Response(get_service(request).metrics.to_text(), media_type=MEDIA_TYPE)

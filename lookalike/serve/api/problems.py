@@ -1,4 +1,4 @@
-"""What went wrong, as HTTP tells it: RFC 9457 problem details, by one table from our errors to statuses."""
+"""Errors as HTTP responses: RFC 9457 problem details, by one table from error class to status."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -24,13 +24,13 @@ from lookalike.schema.errors import (
     StoreUnavailable,
     UnknownProduct,
 )
-from lookalike.serve.api.schemas import Invalid, Problem
+from lookalike.serve.api.schemas import FieldError, Problem
 from lookalike.serve.runtime.deadline import DeadlineExceeded
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
-_MOST_MISTAKES = 1_000
-_SHOWN_MISTAKES = 20
+_MAX_FIELD_ERRORS = 1_000
+_SHOWN_FIELD_ERRORS = 20
 
 _STATUS: tuple[tuple[type[LookalikeError], int], ...] = (
     (BadQuery, 422),
@@ -45,20 +45,21 @@ _STATUS: tuple[tuple[type[LookalikeError], int], ...] = (
     (StoreUnavailable, 503),
     (EncoderUnavailable, 503),
 )
+"""The first class that matches decides; any other LookalikeError is a 500."""
 
-# What failed on our side is for our log: addresses, paths and filters are nobody else's business.
-_OURS = {
-    409: "the collection cannot be used as it is just now; the service's log says why",
-    500: "the service has failed; its log says why, under this request id",
-    503: "the vector store or the encoder is away; the request was not answered, send it again in a moment",
-    507: "there is no room left to write; nothing of this request is lost to what was there before",
+_PUBLIC_DETAILS = {
+    409: "the collection cannot be used in its present state; the service's log says why",
+    500: "the service failed; its log has the reason under this request id",
+    503: "the vector store or the encoder is unavailable; send the request again in a moment",
+    507: "the vector store has no disk space left; the data it had before this request is intact",
 }
+"""Replace the message of a failure on our side: addresses, paths and filters belong in the log only."""
 
 _log = structlog.get_logger("lookalike")
 
 
 class RequestRefused(Exception):
-    """A request that is turned away before it is a question."""
+    """A request that gets a problem as its response, whatever the collection holds."""
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -68,99 +69,102 @@ class RequestRefused(Exception):
 
 
 class MalformedBody(Exception):
-    """A body that is not as it should be."""
+    """A body that does not match its schema."""
 
-    def __init__(self, errors: list[Invalid]) -> None:
-        super().__init__(f"{len(errors)} mistakes")
+    def __init__(self, errors: list[FieldError]) -> None:
+        super().__init__(f"{len(errors)} errors")
         self.errors = errors
 
 
-def mistakes(error: ValidationError) -> list[Invalid]:
-    """Tell what is wrong, the first of it; of too many mistakes to look at, only how many there are."""
+def explain_validation_errors(error: ValidationError) -> list[FieldError]:
+    """List the first errors. When there are too many to list quickly, give only their number."""
     count = error.error_count()
-    if count > _MOST_MISTAKES:
-        return [Invalid(at="", detail=f"{count} mistakes")]
-    return _invalid(error.errors(include_url=False, include_context=False, include_input=False))
+    if count > _MAX_FIELD_ERRORS:
+        return [FieldError(at="", detail=f"{count} errors")]
+    return _to_field_errors(error.errors(include_url=False, include_context=False, include_input=False))
 
 
-def _invalid(errors: Sequence[Any]) -> list[Invalid]:
-    return [Invalid(at="/".join(map(str, wrong["loc"])), detail=wrong["msg"]) for wrong in errors[:_SHOWN_MISTAKES]]
+def _to_field_errors(errors: Sequence[Any]) -> list[FieldError]:
+    return [
+        FieldError(at="/".join(map(str, error["loc"])), detail=error["msg"]) for error in errors[:_SHOWN_FIELD_ERRORS]
+    ]
 
 
-def _misread(errors: list[Invalid], request_id: str) -> Problem:
-    found = problem(422, "the request is not as it should be; see `errors`", request_id)
-    found.errors = errors
-    return found
-
-
-def problem_of(error: LookalikeError, request_id: str = "") -> Problem:
-    """Tell one of our errors."""
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    return problem(status, _OURS.get(status, str(error)), request_id)
-
-
-def unforeseen(request_id: str) -> Problem:
-    """Tell that something has happened which nobody had thought of, and nothing more."""
-    return problem(500, _OURS[500], request_id)
-
-
-def problem(status: int, detail: str, request_id: str = "") -> Problem:
+def make_problem(status: int, detail: str, request_id: str = "") -> Problem:
     """Make a problem with the title of its status."""
     return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request_id=request_id)
 
 
-def respond(found: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Send a problem."""
-    retry = {"Retry-After": str(RETRY_SECONDS)} if found.status in (429, 503) else {}
-    content = found.model_dump(exclude_defaults=True, exclude={"type"} if not found.errors else set())
+def describe_error(error: LookalikeError, request_id: str = "") -> Problem:
+    """Return the problem for an error, without the details that only the log may have."""
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    return make_problem(status, _PUBLIC_DETAILS.get(status, str(error)), request_id)
+
+
+def describe_internal_error(request_id: str) -> Problem:
+    """Return the problem for a bug: nothing of the exception, only where to find it."""
+    return make_problem(500, _PUBLIC_DETAILS[500], request_id)
+
+
+def _describe_malformed(errors: list[FieldError], request_id: str) -> Problem:
+    problem = make_problem(422, "the request does not match its schema; see `errors`", request_id)
+    problem.errors = errors
+    return problem
+
+
+def report_error(request: Request, error: LookalikeError) -> Problem:
+    """Return the problem for a request's error. What the problem leaves out is logged."""
+    problem = describe_error(error, get_request_id(request))
+    request.state.error = type(error).__name__
+    if problem.status >= 500 or problem.detail != str(error):
+        _log.error("request failed", error=type(error).__name__, reason=str(error))
+    return problem
+
+
+def render_problem(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return the response for a problem, with Retry-After where a later try can succeed."""
+    retry = {"Retry-After": str(RETRY_SECONDS)} if problem.status in (429, 503) else {}
+    content = problem.model_dump(exclude_defaults=True, exclude={"type"} if not problem.errors else set())
     return JSONResponse(
-        {"type": found.type, **content, "status": found.status},
-        found.status,
+        {"type": problem.type, **content, "status": problem.status},
+        problem.status,
         {**retry, **(headers or {})},
         media_type=MEDIA_TYPE,
     )
 
 
-def told_of(request: Request, error: LookalikeError) -> Problem:
-    """Tell one of our errors to who asked, and the log what they are not told."""
-    found = problem_of(error, request_id(request))
-    request.state.error = type(error).__name__
-    if found.status >= 500 or found.detail != str(error):
-        _log.error("failed", error=type(error).__name__, reason=str(error))
-    return found
-
-
-def told(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe problems for OpenAPI: those named, and those that any request may meet."""
-    every = {401, 403, 408, 429, 500, 503, 504, *statuses}
+def document_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe a route's problems for OpenAPI: the named statuses, and those that any request may get."""
+    documented = {401, 403, 408, 429, 500, 503, 504, *statuses}
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in sorted(every)}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in sorted(documented)}
 
 
-def install(app: FastAPI) -> None:
-    """Turn whatever a route raises into a problem."""
+def install_error_handlers(app: FastAPI) -> None:
+    """Turn each exception that a route raises on purpose into a problem."""
 
     @app.exception_handler(LookalikeError)
-    async def ours(request: Request, error: LookalikeError) -> JSONResponse:
-        return respond(told_of(request, error))
+    async def handle_lookalike_error(request: Request, error: LookalikeError) -> JSONResponse:
+        return render_problem(report_error(request, error))
 
     @app.exception_handler(RequestRefused)
-    async def refused(request: Request, error: RequestRefused) -> JSONResponse:
-        return respond(problem(error.status, error.detail, request_id(request)), error.headers)
+    async def handle_refusal(request: Request, error: RequestRefused) -> JSONResponse:
+        return render_problem(make_problem(error.status, error.detail, get_request_id(request)), error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return respond(_misread(_invalid(error.errors()), request_id(request)))
+    async def handle_bad_parameters(request: Request, error: RequestValidationError) -> JSONResponse:
+        return render_problem(_describe_malformed(_to_field_errors(error.errors()), get_request_id(request)))
 
     @app.exception_handler(MalformedBody)
-    async def misread(request: Request, error: MalformedBody) -> JSONResponse:
-        return respond(_misread(error.errors, request_id(request)))
+    async def handle_bad_body(request: Request, error: MalformedBody) -> JSONResponse:
+        return render_problem(_describe_malformed(error.errors, get_request_id(request)))
 
     @app.exception_handler(HTTPException)
-    async def plain(request: Request, error: HTTPException) -> JSONResponse:
-        return respond(problem(error.status_code, str(error.detail), request_id(request)), error.headers)
+    async def handle_http_exception(request: Request, error: HTTPException) -> JSONResponse:
+        problem = make_problem(error.status_code, str(error.detail), get_request_id(request))
+        return render_problem(problem, error.headers)
 
 
-def request_id(request: Request) -> str:
-    """The name of a request in the log."""
+def get_request_id(request: Request) -> str:
+    """Return the id under which the log has a request."""
     return str(getattr(request.state, "request_id", ""))

@@ -1,20 +1,20 @@
-"""What is not told over HTTP: where the images of a collection are."""
+"""Keeps the locations of a collection's images out of responses."""
 
 from lookalike.schema.errors import BadFilter
 from lookalike.schema.filters.ast import Filter, iter_conditions
 
-_PLACES = ("image", "source")
-_ORDERED = ("<", "<=", ">", ">=")
+_LOCATIONS = ("image", "source")
+_ORDERINGS = ("<", "<=", ">", ">=")
 
 
 def reject_location_filters(where: Filter) -> Filter:
-    """Return a filter that does not tell paths by halves. Raises BadFilter."""
+    """Return the filter. Raises BadFilter for one that orders locations: a binary search would reveal a path."""
     for condition in iter_conditions(where):
-        if condition.column in _PLACES and condition.operator in _ORDERED:
+        if condition.column in _LOCATIONS and condition.operator in _ORDERINGS:
             raise BadFilter(f"{condition.column} {condition.operator} …: {condition.column} has no order here")
     return where
 
 
 def redact_source(source: str) -> str:
-    """What a source is called, without the folders that lead to it."""
+    """Return the last part of a source's name, without the folders above it."""
     return source.rstrip("/").rpartition("/")[2] or source

@@ -1,7 +1,7 @@
-"""Clients of the service, for blocking code and for asyncio: both send what serve/client/requests.py makes and reads.
+"""Clients of the service, for blocking code and for asyncio. Both send the requests of `client/requests.py`.
 
 with Client("http://localhost:8000") as client:
-    found = client.search(image=Path("mug.jpg"), where={"price": {"lt": 50}}, limit=5)
+    result = client.search(image=Path("mug.jpg"), where={"price": {"lt": 50}}, limit=5)
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from tenacity import AsyncRetrying, Retrying, stop_after_attempt
 
 from lookalike.schema.errors import BadSettings, LookalikeError
 from lookalike.serve.api.schemas import Problem, ProductOut, SearchOut, WriteOut
-from lookalike.serve.client import requests as calls
+from lookalike.serve.client import requests
 from lookalike.serve.client.requests import ImageInput, Request, ResponseType, ServiceError
 
 __all__ = [
@@ -32,7 +32,7 @@ Size = Literal[64, 128, 256, 512, 1024]
 
 
 class Example(TypedDict, total=False):
-    """One thing to be like, or unlike: one of these, as PartIn in serve/api/schemas.py describes them."""
+    """One example to be like, or unlike: one of these fields; `PartIn` in serve/api/schemas.py describes them."""
 
     image: ImageInput
     image_url: str
@@ -43,13 +43,13 @@ class Example(TypedDict, total=False):
 
 
 class WeightedExample(Example, total=False):
-    """The same beside others, with how much it counts."""
+    """An example with its weight relative to the others."""
 
     weight: float
 
 
 class SearchRequest(Example, total=False):
-    """What may be asked, as SearchIn in serve/api/schemas.py describes it."""
+    """A search query; `SearchIn` in serve/api/schemas.py describes its fields."""
 
     like: Sequence[WeightedExample]
     unlike: Sequence[WeightedExample]
@@ -63,54 +63,54 @@ class SearchRequest(Example, total=False):
 
 
 class ServiceUnreachable(LookalikeError):
-    """There was no answer at all."""
+    """The service did not answer at all."""
 
 
 class Client:
-    """Asks a service at `base_url`, with the API key `key`; safe to use from several threads.
+    """A client of the service at `base_url`, with the API key `key`. Safe to use from several threads.
 
-    `timeout` is seconds to connect, and between two bytes of an answer. What failed for a moment (no connection; 429,
-    503 and 504, after the time that the service names) is sent again up to `retries` times. Every method raises
-    ServiceError, ServiceUnreachable, and BadQuery for a file that cannot be read.
+    `timeout` is the seconds to connect, and between two bytes of a response. Transient failures (no connection; the
+    statuses 429, 503 and 504, after the Retry-After of the service) are retried up to `retries` times. Every method
+    raises ServiceError, ServiceUnreachable, and BadQuery for a file that cannot be read.
     """
 
     def __init__(self, base_url: str, *, key: str | None = None, timeout: float = 30.0, retries: int = 3) -> None:
-        self._http = httpx2.Client(base_url=_address(base_url), headers=_headers(key), timeout=timeout)
+        self._http = httpx2.Client(base_url=_check_url(base_url), headers=_headers(key), timeout=timeout)
         self._stop = stop_after_attempt(retries + 1)
 
-    def search(self, **question: Unpack[SearchRequest]) -> SearchOut:
-        """Find the products most like what is asked."""
-        return self._ask(calls.search(question))
+    def search(self, **query: Unpack[SearchRequest]) -> SearchOut:
+        """Find the products most similar to the query."""
+        return self._call(requests.search(query))
 
-    def search_many(self, questions: Sequence[SearchRequest]) -> list[SearchOut | Problem]:
-        """Answer several questions; one that cannot be answered gets its problem instead."""
-        return self._ask(calls.search_many(questions))
+    def search_many(self, queries: Sequence[SearchRequest]) -> list[SearchOut | Problem]:
+        """Run several queries. One that fails gets a problem in place of its result."""
+        return self._call(requests.search_many(queries))
 
     def similar(self, product_id: str, limit: int = 10, where: Mapping[str, Any] | None = None) -> SearchOut:
-        """Find the products most like one of the collection."""
-        return self._ask(calls.similar(product_id, limit, where))
+        """Find the products most similar to one of the collection."""
+        return self._call(requests.similar(product_id, limit, where))
 
     def get_product(self, product_id: str) -> ProductOut:
-        """Tell a product's images and metadata."""
-        return self._ask(calls.get_product(product_id))
+        """Get a product's images and metadata."""
+        return self._call(requests.get_product(product_id))
 
     def put_product(
         self, product_id: str, images: Sequence[ImageInput] | None, metadata: Mapping[str, Any]
     ) -> WriteOut:
-        """Make a product what is said: with these images, or with None those that it has."""
-        return self._ask(calls.put_product(product_id, images, metadata))
+        """Replace a product: its metadata, and its images unless they are None."""
+        return self._call(requests.put_product(product_id, images, metadata))
 
     def delete_product(self, product_id: str) -> None:
-        """Remove a product. Where it is not there, or was removed by a try whose answer got lost, that is a 404."""
-        return self._ask(calls.delete_product(product_id))
+        """Remove a product. A 404 may also mean that an earlier try removed it and its response was lost."""
+        return self._call(requests.delete_product(product_id))
 
-    def image(self, image_id: str, size: Size | None = None) -> bytes:
+    def get_image(self, image_id: str, size: Size | None = None) -> bytes:
         """Get a stored image, as it is or with no edge longer than `size`."""
-        return self._ask(calls.image(image_id, size))
+        return self._call(requests.get_image(image_id, size))
 
     def ready(self) -> bool:
-        """Tell whether the service answers questions."""
-        return self._ask(calls.ready())
+        """Whether the service can search."""
+        return self._call(requests.ready())
 
     def close(self) -> None:
         """Close the connections."""
@@ -122,56 +122,58 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, call: Request[ResponseType]) -> ResponseType:
-        with _reaching(self._http.base_url):
-            retrying = Retrying(retry=calls.may_pass, wait=calls.wait, stop=self._stop, reraise=True)
-            answer: ResponseType = retrying(self._send, call)
-            return answer
+    def _call(self, request: Request[ResponseType]) -> ResponseType:
+        with _map_transport_errors(self._http.base_url):
+            retrying = Retrying(
+                retry=requests.should_retry, wait=requests.wait_before_retry, stop=self._stop, reraise=True
+            )
+            result: ResponseType = retrying(self._send, request)
+            return result
 
-    def _send(self, call: Request[ResponseType]) -> ResponseType:
-        return call.read(self._http.request(call.method, call.path, **call.options))
+    def _send(self, request: Request[ResponseType]) -> ResponseType:
+        return request.read(self._http.request(request.method, request.path, **request.options))
 
 
 class AsyncClient:
-    """The same for asyncio."""
+    """A client for asyncio, with the methods of `Client`."""
 
     def __init__(self, base_url: str, *, key: str | None = None, timeout: float = 30.0, retries: int = 3) -> None:
-        self._http = httpx2.AsyncClient(base_url=_address(base_url), headers=_headers(key), timeout=timeout)
+        self._http = httpx2.AsyncClient(base_url=_check_url(base_url), headers=_headers(key), timeout=timeout)
         self._stop = stop_after_attempt(retries + 1)
 
-    async def search(self, **question: Unpack[SearchRequest]) -> SearchOut:
-        """Find the products most like what is asked."""
-        return await self._ask(calls.search(question))
+    async def search(self, **query: Unpack[SearchRequest]) -> SearchOut:
+        """Find the products most similar to the query."""
+        return await self._call(requests.search(query))
 
-    async def search_many(self, questions: Sequence[SearchRequest]) -> list[SearchOut | Problem]:
-        """Answer several questions; one that cannot be answered gets its problem instead."""
-        return await self._ask(calls.search_many(questions))
+    async def search_many(self, queries: Sequence[SearchRequest]) -> list[SearchOut | Problem]:
+        """Run several queries. One that fails gets a problem in place of its result."""
+        return await self._call(requests.search_many(queries))
 
     async def similar(self, product_id: str, limit: int = 10, where: Mapping[str, Any] | None = None) -> SearchOut:
-        """Find the products most like one of the collection."""
-        return await self._ask(calls.similar(product_id, limit, where))
+        """Find the products most similar to one of the collection."""
+        return await self._call(requests.similar(product_id, limit, where))
 
     async def get_product(self, product_id: str) -> ProductOut:
-        """Tell a product's images and metadata."""
-        return await self._ask(calls.get_product(product_id))
+        """Get a product's images and metadata."""
+        return await self._call(requests.get_product(product_id))
 
     async def put_product(
         self, product_id: str, images: Sequence[ImageInput] | None, metadata: Mapping[str, Any]
     ) -> WriteOut:
-        """Make a product what is said: with these images, or with None those that it has."""
-        return await self._ask(calls.put_product(product_id, images, metadata))
+        """Replace a product: its metadata, and its images unless they are None."""
+        return await self._call(requests.put_product(product_id, images, metadata))
 
     async def delete_product(self, product_id: str) -> None:
-        """Remove a product. Where it is not there, or was removed by a try whose answer got lost, that is a 404."""
-        return await self._ask(calls.delete_product(product_id))
+        """Remove a product. A 404 may also mean that an earlier try removed it and its response was lost."""
+        return await self._call(requests.delete_product(product_id))
 
-    async def image(self, image_id: str, size: Size | None = None) -> bytes:
+    async def get_image(self, image_id: str, size: Size | None = None) -> bytes:
         """Get a stored image, as it is or with no edge longer than `size`."""
-        return await self._ask(calls.image(image_id, size))
+        return await self._call(requests.get_image(image_id, size))
 
     async def ready(self) -> bool:
-        """Tell whether the service answers questions."""
-        return await self._ask(calls.ready())
+        """Whether the service can search."""
+        return await self._call(requests.ready())
 
     async def close(self) -> None:
         """Close the connections."""
@@ -183,32 +185,32 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _ask(self, call: Request[ResponseType]) -> ResponseType:
-        with _reaching(self._http.base_url):
-            retrying = AsyncRetrying(retry=calls.may_pass, wait=calls.wait, stop=self._stop, reraise=True)
-            return await retrying(self._send, call)
+    async def _call(self, request: Request[ResponseType]) -> ResponseType:
+        with _map_transport_errors(self._http.base_url):
+            retrying = AsyncRetrying(
+                retry=requests.should_retry, wait=requests.wait_before_retry, stop=self._stop, reraise=True
+            )
+            return await retrying(self._send, request)
 
-    async def _send(self, call: Request[ResponseType]) -> ResponseType:
-        return call.read(await self._http.request(call.method, call.path, **call.options))
+    async def _send(self, request: Request[ResponseType]) -> ResponseType:
+        return request.read(await self._http.request(request.method, request.path, **request.options))
 
 
 @contextmanager
-def _reaching(address: httpx2.URL) -> Iterator[None]:
-    """Say in our words that there was no answer."""
+def _map_transport_errors(address: httpx2.URL) -> Iterator[None]:
+    """Raise ServiceUnreachable for the transport errors of httpx."""
     try:
         yield
     except httpx2.TransportError as error:
         raise ServiceUnreachable(
             f"the service at {address} does not answer ({str(error) or type(error).__name__}). Is `lookalike serve` "
-            "running, and is the address right? A busy one needs a longer timeout"
+            "running, and is the address right? A busy service needs a longer timeout"
         ) from error
 
 
-def _address(base_url: str) -> str:
+def _check_url(base_url: str) -> str:
     if not base_url.startswith(("http://", "https://")):
-        raise BadSettings(
-            f"the address {base_url!r} is no http:// or https:// URL; take one like http://localhost:8000"
-        )
+        raise BadSettings(f"the address {base_url!r} is no http:// or https:// URL; use one like http://localhost:8000")
     return base_url
 
 

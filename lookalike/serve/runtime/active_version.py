@@ -1,9 +1,8 @@
-"""The live version of a collection and its encoder, followed while the service runs."""
+"""The active version of a collection and its encoder; a background thread switches when another version goes live."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,24 +16,25 @@ from lookalike.schema.errors import LookalikeError
 from lookalike.schema.milvus.store import Store
 from lookalike.search.finder import Finder
 from lookalike.serve.runtime.batching import BatchedEncoder, BatchedSearch, batch_encoder
+from lookalike.serve.runtime.deadline import check_deadline
 from lookalike.serve.runtime.metrics import Metrics
 from lookalike.serve.settings import Settings
 
-LOOK_EVERY = 5.0
-"""Seconds between two looks at which version is live."""
+_WATCH_SECONDS = 5.0
+"""Seconds between two checks of which version is live."""
 
-_GRACE = 60.0
-"""Seconds after the deadline of the last request that may work with a version, until that is closed."""
+_GRACE_SECONDS = 60.0
+"""Seconds to keep an old version open after the deadline of the last request that may use it."""
 
-_REMEMBERED = 30.0
-"""Seconds for which a product's vector is good enough; what this service writes itself it forgets at once."""
+_CACHE_SECONDS = 30.0
+"""Seconds to cache a product's vector. The service's own writes invalidate it at once."""
 
 _log = structlog.get_logger("lookalike")
 
 
 @dataclass(frozen=True, slots=True)
 class OpenVersion:
-    """A version of a collection that is open: its rows, its encoder, and what answers questions about both."""
+    """An open version of a collection: its store, its encoder, and the searches over both."""
 
     store: Store
     engine: Engine
@@ -43,17 +43,28 @@ class OpenVersion:
     finder: Finder
 
     def close(self, *, encoder: bool) -> None:
-        """Finish what was asked; the encoder too, when no other version goes on with it."""
+        """Finish the queued work, then close the store; the encoder too, unless another version shares it."""
         if encoder:
             self.encoder.close()
         self.searches.close()
         self.store.close()
 
 
-class ActiveVersion:
-    """Opens the collection, and another version of it as soon as that is live: questions never wait for the change.
+@dataclass(frozen=True, slots=True)
+class _OldVersion:
+    """A version that was replaced; requests that started before may still use it."""
 
-    `load` loads an encoder by name. Raises what opening and loading raise: a service that cannot answer does not start.
+    version: OpenVersion
+    close_at: float
+    """The time to close it, by `time.monotonic`."""
+    close_encoder: bool
+
+
+class ActiveVersion:
+    """Opens the collection and, when another version goes live, opens that and switches; no search waits for it.
+
+    `load` loads an encoder by name. Construction raises what opening and loading raise, so that a service that cannot
+    answer does not start.
     """
 
     def __init__(
@@ -63,57 +74,55 @@ class ActiveVersion:
         self._load = load
         self._metrics = metrics
         self._settings = settings
-        self._decoding = threading.BoundedSemaphore(count_cores())
-        self._left: list[tuple[float, OpenVersion, bool]] = []
+        # Decoding is CPU work: more threads than cores would not make it faster.
+        self._decode_slots = threading.BoundedSemaphore(count_cores())
+        self._old_versions: list[_OldVersion] = []
         self._stop = threading.Event()
-        self.version = self._opened(None)
-        self._thread = threading.Thread(target=self._follow, name="live", daemon=True)
+        self.version = self._open_version(None)
+        self._thread = threading.Thread(target=self._watch, name="active-version", daemon=True)
         self._thread.start()
 
     @property
     def finder(self) -> Finder:
-        """Answers questions about the live version."""
+        """The finder of the active version."""
         return self.version.finder
 
     @property
-    def waiting(self) -> int:
-        """Images and texts that wait for the encoder."""
-        return self.version.encoder.waiting
+    def queue_length(self) -> int:
+        """The number of images and texts in the encoder's queue."""
+        return self.version.encoder.queue_length
 
-    def prove(self) -> None:
-        """Embed an image and search with it, truly. Raises what is in the way."""
+    def run_self_test(self) -> None:
+        """Encode a random image and search with it. Raises what stops real requests from being answered."""
         version = self.version
         noise = np.random.default_rng().integers(0, 256, (64, 64, 3), dtype=np.uint8)
         pixels = version.encoder.prepare(Image.fromarray(noise))
-        with self._metrics.timed("ready"):
+        check_deadline()
+        with self._metrics.time_stage("ready"):
             vector = version.encoder.encode_images(pixels[None])[0]
             version.store.search(vector, 1, fields=["product_id"])
 
-    def look(self) -> None:
-        """Look whether another version is live, and go over to it."""
+    def switch_if_changed(self) -> None:
+        """Switch to the live version if that is another one by now. Raises what opening and loading raise."""
         if self.version.store.is_live():
             return
-        before, self.version = self.version, self._opened(self.version)
-        kept = before.encoder is self.version.encoder
-        self._left.append((time.monotonic() + self._settings.deadline + _GRACE, before, kept))
-        _log.info("moved", before=before.store.version, after=self.version.store.version)
+        old, self.version = self.version, self._open_version(self.version)
+        close_at = time.monotonic() + self._settings.deadline + _GRACE_SECONDS
+        close_encoder = old.encoder is not self.version.encoder
+        self._old_versions.append(_OldVersion(old, close_at, close_encoder))
+        _log.info("version switched", before=old.store.version, after=self.version.store.version)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """End the thread and close all versions."""
         self._stop.set()
         self._thread.join()
-        self._let_go(float("inf"))
+        self._close_old_versions(float("inf"))
         self.version.close(encoder=True)
 
-    def _opened(self, before: OpenVersion | None) -> OpenVersion:
+    def _open_version(self, previous: OpenVersion | None) -> OpenVersion:
         store = self._open_store()
         try:
-            if before is not None and not before.store.fingerprint.differences(store.fingerprint):
-                engine, encoder = before.engine, before.encoder
-            else:
-                engine = self._load(store.fingerprint.encoder)
-                require_same_encoder(store.name, store.fingerprint, engine.encoder.fingerprint)
-                encoder = batch_encoder(engine.encoder, engine.batch_size, engine.lanes, self._metrics.batch)
+            engine, encoder = self._share_or_load_encoder(store, previous)
         except BaseException:
             store.close()
             raise
@@ -122,31 +131,36 @@ class ActiveVersion:
             store,
             lambda: encoder,
             max_pixels=self._settings.max_pixels,
-            remember=_REMEMBERED,
+            cache_seconds=_CACHE_SECONDS,
             search_many=searches.search_many,
-            timed=self._timed,
+            timer=self._metrics.time_stage,
+            check_deadline=check_deadline,
+            decode_slots=self._decode_slots,
         )
         return OpenVersion(store, engine, encoder, searches, finder)
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        """Measure a stage; more images decoded at once than there are cores would only take turns."""
-        with self._decoding if stage == "decode" else nullcontext(), self._metrics.timed(stage):
-            yield
+    def _share_or_load_encoder(self, store: Store, previous: OpenVersion | None) -> tuple[Engine, BatchedEncoder]:
+        if previous is not None and not previous.store.fingerprint.list_differences(store.fingerprint):
+            return previous.engine, previous.encoder
+        engine = self._load(store.fingerprint.encoder)
+        require_same_encoder(store.name, store.fingerprint, engine.encoder.fingerprint)
+        return engine, batch_encoder(
+            engine.encoder, engine.batch_size, engine.parallel_batches, self._metrics.observe_batch
+        )
 
-    def _follow(self) -> None:
-        while not self._stop.wait(LOOK_EVERY):
+    def _watch(self) -> None:
+        while not self._stop.wait(_WATCH_SECONDS):
             try:
-                self.look()
-                self._let_go(time.monotonic())
-            # Milvus may be away for a while, or the new encoder's weights: the version at hand goes on.
+                self.switch_if_changed()
+                self._close_old_versions(time.monotonic())
+            # Milvus or the new encoder's weights may be unavailable for a while: keep serving the current version.
             except LookalikeError as error:
-                _log.warning("cannot see which version is live", reason=str(error))
-            # A mistake of ours must not end the following either.
+                _log.warning("cannot check which version is live", reason=str(error))
+            # A bug must not end the thread.
             except Exception:  # noqa: BLE001
-                _log.exception("cannot see which version is live")
+                _log.exception("cannot check which version is live")
 
-    def _let_go(self, now: float) -> None:
-        while self._left and self._left[0][0] <= now:
-            _, version, kept = self._left.pop(0)
-            version.close(encoder=not kept)
+    def _close_old_versions(self, now: float) -> None:
+        while self._old_versions and self._old_versions[0].close_at <= now:
+            old = self._old_versions.pop(0)
+            old.version.close(encoder=old.close_encoder)

@@ -1,4 +1,4 @@
-"""How long a request may take, and whether anybody still waits for it; known to whatever works on it."""
+"""The deadline of a request, as a context variable that all code working on the request can check."""
 
 import time
 from collections.abc import Iterator
@@ -9,32 +9,32 @@ from lookalike.schema.errors import LookalikeError
 
 
 class DeadlineExceeded(LookalikeError):
-    """The deadline has passed, or nobody waits for the answer any more."""
+    """The deadline has passed, or the client has gone."""
 
 
 class Deadline:
-    """A point in time after which an answer is of no use; sooner, once it is abandoned."""
+    """A time limit for one request. `abandon` ends it early, when nothing waits for the result any more."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._end = time.monotonic() + seconds
-        self._abandoned = False
+        self._is_abandoned = False
 
     def abandon(self) -> None:
-        """Nobody waits any more."""
-        self._abandoned = True
+        """End the deadline now, because nothing waits for the result."""
+        self._is_abandoned = True
 
     @property
-    def left(self) -> float:
-        """Seconds left, 0 when there are none."""
-        return 0.0 if self._abandoned else max(0.0, self._end - time.monotonic())
+    def seconds_left(self) -> float:
+        """Seconds until the deadline; 0 after it."""
+        return 0.0 if self._is_abandoned else max(0.0, self._end - time.monotonic())
 
     def check(self) -> None:
-        """Raise DeadlineExceeded when there is no time left."""
-        if self._abandoned:
-            raise DeadlineExceeded("nobody waits for the answer any more")
-        if not self.left:
-            raise DeadlineExceeded(f"no answer within {self.seconds:g} s; the service is busy, ask again")
+        """Raise DeadlineExceeded if no time is left."""
+        if self._is_abandoned:
+            raise DeadlineExceeded("the request was abandoned: its client has gone, or it has already timed out")
+        if not self.seconds_left:
+            raise DeadlineExceeded(timeout_message(self.seconds))
 
 
 _CURRENT: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
@@ -42,7 +42,7 @@ _CURRENT: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 @contextmanager
 def deadline_scope(deadline: Deadline) -> Iterator[None]:
-    """Work within a deadline; threads that are started with this context do too."""
+    """Set the current deadline. A thread sees it if it runs in a copy of this context."""
     token = _CURRENT.set(deadline)
     try:
         yield
@@ -51,5 +51,17 @@ def deadline_scope(deadline: Deadline) -> Iterator[None]:
 
 
 def current_deadline() -> Deadline | None:
-    """The deadline of the request that is worked on, if there is one."""
+    """Return the deadline of the current request, None outside a request."""
     return _CURRENT.get()
+
+
+def check_deadline() -> None:
+    """Raise DeadlineExceeded if the current request has no time left. Does nothing outside a request."""
+    deadline = current_deadline()
+    if deadline is not None:
+        deadline.check()
+
+
+def timeout_message(seconds: float) -> str:
+    """Say that a request took longer than its limit."""
+    return f"no answer within {seconds:g} s: the service is busy; try again"

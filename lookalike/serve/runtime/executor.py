@@ -1,4 +1,4 @@
-"""Work on threads, so that the event loop never blocks; what nobody waits for is let go."""
+"""A thread pool for the blocking work of requests, so that the event loop never blocks."""
 
 import asyncio
 import contextvars
@@ -8,55 +8,61 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
-from lookalike.serve.runtime.deadline import Deadline, DeadlineExceeded, deadline_scope
+from lookalike.serve.runtime.deadline import Deadline, DeadlineExceeded, deadline_scope, timeout_message
 
 Result = TypeVar("Result")
 
 
 class RequestExecutor:
-    """Threads that work on requests, and how many seconds each request has."""
+    """Runs work of requests on `threads` threads; each piece of work has `seconds` until its deadline."""
 
     def __init__(self, threads: int, seconds: float) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="desk")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
         self._seconds = seconds
 
     async def run(self, request: Request, work: Callable[[], Result]) -> Result:
-        """Do some work for a request, whose body was read. Raises DeadlineExceeded, and what the work raises."""
-        deadline = Deadline(self._seconds)
-        watching = asyncio.create_task(_watch(request, deadline))
-        try:
-            return await self._within(deadline, work)
-        finally:
-            watching.cancel()
+        """Run work for one request, whose body has been read; abandon it when the client disconnects.
 
-    async def run_for_many(self, work: Callable[[], Result]) -> Result:
-        """Do some work that others than who asked for it wait for too. Raises DeadlineExceeded, and what the work raises."""
-        return await self._within(Deadline(self._seconds), work)
+        Raises DeadlineExceeded, and what the work raises.
+        """
+        deadline = Deadline(self._seconds)
+        watcher = asyncio.create_task(_abandon_on_disconnect(request, deadline))
+        try:
+            return await self._run_within(deadline, work)
+        finally:
+            watcher.cancel()
+
+    async def run_shared(self, work: Callable[[], Result]) -> Result:
+        """Run work whose result several requests wait for: a client that disconnects does not end it.
+
+        Raises DeadlineExceeded, and what the work raises.
+        """
+        return await self._run_within(Deadline(self._seconds), work)
 
     def close(self) -> None:
-        """Finish what was begun."""
-        self._threads.shutdown()
+        """Finish the work that has started or is queued, then end the threads."""
+        self._pool.shutdown()
 
-    async def _within(self, deadline: Deadline, work: Callable[[], Result]) -> Result:
+    async def _run_within(self, deadline: Deadline, work: Callable[[], Result]) -> Result:
         try:
             with deadline_scope(deadline):
                 context = contextvars.copy_context()
-            working = asyncio.get_running_loop().run_in_executor(self._threads, context.run, _begin, deadline, work)
+            future = asyncio.get_running_loop().run_in_executor(self._pool, context.run, _check_and_run, deadline, work)
             async with asyncio.timeout(self._seconds):
-                return await working
+                return await future
         except TimeoutError:
-            raise DeadlineExceeded(f"no answer within {self._seconds:g} s; the service is busy, ask again") from None
+            raise DeadlineExceeded(timeout_message(self._seconds)) from None
         finally:
             deadline.abandon()
 
 
-def _begin(deadline: Deadline, work: Callable[[], Result]) -> Result:
+def _check_and_run(deadline: Deadline, work: Callable[[], Result]) -> Result:
+    # The work may have waited for a free thread until after its deadline.
     deadline.check()
     return work()
 
 
-async def _watch(request: Request, deadline: Deadline) -> None:
-    """Wait for the client to go away."""
+async def _abandon_on_disconnect(request: Request, deadline: Deadline) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
     deadline.abandon()

@@ -1,4 +1,4 @@
-"""Micro-batches: what many requests ask at the same time is done together, by few workers."""
+"""Micro-batching: a few worker threads run the items of many requests in batches."""
 
 import queue
 import threading
@@ -10,56 +10,59 @@ from typing import Generic, TypeVar
 from lookalike.schema.errors import EncoderUnavailable, LookalikeError, StoreUnreachable
 from lookalike.serve.runtime.deadline import Deadline, DeadlineExceeded, current_deadline
 
-Asked = TypeVar("Asked")
-Got = TypeVar("Got")
+# Contravariant: a batcher of images or texts is also a batcher of images.
+Item = TypeVar("Item", contravariant=True)
+Result = TypeVar("Result")
 
-_NO_DEADLINE = 600.0
+_MAX_WAIT_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Item(Generic[Asked, Got]):
-    """Something that waits to be done."""
+class _Pending(Generic[Item, Result]):
+    """An item in the queue, and the future of its result."""
 
-    asked: Asked
+    item: Item
     deadline: Deadline | None
-    got: "Future[Got]" = field(default_factory=Future)
+    future: "Future[Result]" = field(default_factory=Future)
 
 
-class MicroBatcher(Generic[Asked, Got]):
-    """Workers that take what waits, up to `most`, whenever they are free: nothing waits for a batch to fill.
+class MicroBatcher(Generic[Item, Result]):
+    """Queues items; each free worker takes all that wait, up to `max_batch`. It never waits for a batch to fill.
 
-    `run` does a batch and gives a result for each. What nobody waits for any more is left out; where a batch fails,
-    each of it is done alone, so that one bad request does not fail the others.
+    `run` takes a batch and returns one result for each item. Items whose deadline has passed are skipped. If a batch
+    fails, its items are run one by one, so that one bad item does not fail the others.
     """
 
-    def __init__(self, run: Callable[[Sequence[Asked]], Sequence[Got]], most: int, workers: int) -> None:
+    def __init__(self, run: Callable[[Sequence[Item]], Sequence[Result]], max_batch: int, workers: int) -> None:
         self._run = run
-        self._most = most
-        self._queue: queue.SimpleQueue[_Item[Asked, Got] | None] = queue.SimpleQueue()
+        self._max_batch = max_batch
+        self._queue: queue.SimpleQueue[_Pending[Item, Result] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
         for thread in self._threads:
             thread.start()
 
     @property
-    def waiting(self) -> int:
-        """How much waits."""
+    def queue_length(self) -> int:
+        """The length of the queue."""
         return self._queue.qsize()
 
-    def do(self, asked: Sequence[Asked]) -> list[Got]:
-        """Have it done, together with what others ask. Raises DeadlineExceeded, and what `run` raises."""
+    def run_items(self, items: Sequence[Item]) -> list[Result]:
+        """Queue items and wait for their results. Raises DeadlineExceeded, and what `run` raises."""
         deadline = current_deadline()
-        items: list[_Item[Asked, Got]] = [_Item(one, deadline) for one in asked]
-        for item in items:
-            self._queue.put(item)
+        batch: list[_Pending[Item, Result]] = [_Pending(item, deadline) for item in items]
+        for pending in batch:
+            self._queue.put(pending)
         try:
-            return [item.got.result(deadline.left if deadline else _NO_DEADLINE) for item in items]
+            return [
+                pending.future.result(deadline.seconds_left if deadline else _MAX_WAIT_SECONDS) for pending in batch
+            ]
         except TimeoutError:
             if deadline is not None:
                 deadline.check()
-            raise DeadlineExceeded(f"nothing was heard for {_NO_DEADLINE:g} s") from None
+            raise DeadlineExceeded(f"no result within {_MAX_WAIT_SECONDS:g} s") from None
 
     def close(self) -> None:
-        """Finish what waits, then end."""
+        """Run what is queued, then end the workers."""
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
@@ -67,47 +70,48 @@ class MicroBatcher(Generic[Asked, Got]):
 
     def _work(self) -> None:
         while (first := self._queue.get()) is not None:
-            wanted = []
-            for item in (first, *self._waiting()):
-                if item.deadline is None or item.deadline.left:
-                    wanted.append(item)
+            batch = []
+            for pending in (first, *self._take_queued()):
+                if pending.deadline is None or pending.deadline.seconds_left:
+                    batch.append(pending)
                 else:
-                    item.got.set_exception(DeadlineExceeded("nobody waits for it any more"))
-            if wanted:
-                self._settle(wanted)
+                    pending.future.set_exception(DeadlineExceeded("the deadline passed in the queue"))
+            if batch:
+                self._run_batch(batch)
 
-    def _waiting(self) -> list[_Item[Asked, Got]]:
-        found: list[_Item[Asked, Got]] = []
-        while len(found) < self._most - 1:
+    def _take_queued(self) -> list[_Pending[Item, Result]]:
+        """Take what else is queued, up to a full batch, without waiting."""
+        batch: list[_Pending[Item, Result]] = []
+        while len(batch) < self._max_batch - 1:
             try:
-                item = self._queue.get_nowait()
+                pending = self._queue.get_nowait()
             except queue.Empty:
                 break
-            if item is None:  # for the loop: it ends when this batch is done
+            if pending is None:  # The signal to end: put it back for `_work`, which reads it after this batch.
                 self._queue.put(None)
                 break
-            found.append(item)
-        return found
+            batch.append(pending)
+        return batch
 
-    def _settle(self, items: Sequence[_Item[Asked, Got]]) -> None:
+    def _run_batch(self, batch: Sequence[_Pending[Item, Result]]) -> None:
         try:
-            results = self._run([item.asked for item in items])
-        # Whatever is raised is the answer to those who asked, not the end of the thread that serves all others.
+            results = self._run([pending.item for pending in batch])
+        # Every error goes to the callers; the worker lives on to serve the others.
         except Exception as error:  # noqa: BLE001
-            self._fail(items, error)
+            self._fail_batch(batch, error)
             return
-        for item, result in zip(items, results, strict=True):
-            item.got.set_result(result)
+        for pending, result in zip(batch, results, strict=True):
+            pending.future.set_result(result)
 
-    def _fail(self, items: Sequence[_Item[Asked, Got]], error: Exception) -> None:
-        # Milvus is away for one as for all.
-        if len(items) == 1 or isinstance(error, StoreUnreachable):
-            for item in items:
-                item.got.set_exception(_ours(error))
+    def _fail_batch(self, batch: Sequence[_Pending[Item, Result]], error: Exception) -> None:
+        # An unreachable Milvus fails every item alike: do not retry them one by one.
+        if len(batch) == 1 or isinstance(error, StoreUnreachable):
+            for pending in batch:
+                pending.future.set_exception(_as_our_error(error))
         else:
-            for item in items:
-                self._settle([item])
+            for pending in batch:
+                self._run_batch([pending])
 
 
-def _ours(error: Exception) -> Exception:
-    return error if isinstance(error, LookalikeError) else EncoderUnavailable(f"the encoder has failed: {error}")
+def _as_our_error(error: Exception) -> Exception:
+    return error if isinstance(error, LookalikeError) else EncoderUnavailable(f"the encoder failed: {error}")

@@ -1,21 +1,26 @@
-"""Products one at a time: read, put and removed over HTTP, written through the same path as ingest."""
+"""Reads, puts and removes one product at a time over HTTP. Writes go through the same pipeline as ingest."""
 
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import structlog
 
-from lookalike.encode.decode import load_rgb, open_image
-from lookalike.encode.engine import Engine, LazyEngine
+from lookalike.encode.decode import open_image
+from lookalike.encode.engine import Content, Engine, LazyEngine
 from lookalike.encode.pixel_budget import PixelBudget
+from lookalike.encode.preprocess import Pixels
 from lookalike.encode.process_tuning import count_cores
+from lookalike.encode.stage_timer import NO_TIMER, StageTimer
+from lookalike.ingest.job import ingest_images
 from lookalike.ingest.pipeline.diff import Change
 from lookalike.ingest.pipeline.existing_rows import ExistingRows, RowScope, StoredVector
-from lookalike.ingest.pipeline.stages import PipelineLimits, WriteTarget, ingest
+from lookalike.ingest.pipeline.limits import PipelineLimits
+from lookalike.ingest.pipeline.stages import PipelineContext
 from lookalike.ingest.reports.report import Report
 from lookalike.ingest.sources.metadata import read_metadata
 from lookalike.schema.collection import describe_misfit
@@ -27,30 +32,49 @@ from lookalike.schema.product import ProductImage
 from lookalike.serve.api.redaction import redact_source
 from lookalike.serve.api.schemas import ProductOut, StoredImage, WriteOut, image_path
 from lookalike.serve.runtime.active_version import OpenVersion
-from lookalike.serve.runtime.deadline import current_deadline
-from lookalike.serve.runtime.thumbnails import name_of
+from lookalike.serve.runtime.deadline import check_deadline
+from lookalike.serve.runtime.thumbnails import hash_bytes
 
 SOURCE = "api"
-"""Whose rows those are that were put over HTTP."""
+"""The source of rows that are put over HTTP."""
 
-_MOST_IMAGES = 1_000
-_NOT_AN_END = "/similar"
+_MAX_IMAGES = 1_000
+_RESERVED_SUFFIX = "/similar"
+"""/products/ID/similar is a route of its own."""
+
 _FIELDS = ("product_id", "source", "image", "metadata")
 
 _log = structlog.get_logger("lookalike")
 
 
+@dataclass(frozen=True)
+class UploadEngine(Engine):
+    """Prepares uploads before anything is written, and hands them to the ingest pipeline: each is decoded once."""
+
+    uploads: dict[bytes, Pixels] = field(default_factory=dict)
+
+    def prepare_uploads(self, contents: Iterable[bytes], budget: PixelBudget) -> None:
+        """Decode images. Raises BadImage for the first that is broken."""
+        for content in contents:
+            self.uploads[content] = super().prepare(content, budget)
+
+    def prepare(self, content: Content, budget: PixelBudget, timer: StageTimer = NO_TIMER) -> Pixels:
+        """Return the pixels of an upload; decode an image that is none."""
+        pixels = self.uploads.get(cast("bytes", content))
+        return super().prepare(content, budget, timer) if pixels is None else pixels
+
+
 class ProductService:
-    """Writes products, one after the other; images that come with them are kept as files in `uploads`."""
+    """Reads and writes products, one write at a time. Uploaded images are stored as files in `uploads`."""
 
     def __init__(self, uploads: Path, budget: PixelBudget) -> None:
         self._uploads = uploads.absolute()
         self._budget = budget
-        self._writing = threading.Lock()
+        self._write_lock = threading.Lock()
 
     def get(self, store: Store, product_id: str) -> ProductOut:
-        """Tell a product's images and metadata. Raises UnknownProduct."""
-        rows = _rows(store, product_id)
+        """Read a product's images and metadata. Raises UnknownProduct."""
+        rows = _fetch_existing(store, product_id)
         images = [
             StoredImage(
                 image_id=row["image_id"],
@@ -65,59 +89,62 @@ class ProductService:
     def put(
         self, version: OpenVersion, product_id: str, images: Sequence[bytes] | None, metadata: dict[str, Any]
     ) -> WriteOut:
-        """Make a product what is said: these images and no others, or those that it has, with this metadata.
+        """Replace a product: its images by these (it keeps its own if `images` is None), its metadata by this.
 
-        Raises BadImage and BadQuery, with nothing written; UnknownProduct when there are no images at all.
+        Raises BadImage and BadQuery, with nothing written; UnknownProduct if it has no images and none are given.
         """
-        told = _checked(product_id, metadata)
-        with self._turn():
+        metadata = _validate(product_id, metadata)
+        with self._exclusive_write():
             if images is None:
-                written = self._tell(version.store, product_id, told)
+                written = self._update_metadata(version.store, product_id, metadata)
             else:
-                written = self._replace(version, product_id, images, told)
-            version.finder.forget(product_id)
+                written = self._replace(version, product_id, images, metadata)
+            version.finder.invalidate_product(product_id)
             version.store.require_live()
             return written
 
     def remove(self, version: OpenVersion, product_id: str) -> None:
-        """Remove a product with its images. Raises UnknownProduct."""
+        """Remove a product with its images and their uploaded files. Raises UnknownProduct."""
         store = version.store
-        with self._turn():
+        with self._exclusive_write():
             rows = list(store.rows(where=column_in("product_id", [product_id]), fields=["image", "source"]))
             if not rows:
                 raise _unknown(product_id)
             _delete(store, [row["image_id"] for row in rows])
-            version.finder.forget(product_id)
-            store.settle(len(rows))
+            version.finder.invalidate_product(product_id)
+            store.flush_after(len(rows))
             store.require_live()
-            self._forget(rows)
+            self._delete_uploads(rows)
 
     def _replace(
         self, version: OpenVersion, product_id: str, images: Sequence[bytes], metadata: dict[str, Any]
     ) -> WriteOut:
         store, report = version.store, Report()
         before = {row["image_id"]: row for row in _fetch(store, product_id)}
-        files = [self._file(store.name, product_id, content, self._suffix(content)) for content in images]
-        for file, content in zip(files, images, strict=True):
-            _write(file, content)
-        pictures = [ProductImage.named(SOURCE, product_id, file.name, str(file), metadata) for file in files]
-        unique = {image.image_id: image for image in pictures}
-        model = LazyEngine(lambda: Engine(version.encoder, version.engine.batch_size, version.engine.lanes))
-        owned = RowScope(None, column_in("product_id", [product_id]))
-        plan = ingest(
-            unique.values(),
-            owned,
-            model,
-            WriteTarget(store, report),
-            PipelineLimits(count_cores(), self._budget.max_pixels),
+        unique: dict[str, ProductImage] = {}
+        contents: dict[str, bytes] = {}
+        for content in images:
+            file = self._file(store.name, product_id, content, self._suffix(content))
+            image = ProductImage.named(SOURCE, product_id, file.name, str(file), metadata)
+            unique[image.image_id], contents[image.image_id] = image, content
+        upload_engine = UploadEngine(version.encoder, version.engine.batch_size, version.engine.parallel_batches)
+        # A stored image was decoded when it was first uploaded.
+        upload_engine.prepare_uploads(
+            [content for image_id, content in contents.items() if image_id not in before], self._budget
         )
+        for image_id, content in contents.items():
+            _write(Path(unique[image_id].image), content)
+        engine = LazyEngine(lambda: upload_engine)
+        scope = RowScope(None, column_in("product_id", [product_id]))
+        context = PipelineContext(engine, PipelineLimits(count_cores(), self._budget.max_pixels))
+        diff = ingest_images(unique.values(), scope, store, report, context)
         if report.first_rejections:
-            self._undo(store, [image for image_id, image in unique.items() if image_id not in before])
+            self._discard(store, [image for image_id, image in unique.items() if image_id not in before])
             _log.error("an image was rejected", reason=report.first_rejections[0].reason)
-            raise BadImage("an image could not be taken in, and none of them was; the service's log says why")
-        gone = plan.removed()
-        _delete(store, gone)
-        self._forget([before[image_id] for image_id in gone if image_id in before])
+            raise BadImage("an image could not be stored, so none of them was; see the service's log for the reason")
+        removed_ids = diff.removed()
+        _delete(store, removed_ids)
+        self._delete_uploads([before[image_id] for image_id in removed_ids if image_id in before])
         done = report.summary()
         return WriteOut(
             product_id=product_id,
@@ -125,54 +152,49 @@ class ProductService:
             changed=done.changed,
             metadata=done.metadata,
             unchanged=done.unchanged,
-            removed=len(gone),
+            removed=len(removed_ids),
         )
 
-    def _tell(self, store: Store, product_id: str, metadata: dict[str, Any]) -> WriteOut:
-        """Give the images that are there other metadata, without a look at their files."""
-        inventory = ExistingRows(store, RowScope(None, column_in("product_id", [product_id])))
-        wanted = [
+    def _update_metadata(self, store: Store, product_id: str, metadata: dict[str, Any]) -> WriteOut:
+        """Replace the metadata of the product's rows. Their image files are not read."""
+        existing = ExistingRows(store, RowScope(None, column_in("product_id", [product_id])))
+        changed = [
             StoredVector(
                 ProductImage(row["image_id"], row["source"], product_id, row["image"], metadata),
                 known.file,
                 Change.METADATA,
                 row["image_id"],
             )
-            for row in _rows(store, product_id)
-            if (known := inventory.known.get(row["image_id"])) is not None
+            for row in _fetch_existing(store, product_id)
+            if (known := existing.known.get(row["image_id"])) is not None
         ]
-        ready, _ = inventory.ready(wanted)
+        ready, _ = existing.ready(changed)
         store.upsert([item.row for item in ready])
-        store.settle(len(ready))
+        store.flush_after(len(ready))
         return WriteOut(product_id=product_id, new=0, changed=0, metadata=len(ready), unchanged=0, removed=0)
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Wait for other writes; a write that nobody waits for any more is not begun."""
-        with self._writing:
-            deadline = current_deadline()
-            if deadline is not None:
-                deadline.check()
+    def _exclusive_write(self) -> Iterator[None]:
+        """Wait for other writes to end. Raises DeadlineExceeded if the wait took too long."""
+        with self._write_lock:
+            check_deadline()
             yield
 
-    def _undo(self, store: Store, images: Sequence[ProductImage]) -> None:
-        """Take back what is new."""
+    def _discard(self, store: Store, images: Sequence[ProductImage]) -> None:
+        """Delete images that were just stored: their rows and their files."""
         _delete(store, [image.image_id for image in images])
-        self._forget([{"source": image.source, "image": image.image} for image in images])
+        self._delete_uploads([{"source": image.source, "image": image.image} for image in images])
 
     def _suffix(self, content: bytes) -> str:
-        """The suffix of an image that can be decoded. Raises BadImage."""
-        image = open_image(content, self._budget.max_pixels)
-        with self._budget.reserve(image.width * image.height):
-            load_rgb(image)
-        return f".{(image.format or 'image').lower()}"
+        """Return the file suffix for an image's format, which its header names. Raises BadImage."""
+        return f".{(open_image(content, self._budget.max_pixels).format or 'image').lower()}"
 
     def _file(self, collection: str, product_id: str, content: bytes, suffix: str) -> Path:
-        # Folders and files are named by us: nothing of a request becomes part of a path.
-        return self._uploads / collection / name_of(product_id.encode())[:16] / (name_of(content) + suffix)
+        # Names are hashes: no text of a request becomes part of a path.
+        return self._uploads / collection / hash_bytes(product_id.encode())[:16] / (hash_bytes(content) + suffix)
 
-    def _forget(self, rows: Sequence[Row]) -> None:
-        """Remove the files of rows that are gone, of those that were uploaded."""
+    def _delete_uploads(self, rows: Sequence[Row]) -> None:
+        """Delete the image files of deleted rows, if the files are uploads; files of other sources stay."""
         for row in rows:
             file = Path(row["image"])
             if row["source"] == SOURCE and file.is_relative_to(self._uploads):
@@ -182,11 +204,12 @@ class ProductService:
 
 
 def _fetch(store: Store, product_id: str) -> list[Row]:
-    rows = store.fetch(where=column_in("product_id", [product_id]), fields=_FIELDS, limit=_MOST_IMAGES)
+    rows = store.fetch(where=column_in("product_id", [product_id]), fields=_FIELDS, limit=_MAX_IMAGES)
     return sorted(rows, key=lambda row: str(row["image_id"]))
 
 
-def _rows(store: Store, product_id: str) -> list[Row]:
+def _fetch_existing(store: Store, product_id: str) -> list[Row]:
+    """Fetch a product's rows. Raises UnknownProduct if there are none."""
     rows = _fetch(store, product_id)
     if not rows:
         raise _unknown(product_id)
@@ -198,28 +221,28 @@ def _unknown(product_id: str) -> UnknownProduct:
 
 
 def _delete(store: Store, image_ids: Sequence[str]) -> None:
-    """Remove rows, and see them gone: a server acknowledges a delete before its searches know of it."""
+    """Delete rows and wait until searches no longer find them: a server acknowledges a delete before that."""
     if image_ids:
         store.delete(image_ids)
         store.count(column_in("image_id", image_ids), consistency="Strong")
 
 
-def _checked(product_id: str, metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return what is kept of metadata. Raises BadQuery for a product that could not be kept."""
-    if product_id.endswith(_NOT_AN_END):
-        raise BadQuery(f"a product id that ends in {_NOT_AN_END} could not be asked for; take another one")
+def _validate(product_id: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return metadata as it will be stored. Raises BadQuery if the product cannot be stored."""
+    if product_id.endswith(_RESERVED_SUFFIX):
+        raise BadQuery(f"a product id that ends in {_RESERVED_SUFFIX} clashes with a route; choose another id")
     try:
-        told = read_metadata(metadata, {})
+        stored = read_metadata(metadata, {})
     except ValueError as error:
         raise BadQuery(f"metadata: {error}") from None
-    problem = describe_misfit({"product_id": product_id}, told)
+    problem = describe_misfit({"product_id": product_id}, stored)
     if problem:
         raise BadQuery(problem)
-    return told
+    return stored
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Write a file as a whole or not at all; the same bytes are there already under that name."""
+    """Write a file atomically. An existing file has the same bytes, because its name is their hash."""
     if file.exists():
         return
     try:
@@ -231,4 +254,4 @@ def _write(file: Path, content: bytes) -> None:
             os.fsync(opened.fileno())
         part.replace(file)
     except OSError as error:
-        raise BadSettings(f"--uploads {str(file.parents[2])!r} cannot be written: {error.strerror}") from error
+        raise BadSettings(f"cannot write to --uploads {str(file.parents[2])!r}: {error.strerror}") from error

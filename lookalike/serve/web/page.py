@@ -1,5 +1,6 @@
-"""The page at /: a question in its address, its answer as cards, filters from the collection's own columns."""
+"""The page at /: its URL holds the query; it shows the results as cards, and filters from the collection's columns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -9,203 +10,211 @@ from starlette.datastructures import UploadFile
 
 from lookalike.encode.encoder import TextEncoder
 from lookalike.schema.errors import LookalikeError
-from lookalike.schema.filters.ast import Filter
 from lookalike.schema.filters.expression import column_in
 from lookalike.schema.milvus.store import Store
-from lookalike.search.browse import browse_products
-from lookalike.search.facets import Facet, FacetValue, RangeFacet, ValueFacet
+from lookalike.search.explore.browse import browse_products
+from lookalike.search.explore.facets import Facet, FacetValue, RangeFacet, ValueFacet
 from lookalike.search.finder import SearchResult
 from lookalike.search.query import MAX_REACH, Query
-from lookalike.serve.api.problems import RequestRefused, problem, request_id, told_of
+from lookalike.serve.api.problems import RequestRefused, get_request_id, make_problem, report_error
 from lookalike.serve.api.schemas import Problem, image_path
 from lookalike.serve.runtime.facet_cache import FacetCache
-from lookalike.serve.service import Service, service_of
-from lookalike.serve.web.page_query import PageQuery
-from lookalike.serve.web.templating import page
+from lookalike.serve.service import Service, get_service
+from lookalike.serve.web.page_query import PageQuery, QueryPart
+from lookalike.serve.web.templating import render_page
 from lookalike.serve.web.upload_cache import UploadCache
 
 router = APIRouter(include_in_schema=False)
 
 LIMIT = 24
-"""Cards a page: two, three, four and six columns come out even."""
+"""Cards per page: fills rows of two, three, four and six columns."""
 
-_MOST_FACETS = 20
-_GONE = (
-    "The image of this address is not here any more: they are kept in memory for a while only. "
-    "Choose it again, and share the new address."
+_MAX_FACETS = 20
+_EXPIRED = (
+    "This photo has expired, because uploads are kept in memory for a short time only. "
+    "Choose it again, and share the new link."
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One thing that is asked with, as the page shows it."""
+class ShownPart:
+    """One part of the query, as the page shows it."""
 
-    name: str
+    name: QueryPart
     label: str
-    image: str
-    """Where to see it, empty for words."""
+    image_url: str
+    """Empty for text, and for a product that is not looked up."""
 
-    without: str
-    """The address of the same question without it."""
+    url_without: str
+    """The URL of the same query without this part."""
 
 
 class Page:
-    """What the page remembers between requests, and how it answers one."""
+    """Renders the page; holds the uploaded images and the filters between requests."""
 
     def __init__(self, service: Service) -> None:
-        self.uploaded = UploadCache(service.settings.max_pixels)
-        self._counted = FacetCache()
+        self.uploads = UploadCache(service.settings.max_pixels)
+        self._facet_cache = FacetCache()
         self._service = service
 
-    def answer(self, asked: PageQuery) -> HTMLResponse:
-        """Answer a question. Raises LookalikeError and Refused."""
-        version = self._service.live.version
-        found = self._found(asked) if asked.is_question else _some(version.store, asked.where)
-        facets = _with_asked(self._counted.facets(version.store), asked)
-        return self._page(asked, facets, self._parts(version.store, asked), found=found)
+    def render_results(self, query: PageQuery) -> HTMLResponse:
+        """Run a query and render its results. Raises LookalikeError, RequestRefused."""
+        store = self._service.live.version.store
+        result = self._search(query) if query.has_parts else self._browse(store, query)
+        facets = self._facet_cache.get_facets(store)
+        return self._render(query, facets, self._shown_parts(query, store), result=result)
 
-    def explain(self, asked: PageQuery, problem: Problem) -> HTMLResponse:
-        """Say why there is no answer, without any work."""
-        facets = _with_asked(self._counted.known(self._service.live.version.store), asked)
-        return self._page(asked, facets, self._parts(None, asked), problem=problem)
+    def render_problem(self, query: PageQuery, problem: Problem) -> HTMLResponse:
+        """Render why a query has no results. Calls neither the encoder nor Milvus."""
+        facets = self._facet_cache.get_cached(self._service.live.version.store)
+        return self._render(query, facets, self._shown_parts(query, None), problem=problem)
 
     def close(self) -> None:
-        """Leave what is being counted."""
-        self._counted.close()
+        """Stop counting filters."""
+        self._facet_cache.close()
 
-    def _found(self, asked: PageQuery) -> SearchResult:
-        query = Query(
-            image=self._image(asked.image) if asked.image else None,
-            text=asked.text or None,
-            product_id=asked.product or None,
-            where=asked.where,
-            limit=LIMIT,
-            offset=asked.offset,
+    def _search(self, query: PageQuery) -> SearchResult:
+        return self._service.live.finder.find(
+            Query(
+                image=self._read_upload(query.image) if query.image else None,
+                text=query.text or None,
+                product_id=query.product or None,
+                where=query.where,
+                limit=LIMIT,
+                offset=query.offset,
+            )
         )
-        return self._service.live.finder.find(query)
 
-    def _image(self, name: str) -> bytes:
-        content = self.uploaded.find(name)
+    def _browse(self, store: Store, query: PageQuery) -> SearchResult:
+        return SearchResult(browse_products(store, query.where, LIMIT), 0.0)
+
+    def _read_upload(self, name: str) -> bytes:
+        content = self.uploads.get(name)
         if content is None:
-            raise RequestRefused(410, _GONE)
+            raise RequestRefused(410, _EXPIRED)
         return content
 
-    def _parts(self, store: Store | None, asked: PageQuery) -> list[Part]:
-        """What is asked with; the image of a product is looked up in the store, where there is one."""
+    def _shown_parts(self, query: PageQuery, store: Store | None) -> list[ShownPart]:
+        """List the parts of the query. Without a store, a product is shown without its image."""
         parts = []
-        if asked.image and self.uploaded.find(asked.image) is not None:
-            parts.append(Part("image", "your image", _uploaded_url(asked.image), asked.without("image").address))
-        if asked.product:
-            image = _image_of(store, asked.product) if store is not None else ""
-            parts.append(Part("product", asked.product, image, asked.without("product").address))
-        if asked.text:
-            parts.append(Part("text", f"“{asked.text}”", "", asked.without("text").address))
+        if query.image and self.uploads.get(query.image) is not None:
+            parts.append(ShownPart("image", "your photo", f"/uploaded/{query.image}", query.without("image").url))
+        if query.product:
+            image_url = _product_image_url(store, query.product) if store is not None else ""
+            parts.append(ShownPart("product", query.product, image_url, query.without("product").url))
+        if query.text:
+            parts.append(ShownPart("text", f"“{query.text}”", "", query.without("text").url))
         return parts
 
-    def _page(self, asked: PageQuery, facets: list[Facet], parts: list[Part], **values: Any) -> HTMLResponse:
-        told: Problem | None = values.get("problem")
-        found: SearchResult | None = values.get("found")
-        more = asked.further(found.next_offset or 0).address if found is not None and _goes_on(found) else ""
-        return page(
+    def _render(
+        self,
+        query: PageQuery,
+        facets: Sequence[Facet],
+        parts: list[ShownPart],
+        *,
+        result: SearchResult | None = None,
+        problem: Problem | None = None,
+    ) -> HTMLResponse:
+        version, settings = self._service.live.version, self._service.settings
+        return render_page(
             "page.html",
-            told.status if told else 200,
-            asked=asked,
-            facets=facets,
+            problem.status if problem else 200,
+            query=query,
+            facets=_add_chosen(facets[:_MAX_FACETS], query),
             parts=parts,
-            problem=told,
-            found=found,
-            more=more,
-            words=isinstance(self._service.live.version.encoder, TextEncoder) or bool(asked.text),
-            collection=self._service.live.version.store.name,
-            keys=self._service.settings.keys.required,
-            max_body=self._service.settings.max_body,
+            problem=problem,
+            result=result,
+            next_url=_next_url(query, result),
+            accepts_text=isinstance(version.encoder, TextEncoder) or bool(query.text),
+            collection=version.store.name,
+            needs_key=settings.keys.required,
+            max_body=settings.max_body,
             image_path=image_path,
         )
 
 
 @router.get("/")
-async def show(request: Request) -> Response:
-    """Answer the question of an address."""
-    asked = PageQuery()
+async def show_page(request: Request) -> Response:
+    """Show the results of the query in the URL."""
+    query = PageQuery()
     try:
-        asked = PageQuery.read(request.query_params.multi_items())
-        return await service_of(request).desk.run(request, lambda: page_of(request).answer(asked))
+        query = PageQuery.parse(request.query_params.multi_items())
+        return await get_service(request).executor.run(request, lambda: page_of(request).render_results(query))
     except (LookalikeError, RequestRefused) as error:
-        return page_of(request).explain(asked, _told(request, error))
+        return page_of(request).render_problem(query, _problem_of(request, error))
 
 
 @router.post("/")
-async def ask(request: Request) -> Response:
-    """Take in a question with its image, and lead to the address that answers it."""
+async def submit_query(request: Request) -> Response:
+    """Take the form with its uploaded image, and redirect to the URL of the query."""
     async with request.form(max_files=1, max_fields=1_000) as form:
         fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
         upload = form.get("upload")
         content = await upload.read() if isinstance(upload, UploadFile) else b""
-    uploaded, asked = page_of(request).uploaded, PageQuery()
+    uploads, query = page_of(request).uploads, PageQuery()
     try:
-        asked = PageQuery.read(fields)
+        query = PageQuery.parse(fields)
         if content:
-            name = await service_of(request).desk.run(request, lambda: uploaded.keep(content))
-            asked = replace(asked, image=name)
+            name = await get_service(request).executor.run(request, lambda: uploads.add(content))
+            query = replace(query, image=name)
     except LookalikeError as error:
-        response = page_of(request).explain(asked, _told(request, error))
-        response.headers["HX-Push-Url"] = "false"  # to htmx: this has no address
+        response = page_of(request).render_problem(query, _problem_of(request, error))
+        response.headers["HX-Push-Url"] = "false"  # For htmx: this response has no URL of its own.
         return response
-    return RedirectResponse(asked.further(0).address, 303)
+    return RedirectResponse(query.at_offset(0).url, 303)
 
 
 @router.get("/uploaded/{name}")
-async def uploaded(request: Request, name: str) -> Response:
-    """Show an image that was asked with."""
-    content = page_of(request).uploaded.find(name)
+async def show_upload(request: Request, name: str) -> Response:
+    """Send an uploaded image."""
+    content = page_of(request).uploads.get(name)
     if content is None:
-        raise RequestRefused(404, _GONE)
+        raise RequestRefused(404, _EXPIRED)
     headers = {"Cache-Control": "private, max-age=3600", "Content-Security-Policy": "default-src 'none'; sandbox"}
     return Response(content, media_type="image/jpeg", headers=headers)
 
 
 def page_of(request: Request) -> Page:
-    """The page of the application that a request came to."""
+    """Return the page of the application that serves a request."""
     return cast("Page", request.app.state.page)
 
 
-def _told(request: Request, error: LookalikeError | RequestRefused) -> Problem:
+def _problem_of(request: Request, error: LookalikeError | RequestRefused) -> Problem:
     if isinstance(error, RequestRefused):
-        return problem(error.status, error.detail, request_id(request))
-    return told_of(request, error)
+        return make_problem(error.status, error.detail, get_request_id(request))
+    return report_error(request, error)
 
 
-def _some(store: Store, where: Filter) -> SearchResult:
-    return SearchResult(browse_products(store, where, LIMIT), 0.0)
+def _next_url(query: PageQuery, result: SearchResult | None) -> str:
+    """Return the URL of the next page, empty after the last one."""
+    if result is None or result.next_offset is None or result.next_offset + LIMIT > MAX_REACH:
+        return ""
+    return query.at_offset(result.next_offset).url
 
 
-def _goes_on(found: SearchResult) -> bool:
-    return found.next_offset is not None and found.next_offset + LIMIT <= MAX_REACH
-
-
-def _image_of(store: Store, product_id: str) -> str:
+def _product_image_url(store: Store, product_id: str) -> str:
     rows: list[Any] = store.fetch(where=column_in("product_id", [product_id]), fields=[], limit=1)
     return image_path(rows[0]["image_id"]) if rows else ""
 
 
-def _uploaded_url(name: str) -> str:
-    return f"/uploaded/{name}"
-
-
-def _with_asked(facets: list[Facet], asked: PageQuery) -> list[Facet]:
-    """Add what is asked for but was not counted, so that it can be seen and undone."""
-    left = {column for column, _ in asked.choices}
-    bounded = {column for column, _, _ in asked.bounds}
+def _add_chosen(facets: Sequence[Facet], query: PageQuery) -> list[Facet]:
+    """Add the filters in use that were not counted, so that the visitor can see and undo them."""
+    new_choices = {column for column, _ in query.choices}
+    new_bounds = {column for column, _, _ in query.bounds}
     shown: list[Facet] = []
-    for facet in facets[:_MOST_FACETS]:
+    for facet in facets:
         if isinstance(facet, ValueFacet):
-            known = {choice.value for choice in facet.choices}
-            new = tuple(FacetValue(value) for value in asked.chosen(facet.column) if value not in known)
-            shown.append(ValueFacet(facet.column, (*facet.choices, *new)))
-            left.discard(facet.column)
+            shown.append(_add_chosen_values(facet, query))
+            new_choices.discard(facet.column)
         else:
             shown.append(facet)
-            bounded.discard(facet.column)
-    shown.extend(ValueFacet(column, tuple(map(FacetValue, asked.chosen(column)))) for column in sorted(left))
-    shown.extend(RangeFacet(column) for column in sorted(bounded))
+            new_bounds.discard(facet.column)
+    shown.extend(_add_chosen_values(ValueFacet(column, ()), query) for column in sorted(new_choices))
+    shown.extend(RangeFacet(column) for column in sorted(new_bounds))
     return shown
+
+
+def _add_chosen_values(facet: ValueFacet, query: PageQuery) -> ValueFacet:
+    listed = {choice.value for choice in facet.choices}
+    new = [FacetValue(value) for value in query.chosen_values(facet.column) if value not in listed]
+    return ValueFacet(facet.column, (*facet.choices, *new))

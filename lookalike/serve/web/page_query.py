@@ -1,4 +1,4 @@
-"""What is asked on the page, as the query string of its address has it; empty fields are not part of it."""
+"""The query of the page, read from and written to the query string of its URL."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -10,18 +10,19 @@ from lookalike.schema.filters.ast import Condition, Filter, Scalar, check_filter
 from lookalike.serve.api.redaction import reject_location_filters
 
 Bound = Literal["min", "max"]
+QueryPart = Literal["image", "text", "product"]
 
-_CHOICE, _BOUNDS = "f", ("min", "max")
-_MOST_CHOICES = 200
+_CHOICE_PREFIX = "f"
+_MAX_CHOICES = 200
 _OPERATORS = {"min": ">=", "max": "<="}
 
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """A question as a person puts it.
+    """What the page searches for, and its filters. Empty fields are left out of the URL.
 
-    `image` is the name of an uploaded one; `choices` are columns with a value each, several of one column are
-    alternatives; `bounds` are columns with "min" or "max" and what was typed.
+    `image` is the name of an uploaded image. `choices` are pairs of column and value; a product matches if it has one
+    of the values chosen in each column. `bounds` are triples of column, "min" or "max", and the number as it was typed.
     """
 
     image: str = ""
@@ -32,98 +33,110 @@ class PageQuery:
     offset: int = 0
 
     @classmethod
-    def read(cls, fields: Iterable[tuple[str, str]]) -> "PageQuery":
-        """Read a query string or a form; what is not known is left alone. Raises BadFilter for too much."""
-        told: dict[str, str] = {}
+    def parse(cls, fields: Iterable[tuple[str, str]]) -> "PageQuery":
+        """Read the fields of a query string or a form; unknown ones are ignored. Raises BadFilter for too many."""
+        values: dict[str, str] = {}
         choices: dict[tuple[str, str], None] = {}
         bounds: dict[tuple[str, str], str] = {}
         for name, value in fields:
-            kind, dot, column = name.partition(".")
-            if dot and column and value and kind == _CHOICE:
+            prefix, dot, column = name.partition(".")
+            if dot and column and value and prefix == _CHOICE_PREFIX:
                 choices[column, value] = None
-            elif dot and column and value.strip() and kind in _BOUNDS:
-                bounds[column, kind] = value.strip()
+            elif dot and column and value.strip() and prefix in _OPERATORS:
+                bounds[column, prefix] = value.strip()
             else:
-                told[name] = value.strip()
-            if len(choices) + len(bounds) > _MOST_CHOICES:
-                raise BadFilter(f"more than {_MOST_CHOICES} choices are too many; leave some out")
+                values[name] = value.strip()
+            if len(choices) + len(bounds) > _MAX_CHOICES:
+                raise BadFilter(f"more than {_MAX_CHOICES} choices are too many; leave some out")
         return cls(
-            image=told.get("image", ""),
-            text=told.get("text", ""),
-            product=told.get("product", ""),
+            image=values.get("image", ""),
+            text=values.get("text", ""),
+            product=values.get("product", ""),
             choices=tuple(choices),
-            bounds=tuple((column, kind, value) for (column, kind), value in bounds.items()),
-            offset=_offset(told.get("offset", "")),
+            bounds=tuple((column, bound, value) for (column, bound), value in bounds.items()),
+            offset=_parse_offset(values.get("offset", "")),
         )
 
     @property
-    def is_question(self) -> bool:
-        """Whether there is something to be like."""
+    def has_parts(self) -> bool:
+        """Whether there is an image, text or product to search with."""
         return bool(self.image or self.text or self.product)
 
     @property
     def is_filtered(self) -> bool:
-        """Whether only some products are wanted."""
+        """Whether there are filters."""
         return bool(self.choices or self.bounds)
 
     @property
     def where(self) -> Filter:
         """The filter. Raises BadFilter."""
         columns = dict.fromkeys(column for column, _ in self.choices)
-        chosen = [Condition(column, "in", _readings(self.chosen(column))) for column in columns]
-        limits = [
-            Condition(column, _OPERATORS[kind], (_number(kind, column, text),)) for column, kind, text in self.bounds
+        choices = [Condition(column, "in", _scalars(self.chosen_values(column))) for column in columns]
+        bounds = [
+            Condition(column, _OPERATORS[bound], (_parse_number(bound, column, text),))
+            for column, bound, text in self.bounds
         ]
-        return reject_location_filters(check_filter_size((*chosen, *limits)))
+        return reject_location_filters(check_filter_size((*choices, *bounds)))
 
     @property
-    def address(self) -> str:
-        """Where this is answered."""
-        named = [("image", self.image), ("text", self.text), ("product", self.product)]
+    def url(self) -> str:
+        """The URL of the page with this query."""
+        parts = [("image", self.image), ("text", self.text), ("product", self.product)]
         fields = [
-            *((name, value) for name, value in named if value),
-            *((f"{_CHOICE}.{column}", value) for column, value in self.choices),
-            *((f"{kind}.{column}", value) for column, kind, value in self.bounds),
+            *((name, value) for name, value in parts if value),
+            *((f"{_CHOICE_PREFIX}.{column}", value) for column, value in self.choices),
+            *((f"{bound}.{column}", value) for column, bound, value in self.bounds),
             *([("offset", str(self.offset))] if self.offset else []),
         ]
         return f"/?{urlencode(fields)}" if fields else "/"
 
-    def chosen(self, column: str) -> list[str]:
-        """The values of a column that are wanted."""
+    def chosen_values(self, column: str) -> list[str]:
+        """Return the values that are chosen in a column."""
         return [value for name, value in self.choices if name == column]
 
-    def bound(self, column: str, kind: Bound) -> str:
-        """What was typed as the least or the most of a column."""
-        return next((text for name, which, text in self.bounds if (name, which) == (column, kind)), "")
+    def typed_bound(self, column: str, bound: Bound) -> str:
+        """Return the minimum or maximum of a column as it was typed, empty if there is none."""
+        return next((text for name, kind, text in self.bounds if (name, kind) == (column, bound)), "")
 
-    def like(self, product_id: str) -> "PageQuery":
-        """Ask for more like a product, among the same ones."""
+    def similar_to(self, product_id: str) -> "PageQuery":
+        """Search for products similar to this one, with the same filters."""
         return replace(self, image="", text="", product=product_id, offset=0)
 
-    def without(self, part: str) -> "PageQuery":
-        """Ask without one of image, text and product."""
-        return replace(self, offset=0, **{part: ""})  # type: ignore[arg-type]  # fields by name, all of them text
+    def without(self, part: QueryPart) -> "PageQuery":
+        """Drop one part of the query."""
+        match part:
+            case "image":
+                return replace(self, image="", offset=0)
+            case "text":
+                return replace(self, text="", offset=0)
+            case "product":
+                return replace(self, product="", offset=0)
 
-    def anywhere(self) -> "PageQuery":
-        """Ask for the same among all products."""
+    def without_filters(self) -> "PageQuery":
+        """Drop all filters."""
         return replace(self, choices=(), bounds=(), offset=0)
 
-    def further(self, offset: int) -> "PageQuery":
-        """Ask for another page."""
+    def at_offset(self, offset: int) -> "PageQuery":
+        """Go to another page of results."""
         return replace(self, offset=offset)
 
 
-def _offset(text: str) -> int:
+def _parse_offset(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
-def _readings(values: Iterable[str]) -> tuple[Scalar, ...]:
-    """A choice is a text, or true or false: an address does not tell them apart."""
-    return tuple(r for value in values for r in ((value == "true", value) if value in ("true", "false") else (value,)))
+def _scalars(values: Iterable[str]) -> tuple[Scalar, ...]:
+    """Read "true" and "false" both as a boolean and as text, because a URL does not tell which one is meant."""
+    scalars: list[Scalar] = []
+    for value in values:
+        if value in ("true", "false"):
+            scalars.append(value == "true")
+        scalars.append(value)
+    return tuple(scalars)
 
 
-def _number(kind: str, column: str, text: str) -> float:
+def _parse_number(bound: str, column: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise BadFilter(f"{kind}.{column}: {text!a} is not a number") from None
+        raise BadFilter(f"{bound}.{column}: {text!a} is not a number") from None

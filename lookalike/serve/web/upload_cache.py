@@ -1,51 +1,46 @@
-"""Images that were asked with on the page: small copies in memory, so that an address can name them for a while."""
+"""Images uploaded on the page: small copies in memory, so that a URL can name them for a while."""
 
 import hashlib
 import secrets
 import threading
-from collections import OrderedDict
+from collections.abc import MutableMapping
+
+from cachetools import LRUCache
 
 from lookalike.encode.decode import open_image
 from lookalike.encode.pixel_budget import PixelBudget
-from lookalike.serve.runtime.thumbnails import thumbnail
+from lookalike.serve.runtime.thumbnails import make_thumbnail
 
 EDGE = 512
-"""More than any encoder looks at; a photo of a phone becomes some 50 kB."""
+"""The longer edge of a copy in pixels, larger than any encoder's input. A phone's photo becomes some 50 kB."""
 
-_KEPT_BYTES = 32 * 2**20
+_MAX_BYTES = 32 * 2**20
 
 
 class UploadCache:
-    """Keeps small copies under names that cannot be guessed, the latest used ones; safe to use from several threads."""
+    """Caches the latest used copies, under names that cannot be guessed. Safe to use from several threads.
 
-    def __init__(self, max_pixels: int, most_bytes: int = _KEPT_BYTES) -> None:
+    `max_bytes` must have room for one copy, which has less than 1 MB.
+    """
+
+    def __init__(self, max_pixels: int, max_bytes: int = _MAX_BYTES) -> None:
         self._budget = PixelBudget(max_pixels)
-        self._most_bytes = most_bytes
         self._key = secrets.token_bytes(32)
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
-        self._bytes = 0
+        self._copies: MutableMapping[str, bytes] = LRUCache(max_bytes, getsizeof=len)
         self._lock = threading.Lock()
 
-    def keep(self, content: bytes) -> str:
-        """Keep a copy of an image, a JPEG of at most 512×512; returns its name. Raises BadImage."""
+    def add(self, content: bytes) -> str:
+        """Cache a copy of an image, a JPEG of at most 512×512; returns its name. Raises BadImage."""
         image = open_image(content, self._budget.max_pixels)
         with self._budget.reserve(image.width * image.height):
-            copy = thumbnail(image, EDGE)
-        # The same image has the same name; without the key, nobody can tell what that is.
+            copy = make_thumbnail(image, EDGE)
+        # A keyed hash: the same image has the same name, but nobody can compute the name of an image.
         name = hashlib.blake2b(copy, key=self._key, digest_size=16).hexdigest()
         with self._lock:
-            if name not in self._kept:
-                self._kept[name] = copy
-                self._bytes += len(copy)
-            self._kept.move_to_end(name)
-            while self._bytes > self._most_bytes and len(self._kept) > 1:
-                _, oldest = self._kept.popitem(last=False)
-                self._bytes -= len(oldest)
+            self._copies[name] = copy
         return name
 
-    def find(self, name: str) -> bytes | None:
-        """The copy of that name, None when it is gone."""
+    def get(self, name: str) -> bytes | None:
+        """Return the copy with this name, None if it is not cached any more."""
         with self._lock:
-            if name in self._kept:
-                self._kept.move_to_end(name)
-            return self._kept.get(name)
+            return self._copies.get(name)

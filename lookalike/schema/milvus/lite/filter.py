@@ -1,6 +1,6 @@
-"""Which rows a filter keeps, by numpy: each condition is looked at once for each distinct value of its column.
+"""Filters on the rows of Milvus Lite, evaluated with numpy: one comparison for each distinct value of a column.
 
-Of the expressions that Milvus Lite reads, those that are written here (schema.expressions) are understood.
+It evaluates the expressions that schema/filters/expression.py writes, and raises UnsupportedExpression for others.
 """
 
 import json
@@ -14,109 +14,110 @@ import numpy.typing as npt
 from milvus_lite.search.filter import ast, parse_expr
 
 Mask = npt.NDArray[np.bool_]
-"""Shape (rows,)."""
+"""Whether each row matches; shape (rows,)."""
 
-ORDER: dict[str, Callable[[Any, Any], Any]] = {
+COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
 }
-_EXACT = 2**53
-"""Up to here a float64 tells whole numbers apart."""
+_MAX_EXACT_FLOAT = 2**53
+"""Up to here, float64 represents every integer."""
 
-parsed = lru_cache(256)(parse_expr)
+parse_expression = lru_cache(256)(parse_expr)
 
 
-class NotUnderstood(Exception):
-    """An expression with something else in it."""
+class UnsupportedExpression(Exception):
+    """The expression has a part that this module does not evaluate."""
 
 
 class Column:
-    """The distinct values of a column, None where it is missing, and for each row which of them it has."""
+    """The distinct values of a column (None where a row has none), and the index of each row's value among them."""
 
     def __init__(self, rows: Iterable[Any]) -> None:
-        known: dict[Any, int] = {}
+        codes_by_key: dict[Any, int] = {}
         self.values: list[Any] = []
         codes = []
         for value in rows:
-            code = known.setdefault(_identity(value), len(self.values))
+            code = codes_by_key.setdefault(_comparison_key(value), len(self.values))
             if code == len(self.values):
                 self.values.append(value)
             codes.append(code)
-        self._known = known
+        self._codes_by_key = codes_by_key
         self._codes = np.array(codes, dtype=np.int32)
 
-    def one_of(self, values: Iterable[Any]) -> Mask:
-        """Tell which rows have one of these values: 5 is 5.0, but neither "5" nor true."""
-        found = [self._known[key] for key in map(_identity, values) if key in self._known]
-        kept = np.zeros(len(self.values), dtype=bool)
-        kept[found] = True
-        return self._of_rows(kept)
+    def is_in(self, values: Iterable[Any]) -> Mask:
+        """Return which rows have one of these values. 5 equals 5.0, but neither "5" nor true."""
+        keys = map(_comparison_key, values)
+        matches = np.zeros(len(self.values), dtype=bool)
+        matches[[self._codes_by_key[key] for key in keys if key in self._codes_by_key]] = True
+        return self._expand(matches)
 
-    def that(self, holds: Callable[[Any], bool]) -> Mask:
-        """Tell which rows have a value of which this holds."""
-        return self._of_rows(np.fromiter(map(holds, self.values), dtype=bool, count=len(self.values)))
+    def matches(self, predicate: Callable[[Any], bool]) -> Mask:
+        """Return which rows have a value for which the predicate holds."""
+        return self._expand(np.fromiter(map(predicate, self.values), dtype=bool, count=len(self.values)))
 
-    def present(self) -> Mask:
-        """Tell which rows have the column at all."""
-        return self.that(lambda value: value is not None)
+    def exists(self) -> Mask:
+        """Return which rows have a value."""
+        return self.matches(lambda value: value is not None)
 
-    def ordered(self, compare: Callable[[Any, Any], Any], other: Any) -> Mask:
-        """Tell which rows have a value that compares so with `other`; text with text, numbers with numbers."""
+    def compare(self, comparison: Callable[[Any, Any], Any], other: Any) -> Mask:
+        """Return which rows have a value of the type of `other` for which the comparison with it holds."""
         kind = _kind(other)
-        if kind == "number" and abs(other) <= _EXACT and self._numbers is not None:
-            return self._of_rows(compare(self._numbers, other))
-        return self.that(lambda value: _kind(value) == kind and bool(compare(value, other)))
+        if kind == "number" and abs(other) <= _MAX_EXACT_FLOAT and self._numbers is not None:
+            return self._expand(comparison(self._numbers, other))
+        return self.matches(lambda value: _kind(value) == kind and bool(comparison(value, other)))
 
-    def _of_rows(self, kept: Mask) -> Mask:
-        of_rows: Mask = kept[self._codes]
+    def _expand(self, matches: Mask) -> Mask:
+        """Turn a mask of the distinct values into one of the rows."""
+        of_rows: Mask = matches[self._codes]
         return of_rows
 
     @cached_property
     def _numbers(self) -> npt.NDArray[np.float64] | None:
-        """The values as numbers, NaN where they are none; None when that would round one."""
+        """The distinct values as float64, NaN for other types; None when float64 would round one of them."""
         numbers = [value if _kind(value) == "number" else np.nan for value in self.values]
-        if any(abs(number) > _EXACT for number in numbers):
+        if any(abs(number) > _MAX_EXACT_FLOAT for number in numbers):
             return None
         return np.array(numbers, dtype=np.float64)
 
 
 Columns = Callable[[str, str], Column]
-"""From the name of a column, and a key in it where it is JSON, to the column."""
+"""Returns a column by its name, and in a JSON column the values under a key; the key is "" otherwise."""
 
 
-def keep(node: Any, columns: Columns) -> Mask:
-    """Tell which rows an expression keeps. Raises NotUnderstood."""
+def evaluate(node: Any, columns: Columns) -> Mask:
+    """Return which rows an expression matches. Raises UnsupportedExpression."""
     match node:
         case ast.And(operands=operands):
-            return reduce(operator.and_, [keep(one, columns) for one in operands])
+            return reduce(operator.and_, [evaluate(operand, columns) for operand in operands])
         case ast.Or(operands=operands):
-            return reduce(operator.or_, [keep(one, columns) for one in operands])
+            return reduce(operator.or_, [evaluate(operand, columns) for operand in operands])
         case ast.Not(operand=operand):
-            return ~keep(operand, columns)
+            return ~evaluate(operand, columns)
         case ast.CmpOp(op=op, left=left, right=right):
-            return _compared(op, _column(left, columns), _value(right))
+            return _compare(op, _column(left, columns), _literal(right))
         case ast.InOp(field=field, values=values, negate=False):
-            return _column(field, columns).one_of(map(_value, values.elements))
+            return _column(field, columns).is_in(map(_literal, values.elements))
         case ast.IsNullOp(field=field, negate=True):
-            return _column(field, columns).present()
+            return _column(field, columns).exists()
         case ast.LikeOp(value=value, pattern=ast.StringLit(value="%")):
-            return _column(value, columns).that(lambda found: isinstance(found, str))
+            return _column(value, columns).matches(lambda item: isinstance(item, str))
         case ast.ArrayContainsOp(value=value, values=ast.ListLit(elements=elements), mode="any"):
-            wanted = {_identity(_value(element)) for element in elements}
-            return _column(value, columns).that(
-                lambda found: isinstance(found, list) and not wanted.isdisjoint(map(_identity, found))
+            keys = {_comparison_key(_literal(element)) for element in elements}
+            return _column(value, columns).matches(
+                lambda item: isinstance(item, list) and not keys.isdisjoint(map(_comparison_key, item))
             )
-    raise NotUnderstood(type(node).__name__)
+    raise UnsupportedExpression(type(node).__name__)
 
 
-def _compared(op: str, column: Column, value: Any) -> Mask:
+def _compare(op: str, column: Column, value: Any) -> Mask:
     if op == "==":
-        return column.one_of([value])
+        return column.is_in([value])
     if op == "!=":
-        return column.present() & ~column.one_of([value])
-    return column.ordered(ORDER[op], value)
+        return column.exists() & ~column.is_in([value])
+    return column.compare(COMPARISONS[op], value)
 
 
 def _column(node: Any, columns: Columns) -> Column:
@@ -125,19 +126,19 @@ def _column(node: Any, columns: Columns) -> Column:
             return columns(name, "")
         case ast.PathAccess(base=ast.FieldRef(name=name), path=(str(key),)):
             return columns(name, key)
-    raise NotUnderstood(type(node).__name__)
+    raise UnsupportedExpression(type(node).__name__)
 
 
-def _value(node: Any) -> Any:
+def _literal(node: Any) -> Any:
     if isinstance(node, (ast.IntLit, ast.FloatLit, ast.StringLit, ast.BoolLit)):
         return node.value
-    raise NotUnderstood(type(node).__name__)
+    raise UnsupportedExpression(type(node).__name__)
 
 
 def _kind(value: Any) -> str:
     return "number" if type(value) in (int, float) else type(value).__name__
 
 
-def _identity(value: Any) -> Any:
-    """What two values share that are the same."""
+def _comparison_key(value: Any) -> Any:
+    """Return a hashable key that is the same for equal values of one type."""
     return (_kind(value), value if not isinstance(value, (list, dict)) else json.dumps(value, sort_keys=True))

@@ -1,59 +1,64 @@
-"""The rows of a Milvus Lite collection, in the parts in which it keeps them in memory."""
+"""The rows of a Milvus Lite collection, in the segments in which Milvus Lite holds them in memory."""
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from cachetools import LRUCache
 
 from lookalike.schema.milvus.lite.filter import Column, Mask
 
-_KEPT = 32
-"""Columns that are kept of each part: whoever asks may ask for any name."""
+_MAX_CACHED_COLUMNS = 32
+"""Of each segment. A limit is needed because a filter may name any column."""
 
-_MANY = 8
-"""Fewer questions are asked one by one, without BLAS: its threads wait for each other when several ask at once."""
+_MIN_QUERIES_FOR_BLAS = 8
+"""Fewer queries are compared one by one without BLAS, whose threads wait for each other in concurrent searches."""
 
-Stamps = npt.NDArray[np.uint64]
-"""When each row was written: the larger, the later; shape (rows,)."""
+Timestamps = npt.NDArray[np.uint64]
+"""When each row was written, larger is later; shape (rows,)."""
 
 
 class Segment:
-    """A segment, or what is not in one yet: an Arrow table, and its vectors, of shape (rows, dim), without a copy."""
+    """A segment, or the rows that are in none yet: an Arrow table and its vectors, shape (rows, dim), not copied."""
 
-    def __init__(self, places: Mapping[str, int], stamps: Stamps, table: Any, vectors: npt.NDArray[np.float32]) -> None:
-        self.places = places
-        """From the keys to the rows."""
-        self.stamps = stamps
+    def __init__(
+        self,
+        row_by_key: Mapping[str, int],
+        timestamps: Timestamps,
+        table: Any,
+        vectors: npt.NDArray[np.float32],
+    ) -> None:
+        self.row_by_key = row_by_key
+        """Image id → row number."""
+        self.timestamps = timestamps
         self.table = table
         self.vectors = vectors
-        # Squares of 32 bits are enough: what is stored is of unit length but for the last digit.
+        # float32 is enough for the squares: the stored vectors are of unit length but for rounding.
         lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
         self.lengths = np.where(lengths > 0, lengths, 1).astype(np.float32)
-        self._columns: dict[tuple[str, str], Column] = {}
-        self._looking = threading.Lock()
+        self._columns: MutableMapping[tuple[str, str], Column] = LRUCache(_MAX_CACHED_COLUMNS)
+        self._lock = threading.Lock()
 
     def column(self, name: str, key: str) -> Column:
-        """A column, or what JSON objects in it have under a key; those that were asked for last are kept."""
-        with self._looking:
-            column = self._columns.pop((name, key), None)
+        """Return a column, or with a key the values under that key of a JSON column; the last used are cached."""
+        with self._lock:
+            column = self._columns.get((name, key))
         if column is None:
             values = self.table.column(name).to_pylist()
-            column = Column(map(_under(key), values) if key else values)
-        with self._looking:
-            self._columns[name, key] = column
-            while len(self._columns) > _KEPT:
-                del self._columns[next(iter(self._columns))]
+            column = Column(map(_value_under(key), values) if key else values)
+            with self._lock:
+                self._columns[name, key] = column
         return column
 
     def scores(self, queries: npt.NDArray[np.float32], rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float32]:
-        """The cosine of unit vectors, (queries, dim), with some rows, or with all: (rows, queries)."""
+        """Return the cosines of unit vectors, (queries, dim), with these rows, or with all: (rows, queries)."""
         vectors, lengths = (self.vectors, self.lengths) if rows is None else (self.vectors[rows], self.lengths[rows])
-        if len(queries) >= _MANY:
+        if len(queries) >= _MIN_QUERIES_FOR_BLAS:
             products = vectors @ queries.T
         else:
             products = np.stack([np.einsum("nd,d->n", vectors, query) for query in queries], axis=1)
@@ -63,50 +68,51 @@ class Segment:
     def read(self, rows: npt.NDArray[np.int64], fields: Iterable[str]) -> list[dict[str, Any]]:
         """Read columns of some rows; vectors as arrays of shape (dim,)."""
         names = set(fields)
-        found: list[dict[str, Any]] = self.table.select(sorted(names - {"embedding"})).take(rows).to_pylist()
-        for place, row in zip(rows, found, strict=True):
+        records: list[dict[str, Any]] = self.table.select(sorted(names - {"embedding"})).take(rows).to_pylist()
+        for row, record in zip(rows, records, strict=True):
             if "metadata" in names:
-                row["metadata"] = json.loads(row["metadata"])
+                record["metadata"] = json.loads(record["metadata"])
             if "embedding" in names:
-                row["embedding"] = self.vectors[place]
-        return found
+                record["embedding"] = self.vectors[row]
+        return records
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A collection at one moment: its parts, each with the rows of it that count."""
+    """A collection at one moment: its segments, each with a mask of the rows that are current."""
 
-    parts: Sequence[tuple[Segment, Mask]]
+    segments: Sequence[tuple[Segment, Mask]]
 
     @classmethod
-    def of(cls, parts: Sequence[Segment], deleted: Mapping[str, int]) -> "Snapshot":
-        """See which rows count: of each key the last one, unless it was deleted later; `deleted` says when."""
-        alive = [(part, _whole(part)) for part in parts]
-        for one, other in combinations(alive, 2):
-            _keep_later(one, other)
-        for key, stamp in deleted.items():
-            for part, mask in alive:
-                place = part.places.get(key)
-                if place is not None and part.stamps[place] < stamp:
-                    mask[place] = False
-        return cls(alive)
+    def of(cls, segments: Sequence[Segment], deleted_at: Mapping[str, int]) -> "Snapshot":
+        """Find the current rows: the latest row of each key, unless the key was deleted after it was written."""
+        current = [(segment, _latest_rows(segment)) for segment in segments]
+        for one, other in combinations(current, 2):
+            _unmark_earlier(one, other)
+        for key, deleted in deleted_at.items():
+            for segment, mask in current:
+                row = segment.row_by_key.get(key)
+                if row is not None and segment.timestamps[row] < deleted:
+                    mask[row] = False
+        return cls(current)
 
 
-def _keep_later(one: tuple[Segment, Mask], other: tuple[Segment, Mask]) -> None:
-    for key in one[0].places.keys() & other[0].places.keys():
-        earlier = min((part.stamps[part.places[key]], n) for n, (part, _) in enumerate((one, other)))[1]
-        part, mask = (one, other)[earlier]
-        mask[part.places[key]] = False
+def _unmark_earlier(one: tuple[Segment, Mask], other: tuple[Segment, Mask]) -> None:
+    """Of each key that is in both segments, unmark the row that was written earlier."""
+    for key in one[0].row_by_key.keys() & other[0].row_by_key.keys():
+        segment, mask = min(one, other, key=lambda pair: pair[0].timestamps[pair[0].row_by_key[key]])
+        mask[segment.row_by_key[key]] = False
 
 
-def _whole(part: Segment) -> Mask:
-    rows = len(part.stamps)
-    if len(part.places) == rows:
+def _latest_rows(segment: Segment) -> Mask:
+    """Mark the latest row of each key within a segment."""
+    rows = len(segment.timestamps)
+    if len(segment.row_by_key) == rows:
         return np.ones(rows, dtype=bool)
-    last = np.zeros(rows, dtype=bool)
-    last[list(part.places.values())] = True
-    return last
+    latest = np.zeros(rows, dtype=bool)
+    latest[list(segment.row_by_key.values())] = True
+    return latest
 
 
-def _under(key: str) -> Callable[[str], Any]:
+def _value_under(key: str) -> Callable[[str], Any]:
     return lambda text: json.loads(text).get(key)

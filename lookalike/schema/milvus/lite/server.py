@@ -1,6 +1,7 @@
-"""Milvus Lite's server, as a process: `python -m lookalike.schema.milvus.lite.server FOLDER PORT`. Ends on SIGINT.
+"""The Milvus Lite server as a process: `python -m lookalike.schema.milvus.lite.server FOLDER PORT`. Ends on SIGINT.
 
-Its own would share its port with another one, so that connections reach either, and let two calls write at once.
+Milvus Lite's own server shares its port with a second one, so that a client reaches either, and runs calls in several
+threads, of which two may write at once.
 """
 
 import sys
@@ -11,15 +12,18 @@ from milvus_lite.adapter.grpc.servicer import MilvusServicer
 from milvus_lite.db import MilvusLite
 from pymilvus.grpc_gen import milvus_pb2_grpc
 
-_LARGEST = 256 * 2**20
-"""Bytes of a message."""
+_MAX_MESSAGE_BYTES = 256 * 2**20
 
 
 def serve(folder: str, port: int) -> None:
-    """Answer until SIGINT, one call after the other."""
+    """Serve until SIGINT, one call after the other."""
+    options = [
+        ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+        ("grpc.so_reuseport", 0),
+    ]
     with MilvusLite(folder) as database:
-        options = {"max_receive_message_length": _LARGEST, "max_send_message_length": _LARGEST, "so_reuseport": 0}
-        server = grpc.server(ThreadPoolExecutor(1), options=[(f"grpc.{name}", n) for name, n in options.items()])
+        server = grpc.server(ThreadPoolExecutor(1), options=options)
         milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(database), server)
         server.add_insecure_port(f"127.0.0.1:{port}")
         server.start()

@@ -1,79 +1,82 @@
 "use strict";
-// What HTML and htmx cannot do: images that are dropped or pasted, ids that are copied, and who has the focus.
+// What HTML and htmx cannot do: dropping and pasting images, copying IDs, and moving the focus to new results.
 (() => {
-  const at = (id) => document.getElementById(id);
+  const byId = (id) => document.getElementById(id);
 
-  // A new image, or a pasted id, is a new question; words and filters stay.
-  const ask = (fresh) => {
-    for (const id of ["image", "product"]) at(id).value = fresh[id] ?? "";
-    at("ask").requestSubmit();
+  // A new image or a pasted ID starts a new search. The text and the filters stay.
+  const searchFor = (part) => {
+    for (const id of ["image", "product"]) byId(id).value = part[id] ?? "";
+    byId("search").requestSubmit();
   };
 
-  const askWith = (files) => {
+  const uploadFirstImage = (files) => {
     const image = [...files].find((file) => file.type.startsWith("image/"));
-    if (!image) return files.length && tell("This is no image", "Drop or paste an image: JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF.");
-    const sent = new DataTransfer();
-    sent.items.add(image);
-    at("upload").files = sent.files;
-    at("upload").dispatchEvent(new Event("change", { bubbles: true }));
+    if (!image) {
+      if (files.length) showProblem("Not a photo", "Drop or paste a photo: JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF.");
+      return;
+    }
+    const transfer = new DataTransfer();
+    transfer.items.add(image);
+    byId("upload").files = transfer.files;
+    byId("upload").dispatchEvent(new Event("change", { bubbles: true }));
   };
 
-  const tell = (title, detail) => {
+  const showProblem = (title, detail) => {
     const box = document.createElement("div");
     box.className = "empty problem";
     box.setAttribute("role", "alert");
     box.append(Object.assign(document.createElement("p"), { textContent: detail }));
-    at("title").textContent = title;
-    at("status").textContent = "";
-    at("found").replaceChildren(box);
+    byId("title").textContent = title;
+    byId("status").textContent = "";
+    byId("results").replaceChildren(box);
   };
 
-  // Before htmx, which listens at the form.
+  // Runs in the capture phase, before htmx submits the form.
   document.addEventListener("change", (event) => {
     if (event.target.id !== "upload") return;
     const [file] = event.target.files;
-    const most = Number(at("ask").dataset.most);
-    if (file && file.size <= most - 10_000) {
-      at("product").value = "";
+    const maxBytes = Number(byId("search").dataset.maxBytes);
+    if (file && file.size <= maxBytes - 10_000) {
+      byId("product").value = "";
     } else {
       event.stopPropagation();
-      if (file) tell("Too large", `This image has ${Math.ceil(file.size / 1e6)} MB; the limit is ${Math.floor(most / 1e6)} MB.`);
+      if (file) showProblem("Too large", `This photo has ${Math.ceil(file.size / 1e6)} MB; the limit is ${Math.floor(maxBytes / 1e6)} MB.`);
       event.target.value = "";
     }
   }, true);
 
-  let inside = 0;
-  const dragging = (step) => {
-    inside = Math.max(0, step ? inside + step : 0);
-    document.documentElement.classList.toggle("dropping", inside > 0);
+  let dragDepth = 0;
+  const setDragDepth = (depth) => {
+    dragDepth = Math.max(0, depth);
+    document.documentElement.classList.toggle("dropping", dragDepth > 0);
   };
   const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
-  document.addEventListener("dragenter", (event) => hasFiles(event) && dragging(1));
-  document.addEventListener("dragleave", (event) => hasFiles(event) && dragging(-1));
+  document.addEventListener("dragenter", (event) => hasFiles(event) && setDragDepth(dragDepth + 1));
+  document.addEventListener("dragleave", (event) => hasFiles(event) && setDragDepth(dragDepth - 1));
   document.addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault());
   document.addEventListener("drop", (event) => {
     if (!hasFiles(event)) return;
     event.preventDefault();
-    dragging(0);
-    askWith(event.dataTransfer.files);
+    setDragDepth(0);
+    uploadFirstImage(event.dataTransfer.files);
   });
 
   document.addEventListener("paste", (event) => {
     const { files } = event.clipboardData;
-    const typing = event.target.closest?.("input, textarea");
+    const isInField = event.target.closest?.("input, textarea");
     if (files.length) {
       event.preventDefault();
-      askWith(files);
-    } else if (!typing) {
+      uploadFirstImage(files);
+    } else if (!isInField) {
       const product = event.clipboardData.getData("text").trim();
-      if (product) ask({ product });
+      if (product) searchFor({ product });
     }
   });
 
-  const copy = async (text) => {
+  const copyText = async (text) => {
     if (navigator.clipboard) return navigator.clipboard.writeText(text);
-    // Without https there is only the old way.
-    const area = Object.assign(document.createElement("textarea"), { value: text, className: "hidden" });
+    // The clipboard API exists with https only; this works without.
+    const area = Object.assign(document.createElement("textarea"), { value: text, className: "visually-hidden" });
     document.body.append(area);
     area.select();
     document.execCommand("copy");
@@ -82,17 +85,17 @@
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("button[data-copy]");
     if (!button) return;
-    await copy(button.dataset.copy);
+    await copyText(button.dataset.copy);
     button.focus();
-    button.classList.add("done");
-    setTimeout(() => button.classList.remove("done"), 1500);
-    at("status").textContent = `Copied ${button.dataset.copy}`;
+    button.classList.add("copied");
+    setTimeout(() => button.classList.remove("copied"), 1500);
+    byId("status").textContent = `Copied ${button.dataset.copy}`;
   });
 
-  // An image whose file is gone.
-  document.addEventListener("error", (event) => event.target.closest?.(".image")?.classList.add("gone"), true);
+  // An image that cannot be loaded.
+  document.addEventListener("error", (event) => event.target.closest?.(".image")?.classList.add("missing"), true);
 
-  // Not a page: a problem of the gate, or the way in after the key was taken back.
+  // Responses that are not the page: the login form, when the key is no longer valid, and problems as JSON.
   document.addEventListener("htmx:after:request", (event) => {
     const { response, text } = event.detail.ctx;
     if (new URL(response.raw.url).pathname === "/login") {
@@ -101,26 +104,27 @@
     } else if (response.headers.get("content-type")?.includes("json")) {
       event.preventDefault();
       const problem = JSON.parse(text);
-      tell(problem.title, problem.detail);
+      showProblem(problem.title, problem.detail);
     }
   });
   document.addEventListener("htmx:error", (event) => {
-    if (event.detail.ctx) tell("No answer", "The service cannot be reached just now. Ask again in a moment.");
+    if (event.detail.ctx) showProblem("No connection", "The service cannot be reached. Try again in a moment.");
   });
 
-  // What had the focus is gone with the old products: it goes to the new ones. Who works on the filters stays there.
-  let next = 0;
-  let stay = false;
+  // A swap removes the focused element: move the focus to the new results. Keep the scroll position while the visitor
+  // changes filters.
+  let firstNewCard = 0;
+  let keepsScroll = false;
   document.addEventListener("htmx:before:swap", (event) => {
     const { sourceEvent, target } = event.detail.ctx;
-    next = target?.id === "more" ? at("grid").children.length - 1 : 0;
-    stay = next || (sourceEvent?.type === "change" && sourceEvent.target.id !== "upload");
+    firstNewCard = target?.id === "more" ? byId("grid").children.length - 1 : 0;
+    keepsScroll = firstNewCard || (sourceEvent?.type === "change" && sourceEvent.target.id !== "upload");
   });
   document.addEventListener("htmx:after:swap", () => {
-    const lost = !document.activeElement || document.activeElement === document.body;
-    const place = next ? at("grid").children[next]?.querySelector("a") : at("title");
-    if (lost) place?.focus({ preventScroll: true });
-    const { top } = at("title").getBoundingClientRect();
-    if (!stay && (top < 0 || top > innerHeight / 2)) at("title").scrollIntoView();
+    const hasLostFocus = !document.activeElement || document.activeElement === document.body;
+    const target = firstNewCard ? byId("grid").children[firstNewCard]?.querySelector("a") : byId("title");
+    if (hasLostFocus) target?.focus({ preventScroll: true });
+    const { top } = byId("title").getBoundingClientRect();
+    if (!keepsScroll && (top < 0 || top > innerHeight / 2)) byId("title").scrollIntoView();
   });
 })();

@@ -1,4 +1,4 @@
-"""What a collection holds: counted, not remembered."""
+"""A collection in numbers: images, products, sources and metadata columns."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from lookalike.schema.milvus.store import Store
 
 @dataclass(frozen=True, slots=True)
 class CollectionStats:
-    """A collection in numbers; `columns` says for each metadata column how many images have it, by type."""
+    """The counts of a collection; `columns` has for each metadata column how many images have it, by type."""
 
     images: int
     products: int

@@ -1,0 +1,50 @@
+"""Error messages of the API name the parameters of Python, not the options of the command line."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lookalike.schema.errors import LookalikeError
+
+_PARAMETERS = {
+    "--allow-private-urls": "allow_private_urls=True",
+    "--collection": "collection",
+    "--device": "device",
+    "--dtype": "dtype",
+    "--encoder": "encoder",
+    "--engine": "engine",
+    "--field": "fields",
+    "--layout": "layout",
+    "--max-rejected": "max_rejected",
+    "--max-removals": "max_removals",
+    "--prune": "prune",
+    "--report": "report",
+    "--source-name": "source_name",
+    "--token": "token",
+    "--uri": "uri",
+}
+
+# A command to run keeps its options: from `lookalike VERB` to the end of the clause, or several options in a row.
+_COMMAND = r"lookalike [a-z]+.*?(?=[.;,:)](?:\s|$)|$)|--[\w-]+ --[\w-]+"
+_OPTION = r"(?<![\w-])--[a-z-]+"
+_COMMAND_OR_OPTION = re.compile(rf"(?P<command>{_COMMAND})|(?P<option>{_OPTION})", re.DOTALL)
+
+
+@contextmanager
+def name_parameters() -> Iterator[None]:
+    """Change the message of a LookalikeError that is raised inside, and raise it again."""
+    try:
+        yield
+    except LookalikeError as error:
+        error.args = (replace_options(str(error)),)
+        raise
+
+
+def replace_options(message: str) -> str:
+    """Replace the options in a message by the parameters that they are in Python; leave commands as they are."""
+    return _COMMAND_OR_OPTION.sub(_replace, message)
+
+
+def _replace(match: re.Match[str]) -> str:
+    option = match["option"]
+    return _PARAMETERS.get(option, option) if option else match[0]

@@ -1,0 +1,72 @@
+"""From the options of `lookalike ingest` to the job of its runs."""
+
+from functools import cache
+from pathlib import Path
+
+import click
+
+from lookalike.encode.load_engine import load_engine
+from lookalike.ingest.job import Job
+from lookalike.ingest.options import IngestOptions, pipeline_limits
+from lookalike.ingest.sources.folder import FolderSource
+from lookalike.ingest.sources.open import find_first_product, open_source
+from lookalike.ingest.sources.source import ImageSource
+from lookalike.schema.cancellation import CancelToken
+from lookalike.schema.errors import BadSettings
+
+
+def build_job(options: IngestOptions, cancel: CancelToken) -> Job:
+    """Open the source and say how it is read; reading stops when the token is cancelled.
+
+    Raises BadSettings for options that do not go together, and BadSource.
+    """
+    _check_options(options)
+    job = Job(
+        source=_open_source(options),
+        address=options.address,
+        encoder=options.encoder,
+        load_engine=cache(lambda name: load_engine(name, options.engine)),
+        limits=pipeline_limits(options.engine, options.urls),
+        columns=options.source.columns,
+        pruning=options.pruning,
+        max_rejected=options.max_rejected,
+        read=options.urls.reader(cancel),
+    )
+    # A dry run encodes nothing and reads little.
+    if not options.uses_ray or options.is_dry_run:
+        return job
+    from lookalike.ingest.ray.job import run_on_ray
+
+    return run_on_ray(job, options)
+
+
+def _check_options(options: IngestOptions) -> None:
+    report, profile, source = options.report.file, options.profile, options.source.path
+    if profile and options.watch:
+        raise BadSettings("--profile measures one run; leave --watch out")
+    if source == "-" and options.watch:
+        raise BadSettings("--watch cannot read standard input again; give it a file")
+    for flag, file in (("report", report), ("profile", profile)):
+        if file is not None and file.exists() and Path(source).exists() and file.samefile(source):
+            raise BadSettings(f"--{flag} {str(file)!r} is the source itself, and would overwrite it; name another file")
+    if profile and profile == report:
+        raise BadSettings(f"--profile and --report are both {str(report)!r}; give each a file of its own")
+
+
+def _open_source(options: IngestOptions) -> ImageSource:
+    """Open the source and print how it is read. Raises BadSource for a folder without images that must have some."""
+    given = options.source
+    source = open_source(given.path, given.layout, given.name, given.columns)
+    may_be_empty = options.pruning is not None and options.pruning.max_removals.allows_all
+    if not isinstance(source, FolderSource):
+        click.echo(f"Manifest: {source.description}", err=True)
+    elif not may_be_empty:
+        _print_layout(source, given.layout)
+    return source
+
+
+def _print_layout(folder: FolderSource, layout: str | None) -> None:
+    path, fields = find_first_product(folder)
+    metadata = "".join(f", {name} {value!r}" for name, value in fields.metadata.items())
+    rule = f"Layout {layout}" if layout else f"No --layout: {folder.description}"
+    click.echo(f"{rule}\n  {path!a} is product {fields.product_id!r}{metadata}", err=True)
