@@ -133,7 +133,7 @@ def dry_run(job: Job, report: Report, cancel: CancelToken) -> str:
 
 
 def _count_changes(job: Job, store: Store | None, report: Report, cancel: CancelToken) -> None:
-    existing = {} if store is None else ExistingRows(store, RowScope(job.source.name)).known
+    existing = {} if store is None else ExistingRows(store, RowScope(job.source.name)).by_id
     diff = count_changes(job.source.images(), existing, report, job.read, cancel)
     _check_limits(report, job)
     if job.pruning is not None:

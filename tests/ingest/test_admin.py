@@ -120,7 +120,7 @@ def test_reindex_lists_versions_and_rolls_back(shop: Path) -> None:
     assert "is live" in fails(2, "versions", "--drop", str(moved["before"]), cwd=shop)
     assert lookalike("versions", "--drop", str(moved["after"]), cwd=shop).stdout.count(b"products__v") == 1
     assert "no version of 'products' that was live before" in fails(2, "rollback", cwd=shop)
-    assert "is a version itself" in fails(2, "rollback", "-c", moved["before"], cwd=shop)
+    assert "is a version; name the collection" in fails(2, "rollback", "-c", moved["before"], cwd=shop)
 
 
 def test_delete_by_id_and_by_condition(shop: Path) -> None:
