@@ -91,7 +91,7 @@ def load_encoder(name: str = DEFAULT_ENCODER, **options: Unpack[LoadOptions]) ->
     """Load an encoder by its short name, hub id, checkpoint directory or Towhee operator (`towhee:…`).
 
     `device` is auto, cpu, cuda, cuda:N or mps, and of several the first; `dtype` auto, float32, float16 or bfloat16.
-    `engine` on a CPU is auto (measure once which is faster), kept (what was measured before), torch or onnx; on any
+    `engine` on a CPU is auto (measure once which is faster), cached (what was measured before), torch or onnx; on any
     device it may be compile: torch, for a caller that goes on with compile_models. `parallel_batches` is how many
     batches the caller encodes at the same time. `on_message` gets a line of progress before and after a slow step.
     Torch is imported here and not before, and not at all where ONNX Runtime takes its place. Raises EncoderUnavailable
