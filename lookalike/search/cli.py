@@ -68,7 +68,7 @@ class SearchOptions(CollectionOptions):
         from lookalike.encode.registry import load_encoder
 
         # Neither measuring engines nor compiling pays for a single query.
-        engine: EngineName = "kept" if self.engine in ("auto", "compile") else self.engine
+        engine: EngineName = "cached" if self.engine in ("auto", "compile") else self.engine
         return load_encoder(self.encoder or collection_encoder, device=self.device, dtype=self.dtype, engine=engine)
 
 
