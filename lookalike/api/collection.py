@@ -113,9 +113,9 @@ class Collection:
         `image` is a path, an http(s): or data: URL, the bytes of an image file, a PIL image, or a numpy array of uint8
         and shape (H, W, 3) or (H, W). `like` and `unlike` take product ids, and dicts with one of image, text,
         product_id, image_id and vector, and a weight. `where` is a filter as text or as a dict; in a list of filters
-        all have to hold. `within` leaves out products that score so much below the best one, `min_score` those with a
-        lower cosine. `per_product` is how many images of a product to return, `fields` which metadata fields (all by
-        default).
+        all have to hold. `within` leaves out products that score more than it below the best one, `min_score` those
+        with a lower cosine. `per_product` is how many images of a product to return, `fields` which metadata fields
+        (all by default).
 
         Raises BadImage, BadQuery, BadFilter, and UnknownProduct.
 

@@ -97,7 +97,7 @@ class Session:
             if name in self._engines:
                 return self._engines[name].encoder
             if name not in self._encoders:
-                self._encoders[name] = load_encoder(name, device=self._device, engine="kept")
+                self._encoders[name] = load_encoder(name, device=self._device, engine="cached")
             return self._encoders[name]
 
 

@@ -17,13 +17,10 @@ def encoders(output: str) -> None:
     if output == "json":
         click.echo(json.dumps(rows))
         return
-    print_table(
-        ["encoder", "", "dim", "text", "weights"],
-        [
-            [row["name"], row["description"], row["dim"], "yes" if row["has_text"] else "no", row["state"]]
-            for row in rows
-        ],
-    )
+    cells = [
+        [row["name"], row["description"], row["dim"], "yes" if row["has_text"] else "no", row["state"]] for row in rows
+    ]
+    print_table(["encoder", "", "dim", "text", "weights"], cells)
     click.echo("Also any model hub id or directory that transformers' AutoModel loads: --encoder facebook/dinov2-small")
 
 

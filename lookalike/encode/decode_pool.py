@@ -1,4 +1,4 @@
-"""Decodes in processes, where threads would wait for Python's lock: `python -m lookalike.encode.decode_pool FD`.
+"""Decodes in processes, where threads would wait for the GIL: `python -m lookalike.encode.decode_pool FD`.
 
 A thread of this process sends the bytes of an image and receives its pixels, both without the lock. An image that
 crashes its process does not affect the others.
@@ -24,12 +24,12 @@ from lookalike.schema.errors import BadImage, EncoderUnavailable
 _LENGTH = struct.Struct("<q")
 _REPLY = struct.Struct("<cq")
 _PIXELS, _BAD, _LARGE = b"p", b"b", b"l"
-"""The kind of a reply: so many bytes of pixels follow, or of a reason; or the image has so many pixels, and waits."""
+"""The kind of a reply and its number N: N bytes of pixels, N bytes of a reason, or an image of N pixels that waits."""
 
 _GO = b"!"
 _ATTEMPTS = 2
 _MAX_CRASHES = 3
-"""When so many images in a row crash their processes, the cause is not the images."""
+"""Images in a row that crash their processes: then the images are not the cause."""
 
 
 class DecodePool:

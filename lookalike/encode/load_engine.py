@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lookalike.encode.decode_pool import DecodePool
 
 _MAX_THREADS_ALONE = 4
-"""More threads than this wait for each other: a small image needs Python's lock for a fifth of its time."""
+"""More threads than this wait for each other: a small image needs the GIL for a fifth of its time."""
 
 _MAX_PROCESSES = 16
 """Each takes 30 MB, and the memory of its largest image."""

@@ -36,7 +36,7 @@ class EngineConfig:
 
     @classmethod
     def from_click(cls, options: Mapping[str, Any]) -> Self:
-        """Take the settings of an encoder from a command's options; what the command does not offer is the default.
+        """Take the settings of an encoder from a command's options; options that the command lacks keep their defaults.
 
         For `--engine ray` the engine is auto: each worker measures for itself.
         """
@@ -73,7 +73,8 @@ def engine_options(command: Command, engines: tuple[str, ...] = LOCAL_ENGINES) -
     processes = setting_option(
         "--decode-processes",
         type=click.IntRange(0, 256),
-        help="Processes that decode for the threads.  [default: none; on a GPU with more than 4 threads, as many]",
+        help="Processes that decode for the threads.  "
+        "[default: none; with a GPU and more than 4 threads, one per thread, at most 16]",
     )
     workers = setting_option(
         "--num-workers", type=click.IntRange(1, 256), help="Threads that read and decode.  [default: the cores]"

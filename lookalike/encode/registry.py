@@ -3,9 +3,9 @@
 To add an encoder family:
 
 1. Write `models/<family>.py` with a function `load_<family>(device, dtype) -> TorchEncoder`. The shortest example is
-   `models/efficientnet.py`: a torch network and its Preprocessing, Fingerprint and TorchModel.
+   `models/efficientnet.py`: a torch module and its Preprocessing, Fingerprint and TorchModel.
 2. Write a function that finds its weight files in `models/weights.py`. It must not import torch: an encoder that
-   ONNX Runtime runs is loaded without.
+   ONNX Runtime runs is loaded without torch.
 3. Join the two in a function like `_load_efficientnet` below, and add a line with it to REGISTRY.
 
 A checkpoint that transformers' AutoModel loads needs a line in REGISTRY only, and no line at all by its hub id.
@@ -32,8 +32,8 @@ TEXT_ENCODER = "clip"
 class RegisteredEncoder:
     """An encoder that has a short name; `has_text` says whether it has a text tower.
 
-    Either transformers loads it from `checkpoint`, a hub id, and its weights are downloaded at first use. Or `load`
-    loads it, and `find_weights` lists its weight files; without `find_weights` it has no weights.
+    Either transformers loads it from `checkpoint`, a hub id, and downloads its weights at first use. Or `load` loads
+    it, and `find_weights` lists its weight files; without `find_weights` it has no weights.
     """
 
     name: str
@@ -91,8 +91,8 @@ def load_encoder(name: str = DEFAULT_ENCODER, **options: Unpack[LoadOptions]) ->
     """Load an encoder by its short name, hub id, checkpoint directory or Towhee operator (`towhee:…`).
 
     `device` is auto, cpu, cuda, cuda:N or mps, and of several the first; `dtype` auto, float32, float16 or bfloat16.
-    `engine` on a CPU is auto (measure once which is faster), kept (what was measured before), torch or onnx; on any
-    device it may be compile: torch, for a caller that goes on with compile_models. `parallel_batches` is how many
+    `engine` on a CPU is auto (measure once which is faster), cached (what was measured before), torch or onnx; on any
+    device compile: torch, which the caller then gives to compile_models. `parallel_batches` is how many
     batches the caller encodes at the same time. `on_message` gets a line of progress before and after a slow step.
     Torch is imported here and not before, and not at all where ONNX Runtime takes its place. Raises EncoderUnavailable
     when the weights, the device or the engine cannot be used.

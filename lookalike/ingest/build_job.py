@@ -35,9 +35,9 @@ def build_job(options: IngestOptions, cancel: CancelToken) -> Job:
     # A dry run encodes nothing and reads little.
     if not options.uses_ray or options.is_dry_run:
         return job
-    from lookalike.ingest.ray.job import run_on_ray
+    from lookalike.ingest.ray.job import move_to_ray
 
-    return run_on_ray(job, options)
+    return move_to_ray(job, options)
 
 
 def _check_options(options: IngestOptions) -> None:

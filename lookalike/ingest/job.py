@@ -1,4 +1,4 @@
-"""One run of ingest, from top to bottom: list → diff → load → encode → upsert → index → prune."""
+"""One run of ingest, from top to bottom: list → diff → load → batch → encode → upsert → index → prune."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -62,7 +62,8 @@ def run(job: Job, report: Report, cancel: CancelToken) -> str:
     """Make the collection equal to the source; return the name of its encoder.
 
     A cancelled run stops between two batches, or before it deletes. Whatever is raised, the rows that the report counts
-    are stored. Raises RunCancelled, LimitExceeded when a limit was passed, and AlreadyRunning.
+    are stored. Raises RunCancelled (a KeyboardInterrupt), LimitExceeded when a limit was passed, AlreadyRunning,
+    BadSource, EncoderMismatch, EncoderUnavailable and StoreUnavailable.
     """
     address = job.address
     with run_lock(address.uri, address.collection, job.source.name), _open_collection(job) as (store, engine):
@@ -75,6 +76,7 @@ def run(job: Job, report: Report, cancel: CancelToken) -> str:
         for column, problem in store.index(job.columns).items():
             if problem:
                 report.warn(f"column {column} is not indexed: {problem}")
+        # The last images may have been unchanged ones, which are reported by the hundred.
         report.on_progress(report.seen)
         _check_limits(report, job)
         cancel.check()
@@ -103,7 +105,8 @@ def ingest_images(
     stages = Stages(store, scope, report, context)
     # Lists the source and compares sizes and mtimes, on the thread that makes batches.
     changed = stages.diff_source(images)
-    # Reads, hashes and decodes on `threads` threads; `workers` of them use the CPU, the others wait for a network.
+    # Reads, hashes and decodes on `limits.threads` threads; at most `limits.workers` of them use the CPU at once, the
+    # others wait for images from other machines.
     loaded = in_parallel(stages.load_image, changed, workers=limits.threads, ahead=limits.loaded_ahead, name="load")
     batches = in_background(stages.batch_images(loaded), ahead=_BATCHES_AHEAD)
     # Batches wait here for the encoder, which takes `parallel_batches` of them at a time.
@@ -133,7 +136,7 @@ def dry_run(job: Job, report: Report, cancel: CancelToken) -> str:
 
 
 def _count_changes(job: Job, store: Store | None, report: Report, cancel: CancelToken) -> None:
-    existing = {} if store is None else ExistingRows(store, RowScope(job.source.name)).known
+    existing = {} if store is None else ExistingRows(store, RowScope(job.source.name)).by_id
     diff = count_changes(job.source.images(), existing, report, job.read, cancel)
     _check_limits(report, job)
     if job.pruning is not None:

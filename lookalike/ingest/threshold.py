@@ -15,7 +15,7 @@ class Threshold:
     def __post_init__(self) -> None:
         match = re.fullmatch(r"[0-9]{1,12}|([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%", self.text)
         if match is None or (match[1] and float(match[1]) > 100):
-            raise BadSettings(f"{self.text!r} is no limit; write a number such as 500, or a percentage such as 20%")
+            raise BadSettings(f"{self.text!r} is not a limit; write a number such as 500, or a percentage such as 20%")
 
     def of(self, total: int) -> int:
         """Return how many of `total` rows are still within the limit."""

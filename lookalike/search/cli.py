@@ -68,7 +68,7 @@ class SearchOptions(CollectionOptions):
         from lookalike.encode.registry import load_encoder
 
         # Neither measuring engines nor compiling pays for a single query.
-        engine: EngineName = "kept" if self.engine in ("auto", "compile") else self.engine
+        engine: EngineName = "cached" if self.engine in ("auto", "compile") else self.engine
         return load_encoder(self.encoder or collection_encoder, device=self.device, dtype=self.dtype, engine=engine)
 
 
@@ -102,7 +102,7 @@ class DuplicatesOptions(CollectionOptions):
 @click.option("--limit", default=10, show_default=True, help="How many products to find.")
 @click.option("--offset", default=0, help="How many products to skip: for the next page, with the same --limit.")
 @click.option("--min-score", type=float, help="Leave out products with a lower cosine, -1 to 1.")
-@click.option("--within", type=float, help="Leave out products that score so much below the best one.")
+@click.option("--within", type=float, help="Leave out products that score more than this below the best one.")
 @store_options
 @encoder_options
 @click.option("--encoder", help="Another name or directory of the collection's encoder.")

@@ -24,7 +24,7 @@ from lookalike.search.query import Query
 from lookalike.search.query_encoder import QueryEncoder
 from lookalike.search.ranking import rank_products
 from lookalike.search.resolved_query import PartError, ResolvedQuery, resolve_query
-from lookalike.search.stages import CheckDeadline, StageTimer, no_deadline
+from lookalike.search.stage_hooks import CheckDeadline, TimeStage, no_deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Finder:
         max_pixels: int = MAX_PIXELS,
         cache_seconds: float = 0,
         search_many: SearchMany | None = None,
-        timer: StageTimer = nullcontext,
+        timer: TimeStage = nullcontext,
         check_deadline: CheckDeadline = no_deadline,
         decode_slots: threading.Semaphore | None = None,
     ) -> None:

@@ -7,10 +7,10 @@ from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Hit, Vector
 from lookalike.search.exact_search import HIT_FIELDS, MAX_COMPARED_ROWS, compare_rows, exclude_products
-from lookalike.search.grouping import run_grouped
+from lookalike.search.query_groups import run_grouped
 from lookalike.search.ranking import group_by_product
 from lookalike.search.resolved_query import ResolvedQuery
-from lookalike.search.stages import CheckDeadline, StageTimer
+from lookalike.search.stage_hooks import CheckDeadline, TimeStage
 
 _GROWTH = 4
 
@@ -28,7 +28,7 @@ class NearestProducts:
     """Searches a collection for distinct products; safe to use from several threads."""
 
     def __init__(
-        self, store: Store, search_many: SearchMany, *, timer: StageTimer, check_deadline: CheckDeadline
+        self, store: Store, search_many: SearchMany, *, timer: TimeStage, check_deadline: CheckDeadline
     ) -> None:
         self._store = store
         self._search_many = search_many

@@ -12,7 +12,7 @@ from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Vector
 from lookalike.search.resolved_query import PartError, ResolvedPart, mean_vector
-from lookalike.search.stages import CheckDeadline, StageTimer
+from lookalike.search.stage_hooks import CheckDeadline, TimeStage
 
 _MAX_IMAGES_PER_PRODUCT = 1_000
 _CACHED_PRODUCTS = 10_000
@@ -31,7 +31,7 @@ class ProductVectors:
         *,
         cache_seconds: float,
         cache_size: int = _CACHED_PRODUCTS,
-        timer: StageTimer,
+        timer: TimeStage,
         check_deadline: CheckDeadline,
     ) -> None:
         self._store = store

@@ -60,7 +60,7 @@ class Query:
 
     (Rocchio, "Relevance feedback in information retrieval", 1971). The result leaves out products that a part names.
 
-    `min_score` leaves out products with a lower cosine, `within` those that score so much below the best one.
+    `min_score` leaves out products with a lower cosine, `within` those that score more than it below the best one.
     `per_product` is how many images of each product to return, best first; `fields` which metadata fields, None for
     all. With the same `limit`, pages at `offset` 0, `limit`, 2 `limit`, … neither repeat nor skip a product, as long as
     nothing is written to the collection and a server has built its graph. Raises BadQuery, BadFilter.

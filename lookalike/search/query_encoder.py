@@ -16,7 +16,7 @@ from lookalike.schema.product import Vector
 from lookalike.search.product_vectors import ProductVectors
 from lookalike.search.query import Part
 from lookalike.search.resolved_query import PartError, ResolvedPart, mean_vector
-from lookalike.search.stages import CheckDeadline, StageTimer
+from lookalike.search.stage_hooks import CheckDeadline, TimeStage
 
 _BATCH = 32
 """How many images are decoded, then encoded together."""
@@ -34,7 +34,7 @@ class QueryEncoder:
         products: ProductVectors,
         pixel_budget: PixelBudget,
         *,
-        timer: StageTimer,
+        timer: TimeStage,
         check_deadline: CheckDeadline,
         decode_slots: Semaphore | None,
     ) -> None:

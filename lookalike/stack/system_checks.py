@@ -74,11 +74,13 @@ def check_api(options: DoctorOptions) -> Iterator[Finding]:
 
     with Client(options.api, timeout=_API_TIMEOUT_SECONDS, retries=0) as client:
         try:
-            client.ready()
+            problem = "" if client.is_ready() else "503, it cannot search at present"
         except ServiceError as error:
-            yield Finding("api", "problem", f"{options.api}/ready: {error}", "its log has the reason, often Milvus")
-            return
-    yield Finding("api", "ok", f"{options.api} has just embedded an image and searched with it")
+            problem = str(error)
+    if problem:
+        yield Finding("api", "problem", f"{options.api}/ready: {problem}", "its log has the reason, often Milvus")
+    else:
+        yield Finding("api", "ok", f"{options.api} has just encoded an image and searched with it")
 
 
 def _check_store(options: DoctorOptions) -> Generator[Finding, None, str | None]:

@@ -295,7 +295,7 @@ def test_delete_takes_ids_and_a_filter(new_shop: NewShop, photos: Path) -> None:
     assert shop.delete("p1") == lookalike.DeleteResult(images=2, products=1)
     assert shop.delete(["p2", "p3", "none"]).products == 2
     assert shop.delete(where="product_id = p4") == lookalike.DeleteResult(images=2, products=1)
-    assert shop.delete(where="category = none") == lookalike.DeleteResult(images=0, products=0)
+    assert shop.delete(where="product_id = none") == lookalike.DeleteResult(images=0, products=0)
     assert shop.delete("p5", dry_run=True).products == 1
     assert sorted(ids(shop.search(product="p0", limit=20))) == ["p5", "p6", "p7", "p8", "p9"]
     with pytest.raises(BadSettings, match="nothing to delete: pass product ids, or a filter as where"):

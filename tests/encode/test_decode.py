@@ -1,4 +1,4 @@
-"""Images as they come, and as they must not stop a run."""
+"""Decoding: every format and mode, and broken images, which raise BadImage and nothing else."""
 
 import contextlib
 import io
@@ -19,76 +19,77 @@ from lookalike.schema.errors import BadImage
 RED, WHITE = (200, 30, 40), (255, 255, 255)
 
 
-def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+def encode_file(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def flat(mode: str, colour: object, size: tuple[int, int] = (40, 30)) -> Image.Image:
+def flat_image(mode: str, colour: object, size: tuple[int, int] = (40, 30)) -> Image.Image:
     return Image.new(mode, size, colour)  # type: ignore[arg-type]
 
 
-def middle(content: bytes) -> tuple[int, int, int]:
+def middle_pixel(content: bytes) -> tuple[int, int, int]:
     image = decode(content)
     assert image.mode == "RGB"
     red, green, blue = np.asarray(image)[image.height // 2, image.width // 2]
     return int(red), int(green), int(blue)
 
 
-RGB = flat("RGB", RED)
-ANIMATION = saved(RGB, "GIF", save_all=True, append_images=[flat("RGB", (0, 0, 255))])
-PAGES = saved(RGB, "TIFF", save_all=True, append_images=[flat("RGB", (0, 0, 255))])
+RGB = flat_image("RGB", RED)
+NOISE = Image.effect_noise((99, 99), 50)
+ANIMATION = encode_file(RGB, "GIF", save_all=True, append_images=[flat_image("RGB", (0, 0, 255))])
+PAGES = encode_file(RGB, "TIFF", save_all=True, append_images=[flat_image("RGB", (0, 0, 255))])
 
 
 @pytest.mark.parametrize(
     ("content", "colour"),
     [
-        pytest.param(saved(RGB, "JPEG", quality=95), RED, id="jpeg"),
-        pytest.param(saved(RGB, "JPEG", quality=95, progressive=True), RED, id="progressive jpeg"),
-        pytest.param(saved(RGB.convert("CMYK"), "JPEG", quality=95), RED, id="cmyk jpeg"),
-        pytest.param(saved(flat("L", 90), "JPEG"), (90, 90, 90), id="grey jpeg"),
-        pytest.param(saved(RGB, "PNG"), RED, id="png"),
-        pytest.param(saved(flat("RGBA", (*RED, 255)), "PNG"), RED, id="opaque rgba"),
-        pytest.param(saved(flat("RGBA", (*RED, 0)), "PNG"), WHITE, id="clear rgba on white"),
-        pytest.param(saved(flat("RGBA", (0, 0, 0, 128)), "PNG"), (127, 127, 127), id="half clear rgba"),
-        pytest.param(saved(flat("LA", (10, 0)), "PNG"), WHITE, id="clear grey on white"),
-        pytest.param(saved(flat("P", 0), "PNG", transparency=0), WHITE, id="palette, clear"),
-        pytest.param(saved(RGB.quantize(4), "PNG"), RED, id="palette"),
-        pytest.param(saved(RGB, "PNG", transparency=RED), WHITE, id="one colour clear"),
-        pytest.param(saved(flat("1", 1), "PNG"), WHITE, id="black and white"),
-        pytest.param(saved(flat("I;16", 25_700), "PNG"), (100, 100, 100), id="16-bit png"),
-        pytest.param(saved(flat("I;16", 25_700), "TIFF"), (100, 100, 100), id="16-bit tiff"),
-        pytest.param(saved(flat("I;16", 250), "TIFF"), (1, 1, 1), id="dark 16-bit tiff"),
-        pytest.param(saved(flat("I;16B", 250), "TIFF"), (1, 1, 1), id="dark big-endian tiff"),
-        pytest.param(saved(flat("F", 0.5), "TIFF"), (128, 128, 128), id="float tiff"),
-        pytest.param(saved(flat("F", 1.02), "TIFF"), WHITE, id="float tiff, a bit over"),
-        pytest.param(saved(RGB.convert("CMYK"), "TIFF"), RED, id="cmyk tiff"),
-        pytest.param(saved(RGB, "WEBP", lossless=True), RED, id="webp"),
-        pytest.param(saved(RGB, "BMP"), RED, id="bmp"),
+        pytest.param(encode_file(RGB, "JPEG", quality=95), RED, id="jpeg"),
+        pytest.param(encode_file(RGB, "JPEG", quality=95, progressive=True), RED, id="progressive jpeg"),
+        pytest.param(encode_file(RGB.convert("CMYK"), "JPEG", quality=95), RED, id="cmyk jpeg"),
+        pytest.param(encode_file(flat_image("L", 90), "JPEG"), (90, 90, 90), id="grey jpeg"),
+        pytest.param(encode_file(RGB, "PNG"), RED, id="png"),
+        pytest.param(encode_file(flat_image("RGBA", (*RED, 255)), "PNG"), RED, id="opaque rgba"),
+        pytest.param(encode_file(flat_image("RGBA", (*RED, 0)), "PNG"), WHITE, id="clear rgba on white"),
+        pytest.param(encode_file(flat_image("RGBA", (0, 0, 0, 128)), "PNG"), (127, 127, 127), id="half clear rgba"),
+        pytest.param(encode_file(flat_image("LA", (10, 0)), "PNG"), WHITE, id="clear grey on white"),
+        pytest.param(encode_file(flat_image("P", 0), "PNG", transparency=0), WHITE, id="palette, clear"),
+        pytest.param(encode_file(RGB.quantize(4), "PNG"), RED, id="palette"),
+        pytest.param(encode_file(RGB, "PNG", transparency=RED), WHITE, id="one colour clear"),
+        pytest.param(encode_file(flat_image("1", 1), "PNG"), WHITE, id="black and white"),
+        pytest.param(encode_file(flat_image("I;16", 25_700), "PNG"), (100, 100, 100), id="16-bit png"),
+        pytest.param(encode_file(flat_image("I;16", 25_700), "TIFF"), (100, 100, 100), id="16-bit tiff"),
+        pytest.param(encode_file(flat_image("I;16", 250), "TIFF"), (1, 1, 1), id="dark 16-bit tiff"),
+        pytest.param(encode_file(flat_image("I;16B", 250), "TIFF"), (1, 1, 1), id="dark big-endian tiff"),
+        pytest.param(encode_file(flat_image("F", 0.5), "TIFF"), (128, 128, 128), id="float tiff"),
+        pytest.param(encode_file(flat_image("F", 1.02), "TIFF"), WHITE, id="float tiff, a bit over"),
+        pytest.param(encode_file(RGB.convert("CMYK"), "TIFF"), RED, id="cmyk tiff"),
+        pytest.param(encode_file(RGB, "WEBP", lossless=True), RED, id="webp"),
+        pytest.param(encode_file(RGB, "BMP"), RED, id="bmp"),
         pytest.param(ANIMATION, RED, id="gif: first frame"),
         pytest.param(PAGES, RED, id="tiff: first page"),
-        pytest.param(saved(flat("RGB", RED, (1, 1)), "PNG"), RED, id="one pixel"),
-        pytest.param(saved(flat("RGB", RED, (20_000, 1)), "PNG"), RED, id="one line"),
+        pytest.param(encode_file(flat_image("RGB", RED, (1, 1)), "PNG"), RED, id="one pixel"),
+        pytest.param(encode_file(flat_image("RGB", RED, (20_000, 1)), "PNG"), RED, id="one line"),
     ],
 )
-def test_every_kind_of_image_comes_out_in_its_colour(content: bytes, colour: tuple[int, int, int]) -> None:
-    assert middle(content) == pytest.approx(colour, abs=4)
+def test_every_format_and_mode_is_decoded_to_its_colour(content: bytes, colour: tuple[int, int, int]) -> None:
+    assert middle_pixel(content) == pytest.approx(colour, abs=4)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_are_upright(orientation: int) -> None:
+def test_exif_orientation_is_applied(orientation: int) -> None:
     upright = Image.new("RGB", (60, 40), WHITE)
     upright.paste(RED, (0, 0, 20, 20))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    back = [None, 0, 3, 1, 5, 2, 6, 4][orientation - 1]  # the transposition that the camera undid
-    content = saved(upright if back is None else upright.transpose(Image.Transpose(back)), "PNG", exif=exif)
+    back = [None, 0, 3, 1, 5, 2, 6, 4][orientation - 1]  # the inverse of the transposition that the orientation names
+    content = encode_file(upright if back is None else upright.transpose(Image.Transpose(back)), "PNG", exif=exif)
 
     assert np.array_equal(np.asarray(decode(content)), np.asarray(upright))
 
 
-def bomb() -> bytes:
+def decompression_bomb() -> bytes:
     """A PNG of 30,000×30,000 pixels in a few bytes."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -102,28 +103,28 @@ def bomb() -> bytes:
     ("content", "reason"),
     [
         pytest.param(b"", "the file is empty", id="empty"),
-        pytest.param(b"hello, I am no image", "not an image", id="text"),
-        pytest.param(saved(RGB, "JPEG")[:300], "broken|not an image", id="truncated jpeg"),
-        pytest.param(saved(Image.effect_noise((99, 99), 50), "PNG")[:-2_000], "broken", id="truncated png"),
-        pytest.param(saved(Image.effect_noise((99, 99), 50), "WEBP")[:500], "broken|not an image", id="truncated webp"),
-        pytest.param(bomb(), "more than 64000000 pixels", id="bomb"),
-        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image", id="no PostScript is run"),
+        pytest.param(b"hello, this is text", "not an image", id="text"),
+        pytest.param(encode_file(RGB, "JPEG")[:300], "broken|not an image", id="truncated jpeg"),
+        pytest.param(encode_file(NOISE, "PNG")[:-2_000], "broken", id="truncated png"),
+        pytest.param(encode_file(NOISE, "WEBP")[:500], "broken|not an image", id="truncated webp"),
+        pytest.param(decompression_bomb(), "more than 64000000 pixels", id="bomb"),
+        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image", id="PostScript"),
     ],
 )
-def test_what_is_no_image_says_why(content: bytes, reason: str) -> None:
+def test_bytes_that_are_not_an_image_raise_badimage_with_the_reason(content: bytes, reason: str) -> None:
     with pytest.raises(BadImage, match=reason):
         decode(content)
 
 
-def test_the_limit_of_pixels_is_named() -> None:
+def test_an_image_above_the_pixel_limit_is_refused() -> None:
     with pytest.raises(BadImage, match="40×30 has more than 1000 pixels"):
-        decode(saved(RGB, "PNG"), max_pixels=1_000)
+        decode(encode_file(RGB, "PNG"), max_pixels=1_000)
 
 
 @given(st.binary(max_size=200), st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"]), st.integers(0, 400))
-def test_damaged_bytes_raise_nothing_but_badimage(noise: bytes, kind: str, where: int) -> None:
-    content = bytearray(saved(RGB, kind))
-    content[where : where + len(noise)] = noise
+def test_damaged_bytes_raise_nothing_but_badimage(noise: bytes, kind: str, offset: int) -> None:
+    content = bytearray(encode_file(RGB, kind))
+    content[offset : offset + len(noise)] = noise
     with contextlib.suppress(BadImage):
         assert decode(bytes(content)).mode == "RGB"
 
@@ -132,7 +133,7 @@ def test_damaged_bytes_raise_nothing_but_badimage(noise: bytes, kind: str, where
     ("size", "reduced"),
     [((1023, 4000), (1023, 4000)), ((1024, 1024), (512, 512)), ((3001, 2100), (751, 525)), ((9000, 6000), (1125, 750))],
 )
-def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(size: tuple[int, int], reduced: tuple[int, int]) -> None:
+def test_a_large_jpeg_is_decoded_at_reduced_size(size: tuple[int, int], reduced: tuple[int, int]) -> None:
     file = io.BytesIO()
     Image.new("RGB", size, "red").save(file, "JPEG")
     image = load_rgb(reduce_on_decode(open_image(file.getvalue()), 256))
@@ -140,19 +141,19 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(size: tuple[int, int]
     assert image.getpixel((9, 9)) == (254, 0, 0)
 
 
-def test_what_is_no_jpeg_or_not_known_to_be_reduced_stays_as_it_is() -> None:
+def test_other_formats_and_images_for_an_unknown_edge_are_decoded_at_full_size() -> None:
     for kind, edge in (("PNG", 256), ("WEBP", 256), ("JPEG", None)):
         file = io.BytesIO()
         Image.new("RGB", (2_000, 1_100)).save(file, kind)
         assert load_rgb(reduce_on_decode(open_image(file.getvalue()), edge)).size == (2_000, 1_100)
 
 
-def test_a_reduced_photo_has_nearly_the_same_vector(encoder: Encoder) -> None:
+def test_decoding_at_reduced_size_hardly_changes_the_vector(encoder: Encoder) -> None:
     photos = [photo(product, 0).resize((320, 320)) for product in products()[:27]]
     for start in range(0, 27, 9):
         collage = Image.new("RGB", (960 * 2, 960 * 2))
-        for place in range(36):
-            collage.paste(photos[start + place % 9], (place % 6 * 320, place // 6 * 320))
+        for cell in range(36):
+            collage.paste(photos[start + cell % 9], (cell % 6 * 320, cell // 6 * 320))
         file = io.BytesIO()
         collage.save(file, "JPEG", quality=90)
         whole, small = (load_rgb(reduce_on_decode(open_image(file.getvalue()), edge)) for edge in (None, encoder.edge))

@@ -1,4 +1,4 @@
-"""Decoding in processes: the same pixels and reasons as on a thread, whatever becomes of the processes."""
+"""Decoding in processes: the same pixels and reasons as on a thread, also when processes crash."""
 
 import os
 import signal
@@ -29,48 +29,48 @@ from lookalike.schema.errors import BadImage, EncoderUnavailable
 PREPARE = Preprocessing(32, 24, 40, Image.Resampling.BICUBIC, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-def image(width: int, height: int, kind: str = "JPEG", mode: str = "RGB") -> bytes:
+def noise_image(width: int, height: int, kind: str = "JPEG", mode: str = "RGB") -> bytes:
     noise = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
     file = BytesIO()
     Image.fromarray(noise).convert(mode).save(file, kind)
     return file.getvalue()
 
 
-def on_a_thread(content: bytes, most: int) -> Pixels | str:
+def decode_on_a_thread(content: bytes, max_pixels: int) -> Pixels | str:
     try:
-        return Preparation(PREPARE.edge, PREPARE)(content, PixelBudget(most))
+        return Preparation(PREPARE.edge, PREPARE)(content, PixelBudget(max_pixels))
     except BadImage as error:
         return str(error)
 
 
-def test_pixels_and_reasons_are_those_of_a_thread() -> None:
-    most = 100_000
+def test_processes_give_the_same_pixels_and_reasons_as_a_thread() -> None:
+    max_pixels = 100_000
     contents = [
-        image(100, 80),
-        image(300, 250),
-        image(50, 70, "PNG", "RGBA"),
-        image(60, 50, "GIF", "P"),
-        image(400, 300),
-        image(100, 80)[:900],
+        noise_image(100, 80),
+        noise_image(300, 250),
+        noise_image(50, 70, "PNG", "RGBA"),
+        noise_image(60, 50, "GIF", "P"),
+        noise_image(400, 300),
+        noise_image(100, 80)[:900],
         b"",
-        b"no image",
+        b"not an image",
     ]
-    with closing(DecodePool(PREPARE, 3, most)) as decoders, ThreadPoolExecutor(8) as pool:
-        budget = PixelBudget(most)
+    with closing(DecodePool(PREPARE, 3, max_pixels)) as decoders, ThreadPoolExecutor(8) as pool:
+        budget = PixelBudget(max_pixels)
 
-        def decoded(content: bytes) -> Pixels | str:
+        def decode_in_a_process(content: bytes) -> Pixels | str:
             try:
                 return decoders(content, budget)
             except BadImage as error:
                 return str(error)
 
-        for ours, content in zip(pool.map(decoded, contents * 5), contents * 5, strict=True):
-            expected = on_a_thread(content, most)
+        for ours, content in zip(pool.map(decode_in_a_process, contents * 5), contents * 5, strict=True):
+            expected = decode_on_a_thread(content, max_pixels)
             assert ours == expected if isinstance(expected, str) else np.array_equal(ours, expected)
 
 
 def test_a_process_that_was_killed_is_replaced() -> None:
-    content = image(100, 80)
+    content = noise_image(100, 80)
     with closing(DecodePool(PREPARE, 2, MAX_PIXELS)) as decoders:
         before = decoders(content, PixelBudget(MAX_PIXELS))
         for pid in decoders.pids:
@@ -80,47 +80,47 @@ def test_a_process_that_was_killed_is_replaced() -> None:
 
 
 @pytest.fixture
-def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """An image that a process dies of, as of a fault in the code of a format."""
+def crashing_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """An image that crashes its process, as a bug in the decoder of a format would."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, lookalike.encode.decode as module\n"
         "load_rgb = module.load_rgb\n"
         "module.load_rgb = lambda image: os.kill(os.getpid(), 9) if image.width == 13 else load_rgb(image)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    return image(13, 9)
+    return noise_image(13, 9)
 
 
-def test_an_image_that_processes_die_of_is_rejected_and_many_are_no_fault_of_theirs(deadly: bytes) -> None:
+def test_an_image_that_crashes_processes_is_rejected_and_three_in_a_row_end_the_run(crashing_image: bytes) -> None:
     budget = PixelBudget(MAX_PIXELS)
     with closing(DecodePool(PREPARE, 1, MAX_PIXELS)) as decoders:
         for _ in range(3):
             with pytest.raises(BadImage, match=r"2 processes crashed on it \(signal 9\)"):
-                decoders(deadly, budget)
-            assert decoders(image(100, 80), budget).shape == (32, 24, 3)
+                decoders(crashing_image, budget)
+            assert decoders(noise_image(100, 80), budget).shape == (32, 24, 3)
         for _ in range(2):
             with suppress(BadImage):
-                decoders(deadly, budget)
+                decoders(crashing_image, budget)
         with pytest.raises(
-            EncoderUnavailable, match=r"decode processes crash again and again \(signal 9\), maybe for lack of memory"
+            EncoderUnavailable, match=r"decode processes crash again and again \(signal 9\).*use a smaller"
         ):
-            decoders(deadly, budget)
+            decoders(crashing_image, budget)
 
 
-def test_that_no_process_can_begin_is_no_fault_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_be_started_is_not_a_bad_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     with (
         closing(DecodePool(PREPARE, 1, MAX_PIXELS)) as decoders,
         pytest.raises(EncoderUnavailable, match=r"cannot be started \(exit status 1\); use --decode-processes 0"),
     ):
-        decoders(image(100, 80), PixelBudget(MAX_PIXELS))
+        decoders(noise_image(100, 80), PixelBudget(MAX_PIXELS))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at /proc")
-def test_they_end_with_the_process_that_has_started_them() -> None:
+def test_processes_end_with_their_parent() -> None:
     script = (
         "import sys; from encode.test_decode_pool import *; decoders = DecodePool(PREPARE, 1, MAX_PIXELS);"
-        "decoders(image(100, 80), PixelBudget(MAX_PIXELS)); print(*decoders.pids, flush=True); sys.stdin.read()"
+        "decoders(noise_image(100, 80), PixelBudget(MAX_PIXELS)); print(*decoders.pids, flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", script]
     with subprocess.Popen(
@@ -130,27 +130,27 @@ def test_they_end_with_the_process_that_has_started_them() -> None:
         child = Path(f"/proc/{int(parent.stdout.readline())}/cmdline")
         assert b"lookalike.encode.decode_pool" in child.read_bytes()
         parent.kill()
-    until = time.monotonic() + 10
-    # That of one that has ended is empty, or gone.
+    deadline = time.monotonic() + 10
+    # The command line of a process that has ended is empty, or gone.
     while child.exists() and child.read_bytes():
-        assert time.monotonic() < until
+        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 def test_large_images_wait_for_the_budget_and_small_ones_do_not() -> None:
-    most = 100_000
-    budget, small, large = PixelBudget(most), image(200, 100), image(300, 300, "PNG")
-    with closing(DecodePool(PREPARE, 3, most)) as decoders, ThreadPoolExecutor(3) as pool:
+    max_pixels = 100_000
+    budget, small, large = PixelBudget(max_pixels), noise_image(200, 100), noise_image(300, 300, "PNG")
+    with closing(DecodePool(PREPARE, 3, max_pixels)) as decoders, ThreadPoolExecutor(3) as pool:
         while len(decoders.pids) < 3:
             list(pool.map(lambda _: decoders(small, budget), range(9)))
-        with budget.reserve(most):
+        with budget.reserve(max_pixels):
             waiting = [pool.submit(decoders, large, budget) for _ in range(2)]
             assert not wait(waiting, timeout=0.5).done
             assert pool.submit(decoders, small, budget).result().shape == (32, 24, 3)
-        assert all(np.array_equal(one.result(), on_a_thread(large, most)) for one in waiting)
+        assert all(np.array_equal(one.result(), decode_on_a_thread(large, max_pixels)) for one in waiting)
 
 
-def test_an_ingest_has_as_many_as_it_is_told_to(catalogue: Path) -> None:
+def test_an_ingest_starts_at_most_as_many_processes_as_threads(catalogue: Path) -> None:
     config = EngineConfig(device="cpu", engine="torch")
     content = next(catalogue.rglob("*.jpg")).read_bytes()
     plain = load_engine(DEFAULT_ENCODER, config)
@@ -163,12 +163,14 @@ def test_an_ingest_has_as_many_as_it_is_told_to(catalogue: Path) -> None:
         assert len(decoders.pids) == 1
 
 
-@pytest.mark.skipif(os.name != "posix", reason="there are none")
+@pytest.mark.skipif(os.name != "posix", reason="processes decode on POSIX only")
 @pytest.mark.parametrize(("threads", "expected"), [(1, 0), (4, 0), (5, 5), (16, 16), (64, 16)])
-def test_a_gpu_has_processes_that_decode_beside_many_threads(threads: int, expected: int) -> None:
+def test_on_a_gpu_many_threads_get_decode_processes(threads: int, expected: int) -> None:
     assert default_decode_processes(threads) == expected
 
 
-def test_images_that_are_prepared_otherwise_stay_on_threads(catalogue: Path, tmp_path: Path) -> None:
-    told = fails(2, "ingest", catalogue / "photos", "--encoder=pixels", "--decode-processes=2", cwd=tmp_path)
-    assert "pixels prepares images its own way; leave out --decode-processes" in told
+def test_decode_processes_are_refused_for_an_encoder_with_its_own_preprocessing(
+    catalogue: Path, tmp_path: Path
+) -> None:
+    message = fails(2, "ingest", catalogue / "photos", "--encoder=pixels", "--decode-processes=2", cwd=tmp_path)
+    assert "pixels prepares images its own way; leave out --decode-processes" in message

@@ -1,6 +1,6 @@
-"""Devices: memory that ends, batches that are sized by measuring, several at once, and one batch copied meanwhile.
+"""Devices: out of memory, measured batch sizes, several devices, torch.compile, and two batches at the same time.
 
-No GPU is needed: a network that has memory for so many images and no more has the same law as a device.
+No GPU is needed: a model that raises OutOfMemoryError for more than so many images behaves as one on a full device.
 """
 
 import re
@@ -45,58 +45,58 @@ CPU = torch.device("cpu")
 SIDE = 4
 
 
-class Corners(nn.Module):
-    """Takes the pixels as features, where its memory holds so many images."""
+class FlatPixels(nn.Module):
+    """Returns the pixels as features; runs out of memory for more than `max_images` images."""
 
-    def __init__(self, room: int = 10**9) -> None:
+    def __init__(self, max_images: int = 10**9) -> None:
         super().__init__()
-        self.room = room
-        self.tried: list[int] = []
+        self.max_images = max_images
+        self.batch_sizes: list[int] = []
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        self.tried.append(len(images))
-        if len(images) > self.room:
+        self.batch_sizes.append(len(images))
+        if len(images) > self.max_images:
             raise torch.OutOfMemoryError("out of memory. Tried to allocate 20.00 MiB.")
         return images.flatten(1)
 
 
 def on_cpu(features: nn.Module) -> TorchEncoder:
-    scale = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    prepare = Preprocessing(SIDE, SIDE, None, Image.Resampling.BILINEAR, *scale)
-    fingerprint = Fingerprint("corners", "none", 3 * SIDE * SIDE, "flatten", prepare.describe())
+    normalization = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    prepare = Preprocessing(SIDE, SIDE, None, Image.Resampling.BILINEAR, *normalization)
+    fingerprint = Fingerprint("flat-pixels", "none", 3 * SIDE * SIDE, "flatten", prepare.describe())
     placement = Placement(CPU, torch.float32)
-    return TorchEncoder(TorchModel(features, scale, placement), prepare, fingerprint, placement)
+    return TorchEncoder(TorchModel(features, normalization, placement), prepare, fingerprint, placement)
 
 
-def drawn(count: int) -> Pixels:
+def noise_images(count: int) -> Pixels:
     return np.random.default_rng(0).integers(1, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_what_fits_is_remembered() -> None:
-    small = Corners(room=5)
+def test_a_batch_that_does_not_fit_is_halved_and_so_are_later_ones() -> None:
+    small = FlatPixels(max_images=5)
     encoder = on_cpu(small)
 
-    first, second = encoder.encode_images(drawn(40)), encoder.encode_images(drawn(13))
+    first, second = encoder.encode_images(noise_images(40)), encoder.encode_images(noise_images(13))
 
-    assert np.array_equal(first, on_cpu(Corners()).encode_images(drawn(40)))
-    assert np.array_equal(second, on_cpu(Corners()).encode_images(drawn(13)))
-    assert small.tried == [40, 20, 10, *[5] * 8, 5, 5, 3]
+    assert np.array_equal(first, on_cpu(FlatPixels()).encode_images(noise_images(40)))
+    assert np.array_equal(second, on_cpu(FlatPixels()).encode_images(noise_images(13)))
+    assert small.batch_sizes == [40, 20, 10, *[5] * 8, 5, 5, 3]
 
 
-def test_one_image_that_does_not_fit_says_what_to_do() -> None:
+def test_when_one_image_does_not_fit_the_message_says_what_to_do() -> None:
     with pytest.raises(EncoderUnavailable, match=r"'cpu' does not hold .* one image.*Tried to allocate.*--dtype"):
-        on_cpu(Corners(room=0)).encode_images(drawn(3))
+        on_cpu(FlatPixels(max_images=0)).encode_images(noise_images(3))
 
 
-def test_runs_and_services_go_on_where_a_batch_does_not_fit(tmp_path: Path) -> None:
-    encoder = on_cpu(Corners(room=3))
-    for place, pixels in enumerate(drawn(20)):
-        Image.fromarray(pixels).save(tmp_path / f"{place}.png")
+def test_runs_and_services_continue_when_a_batch_does_not_fit(tmp_path: Path) -> None:
+    encoder = on_cpu(FlatPixels(max_images=3))
+    for number, pixels in enumerate(noise_images(20)):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
     with Store.create(str(tmp_path / "test.db"), encoder.fingerprint) as store:
         assert bring(FolderSource(tmp_path, FolderRule()).images(), encoder, store).stored == 20
 
     service = batch_encoder(encoder, batch_size=64, lanes=2, observe=lambda size: None)
-    assert np.array_equal(service.encode_images(drawn(20)), on_cpu(Corners()).encode_images(drawn(20)))
+    assert np.array_equal(service.encode_images(noise_images(20)), on_cpu(FlatPixels()).encode_images(noise_images(20)))
     service.close()
 
 
@@ -108,36 +108,36 @@ def test_runs_and_services_go_on_where_a_batch_does_not_fit(tmp_path: Path) -> N
         ({16: 0.0, 32: 0.0}, 16),
         ({16: 1.0, 32: 2.0, 64: 4.0, 128: 8.0, 256: 16.0}, 256),
     ],
-    ids=["until it no longer pays", "until memory ends", "from the smallest", "to the largest"],
+    ids=["until it is no longer faster", "until out of memory", "from the smallest", "to the largest"],
 )
-def test_batches_are_double_while_faster(speeds: dict[int, float], expected: int) -> None:
+def test_the_batch_size_is_doubled_while_that_is_faster(speeds: dict[int, float], expected: int) -> None:
     assert double_while_faster(speeds.__getitem__) == expected
 
 
-def test_a_batch_is_never_larger_than_what_fits() -> None:
-    assert measure_batch_size(on_cpu(Corners(room=9)), parallel_batches=2, seconds=0.01) == 8
+def test_the_measured_batch_size_fits_into_memory() -> None:
+    assert measure_batch_size(on_cpu(FlatPixels(max_images=9)), parallel_batches=2, seconds=0.01) == 8
 
 
-class Meeting(Corners):
-    """Goes on only when a copy of it is at work too."""
+class RunsInPairs(FlatPixels):
+    """Continues only while another copy of it runs too."""
 
-    both = threading.Barrier(2)
-    seen: set[int] = set()  # noqa: RUF012  of all copies
+    barrier = threading.Barrier(2)
+    copies: set[int] = set()  # noqa: RUF012  shared by all copies
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        self.seen.add(id(self))
-        self.both.wait(timeout=10)
+        self.copies.add(id(self))
+        self.barrier.wait(timeout=10)
         return super().forward(images)
 
 
 def test_several_devices_share_the_batches_and_keep_their_order() -> None:
-    encoder, batches = on_cpu(Meeting()), np.split(drawn(48), 12)
+    encoder, batches = on_cpu(RunsInPairs()), np.split(noise_images(48), 12)
     replicate(encoder, [CPU, CPU], parallel_batches=1)
 
     vectors = list(in_parallel(encoder.encode_images, batches, workers=4, ahead=len(batches)))
 
-    assert np.array_equal(np.concatenate(vectors), on_cpu(Corners()).encode_images(drawn(48)))
-    assert len(Meeting.seen) == 2
+    assert np.array_equal(np.concatenate(vectors), on_cpu(FlatPixels()).encode_images(noise_images(48)))
+    assert len(RunsInPairs.copies) == 2
 
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no compiler for torch.compile: install g++")
@@ -145,17 +145,17 @@ needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no compiler
 
 @pytest.mark.slow
 @needs_compiler
-def test_compiled_networks_give_the_same_vectors() -> None:
-    encoder = on_cpu(Corners())
-    expected = encoder.encode_images(drawn(7))
+def test_compiled_models_give_the_same_vectors() -> None:
+    encoder = on_cpu(FlatPixels())
+    expected = encoder.encode_images(noise_images(7))
 
     compile_models(encoder, replicate(encoder, [CPU, CPU], parallel_batches=1), on_message=lambda message: None)
 
     for size in (7, 7, 1, 3):
-        assert lowest_cosine(encoder.encode_images(drawn(7)[:size]), expected[:size]) >= MIN_COSINE
+        assert lowest_cosine(encoder.encode_images(noise_images(7)[:size]), expected[:size]) >= MIN_COSINE
 
 
-def test_a_command_compiles_when_it_is_told_to(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_compiles_with_engine_compile(capsys: pytest.CaptureFixture[str]) -> None:
     # A compiler would take most of a minute.
     with torch._dynamo.config.patch(disable=True):
         engine = load_engine(DEFAULT_ENCODER, EngineConfig(device="cpu", engine="compile"))
@@ -164,8 +164,8 @@ def test_a_command_compiles_when_it_is_told_to(capsys: pytest.CaptureFixture[str
     assert re.search(r"compiling efficientnet-lite0.*\ncompiled in \d+ s", capsys.readouterr().err)
 
 
-class Otherwise(Corners):
-    """Is another network once it is compiled: for any image, or for one alone."""
+class ChangedWhenCompiled(FlatPixels):
+    """Gives other features once it is compiled: for any batch, or for one image alone."""
 
     def __init__(self, factor: float, for_one: float) -> None:
         super().__init__()
@@ -179,16 +179,16 @@ class Otherwise(Corners):
 
 @needs_compiler
 @pytest.mark.parametrize("factors", [(-1.0, 1.0), (1.0, float("nan"))])
-def test_a_network_that_is_another_when_compiled_is_refused(factors: tuple[float, float]) -> None:
-    encoder = on_cpu(Otherwise(*factors))
+def test_a_compiled_model_that_gives_other_vectors_is_refused(factors: tuple[float, float]) -> None:
+    encoder = on_cpu(ChangedWhenCompiled(*factors))
     with pytest.raises(
-        EncoderUnavailable, match=r"corners gives other vectors on cpu \(cosine (-1|nan).*--engine torch"
+        EncoderUnavailable, match=r"flat-pixels gives other vectors on cpu \(cosine (-1|nan).*--engine torch"
     ):
         compile_models(encoder, [encoder.worker], on_message=lambda message: None)
 
 
-def test_where_nothing_can_be_compiled_that_is_said() -> None:
-    encoder = on_cpu(Corners())
+def test_without_a_compiler_the_message_says_what_to_use() -> None:
+    encoder = on_cpu(FlatPixels())
     without = torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True})
     with (
         without,
@@ -197,7 +197,7 @@ def test_where_nothing_can_be_compiled_that_is_said() -> None:
         compile_models(encoder, [encoder.worker], on_message=lambda message: None)
 
 
-def test_devices_are_named_one_by_one() -> None:
+def test_several_devices_can_be_named() -> None:
     engine = load_engine(DEFAULT_ENCODER, EngineConfig(device="cpu,cpu"))
     plain = load_encoder(engine="torch")
 
@@ -209,16 +209,16 @@ def test_devices_are_named_one_by_one() -> None:
 
 
 class Device(PixelEncoder):
-    """Computes one batch at a time, and only while another is on its way; the last excepted."""
+    """Computes one batch at a time, and only while another is on its way, except for the last one."""
 
     def __init__(self, batches: int) -> None:
-        self.batches, self.arrived, self.inside, self.most = batches, 0, 0, 0
+        self.batches, self.arrived, self.inside, self.max_inside = batches, 0, 0, 0
         self.changed, self.computing = threading.Condition(), threading.Lock()
 
     def encode_images(self, batch: Pixels) -> Vectors:
         with self.changed:
             self.arrived, self.inside = self.arrived + 1, self.inside + 1
-            self.most = max(self.most, self.inside)
+            self.max_inside = max(self.max_inside, self.inside)
             self.changed.notify_all()
         with self.computing, self.changed:
             assert self.changed.wait_for(lambda: self.inside > 1 or self.arrived == self.batches, timeout=10)
@@ -235,43 +235,43 @@ def test_a_batch_is_on_its_way_while_another_is_computed() -> None:
 
     for vectors, batch in zip(encoded, pixels, strict=True):
         assert np.array_equal(vectors, PixelEncoder().encode_images(batch))
-    assert device.most == 2
+    assert device.max_inside == 2
 
 
-def test_no_more_batches_wait_than_are_allowed() -> None:
-    asked = 0
+def test_the_number_of_waiting_batches_is_limited() -> None:
+    produced = 0
 
     def batches() -> Iterator[int]:
-        nonlocal asked
+        nonlocal produced
         for batch in range(1, 101):
-            asked = batch
+            produced = batch
             yield batch
 
     for taken in in_parallel(lambda batch: batch, batches(), workers=4, ahead=5):
-        assert asked - taken <= 5
+        assert produced - taken <= 5
     assert taken == 100
 
 
 def test_the_benchmark_for_gpus_runs_without_one(tmp_path: Path) -> None:
-    Image.fromarray(drawn(1)[0]).save(tmp_path / "a.jpg")
-    told = CliRunner().invoke(
+    Image.fromarray(noise_images(1)[0]).save(tmp_path / "a.jpg")
+    result = CliRunner().invoke(
         benchmark, [str(tmp_path), "--device=cpu", "--images=8", "--seconds=0.1", "--model=pixels"]
     )
-    assert told.exit_code == 0, told.output
-    assert re.search(r"pixels +16( +[\d.]+){5} ", told.output)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"pixels +16( +[\d.]+){5} ", result.output)
 
 
-def test_nothing_is_lost_when_two_find_out_at_once_how_much_fits() -> None:
-    encoder = on_cpu(Corners(room=100))
+def test_no_image_is_lost_when_two_threads_lower_the_batch_size_at_once() -> None:
+    encoder = on_cpu(FlatPixels(max_images=100))
     pixels = np.random.default_rng(0).integers(0, 256, (1_000, SIDE, SIDE, 3), dtype=np.uint8)
-    whole = on_cpu(Corners()).encode_images(pixels)
+    whole = on_cpu(FlatPixels()).encode_images(pixels)
 
-    class Less(Corners):
-        """Each time something was computed, another thread has found that less fits."""
+    class Less(FlatPixels):
+        """Each time it runs, another thread has found meanwhile that fewer images fit."""
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             encoder.worker.max_batch = max(1, min(encoder.worker.max_batch, len(images)) // 2)
             return super().forward(images)
 
-    encoder.model.features = Less(room=100)
+    encoder.model.features = Less(max_images=100)
     assert np.array_equal(encoder.encode_images(pixels), whole)

@@ -1,4 +1,4 @@
-"""Every encoder gives unit vectors, and those that its model's own preprocessing would have given."""
+"""Every encoder gives unit vectors, the same as with its model's own preprocessing."""
 
 from pathlib import Path
 from random import Random
@@ -16,12 +16,13 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from lookalike.encode.decode import decode
-from lookalike.encode.encoder import Encoder, TextEncoder
-from lookalike.encode.registry import load_encoder
+from lookalike.encode.encoder import Encoder, TextEncoder, prepare_function, preprocessing_of
+from lookalike.encode.preprocess import Preprocessing
+from lookalike.encode.registry import REGISTRY, RegisteredEncoder, has_weights, load_encoder
 from lookalike.ingest.sample import photo, products
 from lookalike.schema.errors import EncoderUnavailable
 
-# Typed so closely that a dict of options fits nowhere.
+# Its strict types accept no dict of options.
 HUGGING: Any = transformers
 TINY_CLIP = Path(__file__).parents[1] / "tiny_clip"
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -30,7 +31,7 @@ SIZES = [(1, 1), (640, 480), (333, 777), (224, 224), (225, 224), (50, 60), (2_00
 
 
 def tiny(kind: str) -> tuple[Any, Any]:
-    """A model of each family, with random weights, and the processor that its checkpoints come with."""
+    """A model of the family, with random weights, and the processor that its checkpoints come with."""
     t = HUGGING
     torch.manual_seed(0)
     if kind == "resnet":
@@ -70,13 +71,13 @@ def encode(encoder: Encoder, *images: Image.Image) -> np.ndarray:
 
 
 def some_images() -> list[Image.Image]:
-    """A drawn product stretched to many shapes, and as grey and palette images."""
+    """A generated product photo in many shapes, and as grey and palette images."""
     product = photo(products()[3], 0)
     return [product.resize(size) for size in SIZES] + [product.convert(mode).convert("RGB") for mode in ("L", "P")]
 
 
 @pytest.mark.parametrize("kind", ["resnet", "convnext", "regnet", "swin", "vit", "dinov2", "siglip", "clip"])
-def test_our_preprocessing_is_the_models_own(kind: str, tmp_path: Path) -> None:
+def test_our_preprocessing_gives_the_same_vectors_as_the_models_own(kind: str, tmp_path: Path) -> None:
     folder = TINY_CLIP if kind == "clip" else tmp_path
     if kind != "clip":
         for part in tiny(kind):
@@ -87,7 +88,7 @@ def test_our_preprocessing_is_the_models_own(kind: str, tmp_path: Path) -> None:
         HUGGING.AutoImageProcessor.from_pretrained(folder, backend="pil"),
     )
 
-    assert "x" in encoder.fingerprint.preprocessing, "the fast path was not taken"
+    assert "x" in encoder.fingerprint.preprocessing, "our own preprocessing was not used"
     for image in some_images():
         ours, theirs = encode(encoder, image)[0], own_vector(model, processor, image, kind)
         assert ours.shape == theirs.shape == (encoder.dim,)
@@ -97,7 +98,7 @@ def test_our_preprocessing_is_the_models_own(kind: str, tmp_path: Path) -> None:
         assert np.abs(pixels - scale.transpose(2, 0, 1)).max() < 0.1
 
 
-def test_a_processor_that_does_something_else_is_used_itself(tmp_path: Path) -> None:
+def test_an_unusual_processor_is_used_itself(tmp_path: Path) -> None:
     model, _ = tiny("vit")
     model.save_pretrained(tmp_path)
     ViTImageProcessorPil(do_rescale=False).save_pretrained(tmp_path)
@@ -129,32 +130,54 @@ def test_the_default_encoder_is_the_same_on_every_machine(encoder: Encoder) -> N
     vector = encode(encoder, photo(products()[0], 0))[0]
 
     assert encoder.fingerprint.weights == "70dfe7054b234985"
-    strongest = {int(place): float(vector[place]) for place in np.argsort(-vector)[:6]}
+    strongest = {int(index): float(vector[index]) for index in np.argsort(-vector)[:6]}
     assert strongest == pytest.approx(
         {707: 0.1876, 155: 0.1733, 654: 0.1618, 455: 0.1249, 352: 0.1223, 115: 0.1191}, abs=2e-3
     )
 
 
-def test_words_find_images_of_them() -> None:
+def test_a_text_finds_images_of_what_it_names() -> None:
     clip = load_encoder(str(TINY_CLIP))
     assert isinstance(clip, TextEncoder)
     chance = Random(99)
     kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     images = encode(clip, *(draw(colour, shape, chance) for colour, shape in kinds for _ in range(3)))
 
-    words = clip.encode_texts([f"a {colour} {shape}" for colour, shape in kinds])
+    texts = clip.encode_texts([f"a {colour} {shape}" for colour, shape in kinds])
 
-    found = (words @ images.T).argmax(axis=1) // 3
-    assert (found == np.arange(len(kinds))).mean() >= 0.9
+    nearest = (texts @ images.T).argmax(axis=1) // 3
+    assert (nearest == np.arange(len(kinds))).mean() >= 0.9
 
 
-def test_encoders_without_words_say_so_by_their_type(encoder: Encoder) -> None:
+def test_what_prepares_images_is_separate_from_the_model(encoder: Encoder) -> None:
+    assert prepare_function(encoder) is preprocessing_of(encoder)
+    assert isinstance(preprocessing_of(encoder), Preprocessing)
+    pixels = load_encoder("pixels")
+    assert preprocessing_of(pixels) is None
+    image = photo(products()[0], 0)
+    assert np.array_equal(prepare_function(pixels)(image), pixels.prepare(image))
+
+
+@pytest.mark.parametrize("registered", REGISTRY, ids=lambda registered: registered.name)
+def test_every_registered_encoder_can_be_loaded_or_downloaded(registered: RegisteredEncoder) -> None:
+    if registered.checkpoint is not None:
+        assert registered.load is None
+        return
+    assert has_weights(registered.name)
+    encoder = load_encoder(registered.name)
+    assert (encoder.fingerprint.encoder, encoder.dim) == (registered.name, registered.dim)
+    assert isinstance(encoder, TextEncoder) == registered.has_text
+
+
+def test_encoders_without_a_text_tower_are_no_text_encoders(encoder: Encoder) -> None:
     assert not isinstance(encoder, TextEncoder)
     assert not isinstance(load_encoder("pixels"), TextEncoder)
 
 
 @pytest.mark.parametrize("name", ["clip", "resnet50", "nobody/nothing"])
-def test_without_weights_the_ways_out_are_named(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_weights_the_message_says_what_to_do(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.hf_api.ENDPOINT", "http://127.0.0.1:9", raising=False)
@@ -162,14 +185,14 @@ def test_without_weights_the_ways_out_are_named(name: str, monkeypatch: pytest.M
         load_encoder(name)
 
 
-def test_a_directory_that_holds_no_checkpoint_is_named(tmp_path: Path) -> None:
+def test_a_directory_without_a_checkpoint_is_named_in_the_message(tmp_path: Path) -> None:
     with pytest.raises(EncoderUnavailable, match=str(tmp_path)):
         load_encoder(str(tmp_path))
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "abacus"])
-def test_a_device_that_is_not_there_is_named(device: str) -> None:
-    with pytest.raises(EncoderUnavailable, match=f"{device!r} cannot be used here.*--device auto"):
+def test_a_missing_device_is_named_in_the_message(device: str) -> None:
+    with pytest.raises(EncoderUnavailable, match=f"{device!r} cannot be used here.*use --device auto"):
         load_encoder(device=device)
 
 
@@ -181,7 +204,7 @@ def test_a_copy_of_a_checkpoint_is_the_same_encoder(tmp_path: Path) -> None:
     assert original.fingerprint.list_differences(load_encoder("pixels").fingerprint)
 
 
-def test_half_precision_is_close() -> None:
+def test_half_precision_hardly_changes_the_vector() -> None:
     image = decode(_jpeg())
     full, half = encode(load_encoder(), image)[0], encode(load_encoder(dtype="bfloat16"), image)[0]
     assert full @ half >= 0.99

@@ -1,4 +1,4 @@
-"""A URL that a request names leads to an image on the public internet, or to a clear refusal; never inside."""
+"""Fetching the URL of a request: an image from the public internet, or a clear refusal; never a private address."""
 
 import ipaddress
 import shutil
@@ -11,15 +11,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pytest
+from bad_server import IMAGE, Server, Site, serving
 from loopback import loopback_only
 
-from lookalike.encode.fetch.address import Address, is_public
+from lookalike.encode.fetch.address import Address
 from lookalike.encode.fetch.fetcher import Fetcher
 from lookalike.encode.fetch.limits import Limits
 from lookalike.encode.fetch.network import AddressPolicy
@@ -27,76 +26,7 @@ from lookalike.schema.errors import BadQuery
 from lookalike.serve.runtime.deadline import Deadline, DeadlineExceeded, deadline_scope
 from lookalike.serve.runtime.image_fetch import RequestFetcher, make_query_fetcher
 
-IMAGE = bytes(range(256)) * 4
 LIMIT = len(IMAGE)
-OK = b"HTTP/1.1 200 OK\r\n"
-
-
-class Site(BaseHTTPRequestHandler):
-    """Answers well or badly, as the path says."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        name, _, rest = self.path.strip("/").partition("/")
-        answers: dict[str, Callable[[str], None]] = {
-            "image": self._image,
-            "host": lambda _: self._answer(200, self.headers["Host"].encode()),
-            "missing": lambda _: self._answer(404, b"a secret"),
-            "to": lambda target: self._answer(302, b"", Location=unquote(target)),
-            "loop": lambda _: self._answer(301, b"", Location=self.path),
-            "hops": lambda left: self._answer(307, b"", Location="/image" if left == "1" else f"/hops/{int(left) - 1}"),
-            "nowhere": lambda _: self._answer(302, b""),
-            "long": lambda _: self._send(OK + b"Content-Length: 1000000000\r\n\r\n"),
-            "endless": lambda _: self._repeat(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"2\r\n..\r\n" * 100),
-            "drip": lambda _: self._repeat(OK + b"Content-Length: 1000\r\n\r\n", b".", pause=0.05),
-            "drip-headers": lambda _: self._repeat(OK + b"X: ", b".", pause=0.05),
-            "waits": lambda _: self._repeat(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
-            "silence": lambda _: time.sleep(1.5),
-            "short": lambda _: self._send(OK + b"Content-Length: 1000\r\n\r\n."),
-            "gibberish": lambda _: self._send(b"\x00\x01\r\n\r\n"),
-        }
-        with suppress(OSError):
-            answers[name](rest)
-        self.close_connection = True
-
-    def log_message(self, *_: object, **__: object) -> None:
-        """Say nothing."""
-
-    def _image(self, _: str) -> None:
-        self._answer(200, IMAGE)
-
-    def _answer(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self._send(body)
-
-    def _repeat(self, head: bytes, part: bytes, pause: float = 0) -> None:
-        self._send(head)
-        until = time.monotonic() + 3
-        while time.monotonic() < until:
-            self._send(part)
-            time.sleep(pause)
-
-    def _send(self, content: bytes) -> None:
-        self.wfile.write(content)
-
-
-class Server(ThreadingHTTPServer):
-    request_queue_size = 64
-
-
-@contextmanager
-def serving(tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    server = Server(("127.0.0.1", 0), Site)
-    if tls:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +41,8 @@ def site(port: int) -> str:
 
 
 @contextmanager
-def a_fetcher(seconds: float = 5, allowed: Callable[[Address], bool] = lambda a: a.is_loopback) -> Iterator[Fetcher]:
-    """One as the service's, which may go to other addresses."""
+def make_fetcher(seconds: float = 5, allowed: Callable[[Address], bool] = lambda a: a.is_loopback) -> Iterator[Fetcher]:
+    """A fetcher as the service has, for other addresses."""
     fetcher = Fetcher(Limits(LIMIT, seconds, seconds, seconds, attempts=2, redirects=3), AddressPolicy(allowed))
     yield fetcher
     fetcher.close()
@@ -124,66 +54,25 @@ def fetch(fetcher: Fetcher, url: str) -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def dialled() -> Iterator[list[str]]:
-    """What was refused because it is not this machine: no test reaches another one."""
+def refused_addresses() -> Iterator[list[str]]:
+    """The addresses of other machines that a test has tried to reach; none is reached."""
     with loopback_only() as refused:
         yield refused
 
 
 @pytest.fixture
 def fetcher() -> Iterator[Fetcher]:
-    """One that may go to this machine."""
-    with a_fetcher() as fetcher:
+    """A fetcher that may connect to this machine."""
+    with make_fetcher() as fetcher:
         yield fetcher
 
 
 @pytest.fixture
-def careful() -> Iterator[Fetcher]:
-    """One as it is by default."""
+def public_fetcher() -> Iterator[Fetcher]:
+    """A fetcher as the service has by default: public addresses only."""
     fetcher = make_query_fetcher(LIMIT)
     yield fetcher
     fetcher.close()
-
-
-@pytest.mark.parametrize(
-    ("address", "public"),
-    [
-        ("8.8.8.8", True),
-        ("2606:4700::1111", True),
-        ("::ffff:8.8.8.8", True),
-        ("64:ff9b::808:808", True),
-        ("2002:808:808::", True),
-        ("0.0.0.0", False),
-        ("10.1.2.3", False),
-        ("100.64.0.1", False),
-        ("127.0.0.1", False),
-        ("168.63.129.16", False),
-        ("169.254.169.254", False),
-        ("172.16.0.1", False),
-        ("192.0.0.192", False),
-        ("192.168.1.1", False),
-        ("198.18.0.1", False),
-        ("224.0.0.5", False),
-        ("240.0.0.1", False),
-        ("255.255.255.255", False),
-        ("::", False),
-        ("::1", False),
-        ("::127.0.0.1", False),
-        ("::ffff:127.0.0.1", False),
-        ("::ffff:0:127.0.0.1", False),
-        ("64:ff9b::7f00:1", False),
-        ("64:ff9b:1::7f00:1", False),
-        ("2001:0:7f00:1::1", False),
-        ("2001:db8::1", False),
-        ("2002:7f00:1::", False),
-        ("fc00::1", False),
-        ("fe80::1", False),
-        ("fec0::1", False),
-        ("ff0e::1", False),
-    ],
-)
-def test_what_is_public(address: str, public: bool) -> None:
-    assert is_public(ipaddress.ip_address(address)) is public
 
 
 @pytest.mark.parametrize("path", ["image", "to//image", "to/..%2Fimage", "hops/3", "image/ä b%20c?d=é&e=%2F#f"])
@@ -196,11 +85,11 @@ def test_several_threads_fetch_at_once(fetcher: Fetcher, site: str) -> None:
         assert set(threads.map(partial(fetch, fetcher), [f"{site}/image"] * 40)) == {IMAGE}
 
 
-def test_a_host_keeps_its_name(fetcher: Fetcher, port: int) -> None:
+def test_the_host_header_names_the_host_and_not_its_address(fetcher: Fetcher, port: int) -> None:
     assert fetch(fetcher, f"http://LOCALHOST:{port}/host") == f"localhost:{port}".encode()
 
 
-def test_an_ipv6_host_keeps_its_brackets(fetcher: Fetcher) -> None:
+def test_the_host_header_has_brackets_around_an_ipv6_address(fetcher: Fetcher) -> None:
     class V6(Server):
         address_family = socket.AF_INET6
 
@@ -222,47 +111,47 @@ def test_proxies_of_the_environment_are_not_used(fetcher: Fetcher, site: str, mo
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "①②⑦.0.0.1"]
 )
-def test_this_machine_is_refused(careful: Fetcher, port: int, host: str) -> None:
+def test_this_machine_is_refused(public_fetcher: Fetcher, port: int, host: str) -> None:
     with pytest.raises(BadQuery, match="does not lead to a public address; send the image itself instead"):
-        fetch(careful, f"http://{host}:{port}/image")
+        fetch(public_fetcher, f"http://{host}:{port}/image")
 
 
 @pytest.mark.parametrize("host", ["localhost", "no-such-host.invalid", "‥.example"])
-def test_a_refusal_says_neither_where_a_name_leads_nor_whether_it_exists(careful: Fetcher, host: str) -> None:
+def test_a_refusal_says_neither_where_a_name_leads_nor_whether_it_exists(public_fetcher: Fetcher, host: str) -> None:
     with pytest.raises(BadQuery, match="does not lead to a public address") as refused:
-        fetch(careful, f"http://{host}/")
+        fetch(public_fetcher, f"http://{host}/")
     assert "127.0.0.1" not in str(refused.value)
 
 
-def test_what_is_checked_is_what_is_dialled(
-    careful: Fetcher, dialled: list[str], monkeypatch: pytest.MonkeyPatch
+def test_the_connection_goes_to_the_address_that_was_checked(
+    public_fetcher: Fetcher, refused_addresses: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers, literally = iter(["93.184.215.14", "127.0.0.1"]), socket.getaddrinfo
+    answers, getaddrinfo = iter(["93.184.215.14", "127.0.0.1"]), socket.getaddrinfo
 
     def resolve(host: str, *arguments: Any, **options: Any) -> Any:
-        return literally(next(answers) if host == "shop.example" else host, *arguments, **options)
+        return getaddrinfo(next(answers) if host == "shop.example" else host, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with pytest.raises(BadQuery, match=r"the connection failed|does not lead to a public address"):
-        fetch(careful, "http://shop.example/image")
-    assert dialled == ["93.184.215.14"], "the name is not resolved again for the connection"
+        fetch(public_fetcher, "http://shop.example/image")
+    assert refused_addresses == ["93.184.215.14"], "the name is not resolved again for the connection"
 
 
-@pytest.mark.parametrize("inside", ["10.0.0.1", "127.0.0.1", "169.254.169.254"])
-def test_one_private_address_among_public_ones_is_enough(
-    careful: Fetcher, dialled: list[str], monkeypatch: pytest.MonkeyPatch, inside: str
+@pytest.mark.parametrize("private", ["10.0.0.1", "127.0.0.1", "169.254.169.254"])
+def test_a_host_with_one_private_address_is_refused(
+    public_fetcher: Fetcher, refused_addresses: list[str], monkeypatch: pytest.MonkeyPatch, private: str
 ) -> None:
-    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, 80)) for a in ("93.184.215.14", inside)]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    entries = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, 80)) for a in ("93.184.215.14", private)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: entries)
     with pytest.raises(BadQuery, match="does not lead to a public address"):
-        fetch(careful, "http://shop.example/image")
-    assert not dialled
+        fetch(public_fetcher, "http://shop.example/image")
+    assert not refused_addresses
 
 
 def test_a_redirect_to_a_refused_address_is_refused(site: str, port: int) -> None:
     only = ipaddress.ip_address("127.0.0.1")
     with (
-        a_fetcher(allowed=lambda address: address == only) as fetcher,
+        make_fetcher(allowed=lambda address: address == only) as fetcher,
         pytest.raises(BadQuery, match=r"the host '127\.0\.0\.2' does not lead to a public address"),
     ):
         fetch(fetcher, f"{site}/to/http://127.0.0.2:{port}/image")
@@ -284,7 +173,7 @@ def test_a_redirect_to_a_refused_address_is_refused(site: str, port: int) -> Non
         ("gibberish", "did not answer in HTTP"),
     ],
 )
-def test_a_bad_answer_is_refused(fetcher: Fetcher, site: str, path: str, why: str) -> None:
+def test_a_bad_response_is_refused_with_the_reason(fetcher: Fetcher, site: str, path: str, why: str) -> None:
     with pytest.raises(BadQuery, match=f"/{path.split('/')[0]}.*could not be fetched: .*{why}") as refused:
         fetch(fetcher, f"{site}/{path}")
     assert "secret" not in str(refused.value)
@@ -313,7 +202,7 @@ def test_a_bad_answer_is_refused(fetcher: Fetcher, site: str, path: str, why: st
         ("http://127.0.0.1:1/", "the connection failed"),
     ],
 )
-def test_a_bad_url_is_refused(fetcher: Fetcher, url: str, why: str) -> None:
+def test_a_bad_url_is_refused_with_the_reason(fetcher: Fetcher, url: str, why: str) -> None:
     with pytest.raises(BadQuery, match=why) as refused:
         fetch(fetcher, url)
     message = str(refused.value)
@@ -321,17 +210,17 @@ def test_a_bad_url_is_refused(fetcher: Fetcher, url: str, why: str) -> None:
     assert len(message.encode()) < 400
 
 
-@pytest.mark.parametrize("who", ["user:hidden", "hidden", "user:hidden\\", ":hidden"])
-def test_credentials_are_refused_and_not_repeated(fetcher: Fetcher, port: int, who: str) -> None:
+@pytest.mark.parametrize("credentials", ["user:hidden", "hidden", "user:hidden\\", ":hidden"])
+def test_credentials_are_refused_and_not_repeated(fetcher: Fetcher, port: int, credentials: str) -> None:
     with pytest.raises(BadQuery, match="a URL with a user or password is not fetched") as refused:
-        fetch(fetcher, f"http://{who}@127.0.0.1:{port}/image")
+        fetch(fetcher, f"http://{credentials}@127.0.0.1:{port}/image")
     assert "hidden" not in str(refused.value)
 
 
-def refused_in_time(url: str) -> None:
+def expect_timeout(url: str) -> None:
     started = time.monotonic()
     with (
-        a_fetcher(seconds=0.4) as fetcher,
+        make_fetcher(seconds=0.4) as fetcher,
         pytest.raises(
             BadQuery,
             match=r"could not be fetched: timed out after 0\.4 s(: \d+ of 1000 bytes arrived)?; send the image itself",
@@ -342,20 +231,20 @@ def refused_in_time(url: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["drip", "drip-headers", "waits", "silence"])
-def test_a_slow_server_does_not_hold_us(site: str, path: str) -> None:
-    refused_in_time(f"{site}/{path}")
+def test_a_slow_server_is_given_up_at_the_deadline(site: str, path: str) -> None:
+    expect_timeout(f"{site}/{path}")
 
 
-def test_a_silent_handshake_does_not_hold_us() -> None:
+def test_a_silent_handshake_is_given_up_at_the_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        refused_in_time(f"https://127.0.0.1:{silent.getsockname()[1]}/")
+        expect_timeout(f"https://127.0.0.1:{silent.getsockname()[1]}/")
 
 
 @pytest.fixture(scope="module")
 def certified(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for localhost, by its name only."""
     if not shutil.which("openssl"):
-        pytest.skip("no openssl to make a certificate with")
+        pytest.skip("openssl is not installed, which makes the certificate")
     both = tmp_path_factory.mktemp("tls") / "both.pem"
     about = [
         "-subj",
@@ -372,7 +261,7 @@ def certified(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return both
 
 
-def test_a_certificate_is_held_against_the_name(
+def test_a_certificate_for_another_name_is_refused(
     fetcher: Fetcher, certified: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -384,7 +273,7 @@ def test_a_certificate_is_held_against_the_name(
             fetch(fetcher, f"https://127.0.0.1:{port}/image")
 
 
-def test_a_request_fetches_within_bounds(fetcher: Fetcher, site: str) -> None:
+def test_a_request_may_fetch_so_many_images_and_bytes(fetcher: Fetcher, site: str) -> None:
     image = fetch(fetcher, f"{site}/image")
     allowed = RequestFetcher(fetcher, max_images=3, max_bytes=len(image) + 1)
     assert allowed.fetch(f"{site}/image") == image

@@ -1,4 +1,4 @@
-"""What a process may use of a machine."""
+"""How many cores a process may use."""
 
 from pathlib import Path
 
@@ -8,9 +8,10 @@ from lookalike.encode.process_tuning import cpu_quota
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"), [("max 100000\n", None), ("250000 100000\n", 3), ("5000 100000", 1), ("", None), ("no", None)]
+    ("cpu_max", "expected"),
+    [("max 100000\n", None), ("250000 100000\n", 3), ("5000 100000", 1), ("", None), ("no", None)],
 )
-def test_a_container_has_as_many_cores_as_its_share_makes(tmp_path: Path, told: str, expected: int | None) -> None:
-    (tmp_path / "cpu.max").write_text(told)
+def test_a_cpu_quota_is_rounded_up_to_whole_cores(tmp_path: Path, cpu_max: str, expected: int | None) -> None:
+    (tmp_path / "cpu.max").write_text(cpu_max)
     assert cpu_quota(tmp_path / "cpu.max") == expected
-    assert cpu_quota(tmp_path / "nothing") is None
+    assert cpu_quota(tmp_path / "missing") is None

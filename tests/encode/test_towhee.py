@@ -1,4 +1,4 @@
-"""Towhee: our encoders in its pipes, and its operators as our encoders, with no hub."""
+"""Towhee: our encoders in its pipes, and its operators as our encoders, without its hub."""
 
 import importlib.util
 import json
@@ -22,7 +22,7 @@ with_towhee = pytest.mark.skipif(not HAS_TOWHEE, reason="Towhee is not installed
 TINY_CLIP = str(Path(__file__).parents[1] / "tiny_clip")
 IMAGES = 1_100
 
-# As somebody may have written it: sure of its input, and careless of its output.
+# Strict about its input, and careless about its output.
 OPERATOR = """\
 import numpy as np
 
@@ -44,11 +44,11 @@ def colour_means(**arguments):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """More images than a pipe takes in one call, a broken one in the middle, some that the operator fails on."""
+    """More images than a pipe takes in one call: a broken one in the middle, and some that the operator fails on."""
     folder = tmp_path_factory.mktemp("towhee") / "photos"
     for n in range(IMAGES):
         draw(folder / f"p{n:04}" / "1.png", n)
-    (folder / "p0500" / "1.png").write_bytes(b"no image")
+    (folder / "p0500" / "1.png").write_bytes(b"not an image")
     for n, size in ((600, (31, 31)), (601, (31, 30)), (602, (30, 31))):
         Image.new("RGB", size, "red").save(folder / f"p{n:04}" / "1.png")
     return folder
@@ -56,11 +56,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of operators, as TOWHEE_HOME names it."""
+    """A folder of operators, for TOWHEE_HOME."""
     home = tmp_path_factory.mktemp("home")
-    place = home / "operators" / "shop" / "colour-means" / "versions" / "main"
-    place.mkdir(parents=True)
-    (place / "__init__.py").write_text(OPERATOR)
+    folder = home / "operators" / "shop" / "colour-means" / "versions" / "main"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(OPERATOR)
     return home
 
 
@@ -76,18 +76,18 @@ def test_our_encoders_work_in_a_pipe_without_a_hub(photos: Path) -> None:
     expected = encoder.encode_images(encoder.prepare(image)[None])[0]
     embed = pipe.input("image").map("image", "vector", ops.lookalike.image_embedding("pixels")).output("vector")
     bgr = TowheeImage(np.asarray(image)[..., ::-1], "BGR")
-    for told in (str(one), one.read_bytes(), np.asarray(image), bgr):
-        assert np.array_equal(embed(told).get()[0], expected)
+    for form in (str(one), one.read_bytes(), np.asarray(image), bgr):
+        assert np.array_equal(embed(form).get()[0], expected)
 
-    words = pipe.input("text").map("text", "vector", ops.lookalike.text_embedding(TINY_CLIP)).output("vector")
+    embed_text = pipe.input("text").map("text", "vector", ops.lookalike.text_embedding(TINY_CLIP)).output("vector")
     clip: Any = load_encoder(TINY_CLIP)
-    assert np.allclose(words("a red circle").get()[0], clip.encode_texts(["a red circle"])[0], atol=1e-6)
-    with pytest.raises(RuntimeError, match="knows images but no words"):
+    assert np.allclose(embed_text("a red circle").get()[0], clip.encode_texts(["a red circle"])[0], atol=1e-6)
+    with pytest.raises(RuntimeError, match="'pixels' has no text tower"):
         ops.lookalike.text_embedding("pixels").get_op()
 
 
 @with_towhee
-def test_a_broken_image_in_a_pipe_takes_no_other_along(photos: Path) -> None:
+def test_a_broken_image_in_a_pipe_affects_no_other(photos: Path) -> None:
     from towhee import ops, pipe
 
     import lookalike.encode.towhee.operators  # noqa: F401
@@ -100,18 +100,18 @@ def test_a_broken_image_in_a_pipe_takes_no_other_along(photos: Path) -> None:
     files = sorted(photos.rglob("*.png"))
     items = [[file.parent.name, str(file)] for file in files]
     calls = [items[start : start + 1_000] for start in range(0, IMAGES, 1_000)]
-    answers = [answer.get() for call in calls for answer in embed.batch(call)]
+    results = [result.get() for call in calls for result in embed.batch(call)]
 
-    assert [name for name, _ in answers] == [name for name, _ in items]
-    assert [name for name, vector in answers if isinstance(vector, BadImage)] == ["p0500"]
+    assert [name for name, _ in results] == [name for name, _ in items]
+    assert [name for name, vector in results if isinstance(vector, BadImage)] == ["p0500"]
     encoder = load_encoder("pixels")
-    for (_, vector), file in list(zip(answers, files, strict=True))[499:505:2]:
+    for (_, vector), file in list(zip(results, files, strict=True))[499:505:2]:
         pixels = encoder.prepare(decode(file.read_bytes()))
         assert np.array_equal(vector, encoder.encode_images(pixels[None])[0])
 
 
 @with_towhee
-def test_an_operator_is_an_encoder(photos: Path, home: Path, tmp_path: Path) -> None:
+def test_an_operator_works_as_an_encoder(photos: Path, home: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.jsonl"
     name = ("--encoder", "towhee:shop/colour_means?power=0.5")
     done = lookalike_process("ingest", photos, *name, "--report", report, cwd=tmp_path, TOWHEE_HOME=home)
@@ -130,8 +130,8 @@ def test_an_operator_is_an_encoder(photos: Path, home: Path, tmp_path: Path) -> 
         means = np.asarray(decode(Path(row["image"]).read_bytes()), dtype=np.float32).reshape(-1, 3).mean(0) ** 0.5 + 1
         assert np.allclose(row["embedding"], means / np.linalg.norm(means), atol=1e-5), row["product_id"]
 
-    asked = lookalike_process("search", photos / "p0042" / "1.png", "--format", "ids", cwd=tmp_path, TOWHEE_HOME=home)
-    assert b"p0042" in asked.stdout
+    found = lookalike_process("search", photos / "p0042" / "1.png", "--format", "ids", cwd=tmp_path, TOWHEE_HOME=home)
+    assert b"p0042" in found.stdout
     other = fails(
         1,
         "ingest",
@@ -154,12 +154,14 @@ def test_an_operator_is_an_encoder(photos: Path, home: Path, tmp_path: Path) -> 
         ("towhee:shop/colour-means?power=much", "could not convert string to float"),
     ],
 )
-def test_what_cannot_be_an_encoder_says_why(name: str, message: str, photos: Path, home: Path, tmp_path: Path) -> None:
+def test_a_name_that_cannot_be_loaded_is_refused_with_the_reason(
+    name: str, message: str, photos: Path, home: Path, tmp_path: Path
+) -> None:
     assert message in fails(
         1, "ingest", photos, "--encoder", name, cwd=tmp_path, run=lookalike_process, TOWHEE_HOME=home
     )
 
 
 @pytest.mark.skipif(HAS_TOWHEE, reason="Towhee is installed: make test")
-def test_without_towhee_it_says_how_to_get_it(photos: Path, tmp_path: Path) -> None:
+def test_without_towhee_the_message_says_how_to_install_it(photos: Path, tmp_path: Path) -> None:
     assert "pip install 'lookalike[towhee]'" in fails(1, "ingest", photos, "--encoder", "towhee:a/b", cwd=tmp_path)

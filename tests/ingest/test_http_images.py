@@ -252,7 +252,10 @@ REASONS: list[tuple[Options, str]] = [
     ({"status": 500}, "the server answered 500; the next run tries again"),
     ({"page": 1}, "the server sent a web page (text/html) instead of an image; check the URL"),
     ({"loop": 1}, "it was redirected more than 10 times; check the URL"),
-    ({"transfer": "br"}, "the server encoded it as 'br', although asked not to; only gzip is decoded; check the URL"),
+    (
+        {"transfer": "br"},
+        "the server encoded it as 'br', although asked not to; only gzip and deflate are decoded; check the URL",
+    ),
 ]
 
 

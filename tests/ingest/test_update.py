@@ -350,7 +350,7 @@ def test_a_threshold_is_a_number_or_a_percentage(text: str, of_1000: int) -> Non
 
 @pytest.mark.parametrize("text", ["", "many", "-1", "120%", "20 percent", "1.5"])
 def test_other_thresholds_are_refused(text: str) -> None:
-    with pytest.raises(BadSettings, match="is no limit"):
+    with pytest.raises(BadSettings, match="is not a limit"):
         Threshold(text)
 
 

@@ -15,7 +15,8 @@ _values = st.one_of(st.text("ab\"' ", max_size=3), st.integers(-9, 9), st.boolea
 @st.composite
 def conditions(draw: st.DrawFn) -> Condition:
     operator = draw(st.sampled_from(OPERATORS))
-    values = () if operator == "exists" else tuple(draw(st.lists(_values, min_size=1, max_size=3)))
+    kinds = st.text("ab%", max_size=3) if operator in ("startswith", "like") else _values
+    values = () if operator == "exists" else tuple(draw(st.lists(kinds, min_size=1, max_size=3)))
     return Condition(draw(_columns), operator, values)
 
 

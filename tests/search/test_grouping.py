@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.search.grouping import run_grouped
+from lookalike.search.query_groups import run_grouped
 
 
 @given(st.lists(st.integers(0, 20)))

@@ -144,7 +144,7 @@ def test_an_empty_list_of_images_is_refused(client: Client) -> None:
 
 
 def test_a_service_that_can_search_is_ready(client: Client) -> None:
-    assert client.ready() is True
+    assert client.is_ready() is True
 
 
 def test_an_error_names_status_detail_and_request_id(client: Client) -> None:
@@ -176,7 +176,7 @@ def test_an_address_without_a_service_raises(connect: Callable[..., Client]) -> 
         connect("http://127.0.0.1:9", retries=1) as client,
         pytest.raises(ServiceUnreachable, match=r"127\.0\.0\.1:9 does not answer \(.+\)\. Is `lookalike serve`"),
     ):
-        client.ready()
+        client.is_ready()
     with pytest.raises(BadSettings, match="'localhost:8000' is no http:// or https:// URL"):
         connect("localhost:8000")
 

@@ -6,9 +6,11 @@ import os
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +212,23 @@ def test_doctor_checks_a_milvus_lite_folder_without_changing_it(tmp_path: Path) 
     assert findings["collection"].found == f"products is {version}: 1 images, by test (weights none, 8 dimensions)"
     assert (findings["encoder"].state, findings["group by"].state) == ("warning", "ok")
     assert list_collections(options.uri) == [version]
+
+
+def test_doctor_reports_a_service_that_is_not_ready(tmp_path: Path) -> None:
+    class NotReady(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(503)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), NotReady) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        status, findings = doctor(tmp_path, "--api", f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+        thread.join()
+    assert findings["api"]["state"] == "problem"
+    assert "503, it cannot search at present" in findings["api"]["found"]
+    assert status == 1
 
 
 def test_doctor_reports_what_is_broken_or_missing_and_writes_nothing(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ class CudaStreams:
         with torch.cuda.stream(self._copy_stream):
             pixels = pinned.to(self._device, non_blocking=True)
         copied = self._copy_stream.record_event()
-        # Without the lock, the kernels of two batches would alternate. Both would then end at the same time, and
-        # nothing would be computed while their vectors are copied back.
+        # Without the lock, the kernels of two batches would alternate. Then both batches would end at the same time,
+        # and nothing would be computed while their vectors are copied back.
         with self._launch_lock:
             compute_stream = torch.cuda.current_stream(self._device)
             compute_stream.wait_event(copied)

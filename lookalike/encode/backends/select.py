@@ -17,8 +17,8 @@ from lookalike.schema.errors import EncoderUnavailable
 if TYPE_CHECKING:
     from lookalike.encode.backends.torch import TorchEncoder
 
-EngineName = Literal["auto", "kept", "torch", "onnx", "compile"]
-"""auto measures, once, which is faster; kept takes what was measured before, and torch where nothing was.
+EngineName = Literal["auto", "cached", "torch", "onnx", "compile"]
+"""auto measures, once, which is faster; cached takes what was measured before, and torch where nothing was.
 
 compile is torch; the caller then compiles the model.
 """
@@ -33,7 +33,7 @@ class EngineOptions:
 
     device: str = "auto"
     dtype: str = "auto"
-    engine: EngineName = "kept"
+    engine: EngineName = "cached"
     parallel_batches: int = 1
     on_message: Callable[[str], object] = lambda message: None
     """Gets a line of progress before and after a slow step."""

@@ -64,7 +64,9 @@ def _choose_decoder(
     if encoding in _PLAIN:
         return bytes, lambda: True
     if encoding not in _COMPRESSED:
-        raise FetchFailed(f"the server encoded it as {encoding[:40]!r}, although asked not to; only gzip is decoded")
+        raise FetchFailed(
+            f"the server encoded it as {encoding[:40]!r}, although asked not to; only gzip and deflate are decoded"
+        )
     inflate = _Inflate(max_bytes)
     return inflate.decode, lambda: inflate.is_complete
 

@@ -27,22 +27,22 @@ def load_efficientnet(device: str, dtype: str) -> TorchEncoder:
     """Load EfficientNet-Lite0: the mean of its last feature map, 1280 values. Downloads nothing."""
     placement = resolve_device(device, dtype)
     [weights] = find_efficientnet_files()
-    network: Any = EfficientNet.from_name(NAME)
-    network.load_state_dict(torch.load(weights, weights_only=True))
-    network.eval().requires_grad_(False)
+    model: Any = EfficientNet.from_name(NAME)
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    model.eval().requires_grad_(False)
     preprocessing = Preprocessing(224, 224, 256, Image.Resampling.BICUBIC, *_NORMALIZATION)
-    fingerprint = Fingerprint(NAME, weights_hash(network.state_dict()), _DIM, "mean", preprocessing.describe())
-    network.to(placement.device, placement.dtype, memory_format=torch.channels_last)
+    fingerprint = Fingerprint(NAME, weights_hash(model.state_dict()), _DIM, "mean", preprocessing.describe())
+    model.to(placement.device, placement.dtype, memory_format=torch.channels_last)
 
-    model = TorchModel(_MeanOfLastMap(network), _NORMALIZATION, placement)
-    return TorchEncoder(model, preprocessing, fingerprint, placement)
+    torch_model = TorchModel(_MeanOfLastMap(model), _NORMALIZATION, placement)
+    return TorchEncoder(torch_model, preprocessing, fingerprint, placement)
 
 
 class _MeanOfLastMap(nn.Module):
-    def __init__(self, network: Any) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.network = network
+        self.model = model
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        features: torch.Tensor = self.network.extract_features(images)
+        features: torch.Tensor = self.model.extract_features(images)
         return features.mean((2, 3))

@@ -33,43 +33,43 @@ def load_pretrained(name: str, checkpoint: str, device: str, dtype: str) -> Torc
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     location = resolve_checkpoint(checkpoint)
     name = location if Path(location).is_dir() else name
-    network = _load(AutoModel, name, location, dtype=torch.float32).eval().requires_grad_(False)
+    model = _load(AutoModel, name, location, dtype=torch.float32).eval().requires_grad_(False)
     images = prepare_like(_load(AutoImageProcessor, name, location, backend="pil"))
-    pooling = _choose_pooling(network)
-    digest = weights_hash(network.state_dict())
-    network.to(placement.device, placement.dtype, memory_format=torch.channels_last)
+    pooling = _choose_pooling(model)
+    digest = weights_hash(model.state_dict())
+    model.to(placement.device, placement.dtype, memory_format=torch.channels_last)
 
-    features = _Pooled(network, pooling)
+    features = _Pooled(model, pooling)
     dim = features(images.grey_batch().to(placement.device, placement.dtype)).shape[-1]
     fingerprint = Fingerprint(name, digest, dim, pooling, images.description)
-    model = TorchModel(features, images.normalization, placement)
-    if not _has_text_tower(network):
-        return TorchEncoder(model, images.prepare, fingerprint, placement)
-    return TorchTextEncoder(model, images.prepare, fingerprint, placement, _TextTower(network, name, location))
+    torch_model = TorchModel(features, images.normalization, placement)
+    if not _has_text_tower(model):
+        return TorchEncoder(torch_model, images.prepare, fingerprint, placement)
+    return TorchTextEncoder(torch_model, images.prepare, fingerprint, placement, _TextTower(model, name, location))
 
 
 class _Pooled(nn.Module):
-    """A model whose output is one vector an image."""
+    """A model whose output is one vector per image."""
 
-    def __init__(self, network: Any, pooling: str) -> None:
+    def __init__(self, model: Any, pooling: str) -> None:
         super().__init__()
-        self.network, self.pooling = network, pooling
+        self.model, self.pooling = model, pooling
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return _pool(self.network, self.pooling, images)
+        return _pool(self.model, self.pooling, images)
 
 
 class _TextTower:
     """The text side of a model: texts to features, (n, dim). Its tokenizer is loaded with the first text."""
 
-    def __init__(self, network: Any, name: str, location: str) -> None:
-        self._network, self._name, self._location = network, name, location
+    def __init__(self, model: Any, name: str, location: str) -> None:
+        self._model, self._name, self._location = model, name, location
         self._tokenizer: Any = None
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
         if self._tokenizer is None:
             self._tokenizer = _load(AutoTokenizer, self._name, self._location)
-        config = self._network.config
+        config = self._model.config
         # SigLIP was trained on texts padded to their full length, and reads the last position.
         padding = "max_length" if config.model_type.startswith("siglip") else True
         tokens = self._tokenizer(
@@ -78,10 +78,10 @@ class _TextTower:
             truncation=True,
             max_length=config.text_config.max_position_embeddings,
             return_tensors="pt",
-        ).to(self._network.device)
+        ).to(self._model.device)
         if not tokens["input_ids"].numel():
             raise BadQuery(f"{list(texts)!r} has no words that {self._name} knows")
-        return _as_tensor(self._network.get_text_features(**tokens))
+        return _as_tensor(self._model.get_text_features(**tokens))
 
 
 def _load(kind: Any, name: str, location: str, **options: Any) -> Any:
@@ -112,8 +112,8 @@ def _check_hub(name: str, repository: str) -> None:
         raise EncoderUnavailable(
             f"encoder {name!r}: the weights {repository!r} are not on this machine, and the model hub cannot be "
             f"reached ({_first_line(error)}). Use --encoder efficientnet-lite0, whose weights are installed; "
-            "or --encoder /path/to/a/checkpoint; or download it where there is a network "
-            f"(hf download {repository}) and set HF_HOME to that cache"
+            "or --encoder /path/to/a/checkpoint; or run hf download "
+            f"{repository} on a machine with internet access, copy its cache here, and set HF_HOME to it"
         ) from error
 
 
@@ -124,25 +124,25 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0][:200]
 
 
-def _has_text_tower(network: Any) -> bool:
+def _has_text_tower(model: Any) -> bool:
     # transformers' classes of image-text models share no base class, and remote code may bring others.
-    return hasattr(network, "get_text_features")
+    return hasattr(model, "get_text_features")
 
 
-def _choose_pooling(network: Any) -> str:
+def _choose_pooling(model: Any) -> str:
     """Choose how a model's output becomes one vector, by what the model consists of."""
     # See _has_text_tower.
-    if hasattr(network, "get_image_features"):
+    if hasattr(model, "get_image_features"):
         return _PROJECTION
-    if any(name.endswith("cls_token") for name, _ in network.named_parameters()):
+    if any(name.endswith("cls_token") for name, _ in model.named_parameters()):
         return _CLASS_TOKEN
     return _POOLED
 
 
-def _pool(network: Any, pooling: str, images: torch.Tensor) -> torch.Tensor:
+def _pool(model: Any, pooling: str, images: torch.Tensor) -> torch.Tensor:
     if pooling == _PROJECTION:
-        return _as_tensor(network.get_image_features(pixel_values=images))
-    output = network(pixel_values=images)
+        return _as_tensor(model.get_image_features(pixel_values=images))
+    output = model(pixel_values=images)
     if pooling == _CLASS_TOKEN:
         return _as_tensor(output.last_hidden_state[:, 0])
     # The output classes of models without a pooling layer lack the attribute.

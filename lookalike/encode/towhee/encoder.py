@@ -106,9 +106,7 @@ class TowheeEncoder(BaseEncoder):
     def _warn_once(self, error: Exception) -> None:
         if not self._has_warned:
             self._has_warned = True
-            self._on_message(
-                f"{self._name} fails on an image, which is rejected; others may follow: {_first_line(error)}"
-            )
+            self._on_message(f"{self._name} fails on an image, which is rejected: {_first_line(error)}")
 
 
 def load_towhee(name: str, on_message: Callable[[str], object]) -> TowheeEncoder:

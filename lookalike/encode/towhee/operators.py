@@ -27,8 +27,8 @@ class ImageEmbedding:
     """Turns an image into a unit vector, (dim,); a list of images, encoded as one batch, into a list of vectors.
 
     An image that cannot be read or decoded raises BadImage, which ends the whole call of a pipe. With `bad="return"`,
-    that BadImage is returned instead of a vector. (A pipe would drop None, and the id beside it.) Its creation raises
-    EncoderUnavailable.
+    that BadImage is returned instead of a vector. (A pipe would drop None, and the id beside it.)
+    Constructing it raises EncoderUnavailable.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ImageEmbedding:
 class TextEmbedding:
     """Turns a text into a unit vector, (dim,), near those of images of it; a list of texts into a list of vectors.
 
-    Its creation raises EncoderUnavailable, also for an encoder without a text tower.
+    Constructing it raises EncoderUnavailable, also for an encoder without a text tower.
     """
 
     def __init__(self, encoder: str = TEXT_ENCODER, device: str = "auto", dtype: str = "auto") -> None:

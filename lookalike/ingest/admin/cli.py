@@ -71,7 +71,7 @@ def reindex(**options: Any) -> None:
         line = f"{name} is filled by {typed.encoder} already; nothing to do"
     else:
         images = f"{summary.stored} images in {summary.seconds:.1f} s"
-        line = f"{name} is {moved.after} now: {images}; back with: lookalike rollback"
+        line = f"{name} now points to {moved.after}: {images}; back with: lookalike rollback"
     _print_result(counts, typed.report.format, line)
 
 
@@ -114,7 +114,7 @@ def rollback(to: str | None, output: str, **options: Any) -> None:
         before = versions.live.name
         after = versions.require_once_live(to).name if to else versions.get_previous().name
         versions.make_live(after)
-    line = f"{address.collection} is {after} now, in the state in which you left it; ingest again to update it"
+    line = f"{address.collection} now points to {after}, in the state in which you left it; ingest again to update it"
     _print_result({"before": before, "after": after}, output, line)
 
 

@@ -24,7 +24,7 @@ def build_delete_filter(products: Sequence[str], where: Filter) -> Filter:
     Raises BadSettings when neither is given.
     """
     if not products and not where:
-        raise BadSettings("nothing is to be deleted: give --product ID or --where CONDITION")
+        raise BadSettings("nothing to delete: give --product ID or --where CONDITION")
     return (*where, *([Condition("product_id", "in", tuple(products))] if products else []))
 
 

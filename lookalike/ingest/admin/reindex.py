@@ -56,7 +56,7 @@ def reindex(versions: Versions, context: PipelineContext, report: Report, max_mi
     with versions.open(current.name) as live, _choose_target(versions, current, fingerprint) as target:
         pass_report = report
         for _ in range(_MAX_PASSES):
-            copied = ExistingRows(live, _ALL_ROWS).known
+            copied = ExistingRows(live, _ALL_ROWS).by_id
             if not _copy_changes(live, target, pass_report, context):
                 break
             # Only the first pass counts: its report is the caller's.
@@ -117,7 +117,7 @@ def _copy_late_changes(live: Store, target: Store, context: PipelineContext, cop
 
     `copied` are the rows that the last pass copied.
     """
-    current = ExistingRows(live, _ALL_ROWS).known
+    current = ExistingRows(live, _ALL_ROWS).by_id
     written = [image_id for image_id, row in current.items() if copied.get(image_id) != row]
     if written:
         rows = live.get(written, _FIELDS, consistency="Strong")

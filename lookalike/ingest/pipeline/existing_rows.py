@@ -34,12 +34,12 @@ class RowScope(NamedTuple):
 class ExistingRows:
     """The rows of a collection without their vectors.
 
-    `known` has the rows of the scope by key; of all others only the hash is kept, to find the vector of the same bytes.
+    `by_id` has the rows of the scope; of all others only the hash is kept, to find the vector of the same bytes.
     Memory grows with the number of rows, by some hundred bytes each.
     """
 
     def __init__(self, store: Store, scope: RowScope) -> None:
-        self.known: dict[str, ExistingImage] = {}
+        self.by_id: dict[str, ExistingImage] = {}
         self._key_by_hash: dict[str, str] = {}
         self._store = store
         self._has_etags = store.has_column("image_etag")
@@ -47,7 +47,7 @@ class ExistingRows:
             self._key_by_hash[row["image_hash"]] = row["image_id"]
             if scope.source is None or row["source"] == scope.source:
                 stamp = FileStamp(row["image_size"], row["image_mtime"])
-                self.known[row["image_id"]] = ExistingImage(
+                self.by_id[row["image_id"]] = ExistingImage(
                     row["image_hash"], row["metadata_hash"], stamp, row["image"], row["product_id"], row["image_etag"]
                 )
 
@@ -63,7 +63,7 @@ class ExistingRows:
         """Return the key of the row that has, or will have, the vector of these bytes: the first one that claims it."""
         return self._key_by_hash.setdefault(image_hash, image_id)
 
-    def ready(self, images: Sequence[StoredVector]) -> tuple[list[ReadyRow], list[StoredVector]]:
+    def build_rows(self, images: Sequence[StoredVector]) -> tuple[list[ReadyRow], list[StoredVector]]:
         """Make rows from images and the vectors that are stored; the second list is of those whose vector is gone.
 
         A row may have changed since it was listed, even by this run: the hash beside its vector shows that.

@@ -55,7 +55,7 @@ class Stages:
         self._report = report
         self._context = context
         self._existing = ExistingRows(store, scope)
-        self.diff = Diff(self._existing.known)
+        self.diff = Diff(self._existing.by_id)
         self._loader = Loader(
             self.diff,
             self._existing,
@@ -108,7 +108,7 @@ class Stages:
 
         When the row with the vector was changed or deleted meanwhile, the image is encoded here.
         """
-        rows, gone = self._existing.ready(batch.to_reuse)
+        rows, gone = self._existing.build_rows(batch.to_reuse)
         self._upsert(rows)
         for late in batch_images(self._load_pixels(gone), self._context.engine):
             self._upsert(self.encode_batch(late).rows)

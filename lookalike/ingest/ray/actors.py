@@ -116,7 +116,9 @@ class RayEngine:
             else:
                 self._free.put(worker)
                 return vectors
-        raise EncoderUnavailable(f"{ATTEMPTS} Ray actors died of {len(images)} images; try a smaller --batch-size")
+        raise EncoderUnavailable(
+            f"{ATTEMPTS} Ray actors died while encoding {len(images)} images; try a smaller --batch-size"
+        )
 
     def _take_worker(self) -> _Worker:
         while True:

@@ -97,7 +97,7 @@ def _get(reference: Any) -> Any:
     try:
         outcome = ray.get(reference)
     except WorkerCrashedError as error:
-        raise BadImage(f"{ATTEMPTS} Ray workers died of it") from error
+        raise BadImage(f"{ATTEMPTS} Ray workers died while decoding it") from error
     except RayError as error:
         raise map_error(error) from error
     if isinstance(outcome, BadImage):

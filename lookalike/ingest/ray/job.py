@@ -15,7 +15,7 @@ from lookalike.ingest.pipeline.limits import PipelineLimits
 from lookalike.schema.errors import BadSettings
 
 
-def run_on_ray(job: Job, options: IngestOptions) -> Job:
+def move_to_ray(job: Job, options: IngestOptions) -> Job:
     """Return a job whose images are read, decoded and encoded on a cluster, as many at once as it has room for.
 
     Raises BadSettings when Ray cannot be used, and EncoderUnavailable when it is not reached.

@@ -135,7 +135,7 @@ def _read_parquet_batch(batch: Any) -> Iterator[ManifestRow | BrokenRow]:
             try:
                 yield batch.slice(number, 1).to_pylist()[0]
             except (ValueError, OverflowError) as error:
-                yield BrokenRow(f"a value of it cannot be read: {error}")
+                yield BrokenRow(f"one of its values cannot be read: {error}")
 
 
 def _open_text(path: str) -> TextIO:

@@ -103,7 +103,7 @@ class StoreReader:
     def search_many(
         self, vectors: Sequence[Vector], limit: int, *, where: str = "", fields: Sequence[str] = ()
     ) -> list[list[Row]]:
-        """Search for several vectors in one call, which is faster than one call a vector; return a list for each."""
+        """Search for several vectors in one call, which is faster than one call per vector; return a list for each."""
         try:
             return self._search_once(vectors, limit, where, fields)
         except ResponseTooLarge:

@@ -54,7 +54,7 @@ def _draw_axes(draw: ImageDraw.ImageDraw, axes: _Axes) -> None:
         draw.text((_LEFT - 10, left[1]), f"{recall:.3f}", fill=_GREY, font=_font(14), anchor="rm")
         x, y = axes.position(milliseconds, axes.min_recall)
         draw.text((x, y + 12), f"{milliseconds:.1f}", fill=_GREY, font=_font(14), anchor="ma")
-    draw.text((_WIDTH - _RIGHT, _HEIGHT - 28), "milliseconds a search", fill=_GREY, font=_font(14), anchor="rm")
+    draw.text((_WIDTH - _RIGHT, _HEIGHT - 28), "milliseconds per search", fill=_GREY, font=_font(14), anchor="rm")
 
 
 def _draw_target(draw: ImageDraw.ImageDraw, axes: _Axes, target: float) -> None:

@@ -4,14 +4,16 @@ from lookalike.schema.errors import BadFilter
 from lookalike.schema.filters.ast import Filter, iter_conditions
 
 _LOCATIONS = ("image", "source")
-_ORDERINGS = ("<", "<=", ">", ">=")
+_PARTIAL_COMPARISONS = ("<", "<=", ">", ">=", "startswith", "like")
 
 
 def reject_location_filters(where: Filter) -> Filter:
-    """Return the filter. Raises BadFilter for one that orders locations: a binary search would reveal a path."""
+    """Return the filter. Raises BadFilter for one that compares locations in part: step by step it would reveal a path."""
     for condition in iter_conditions(where):
-        if condition.column in _LOCATIONS and condition.operator in _ORDERINGS:
-            raise BadFilter(f"{condition.column} {condition.operator} …: {condition.column} has no order here")
+        if condition.column in _LOCATIONS and condition.operator in _PARTIAL_COMPARISONS:
+            raise BadFilter(
+                f"{condition.column} {condition.operator} …: a service compares {condition.column} as a whole; use = or in"
+            )
     return where
 
 

@@ -108,7 +108,7 @@ class Client:
         """Get a stored image, as it is or with no edge longer than `size`."""
         return self._call(requests.get_image(image_id, size))
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether the service can search."""
         return self._call(requests.ready())
 
@@ -171,7 +171,7 @@ class AsyncClient:
         """Get a stored image, as it is or with no edge longer than `size`."""
         return await self._call(requests.get_image(image_id, size))
 
-    async def ready(self) -> bool:
+    async def is_ready(self) -> bool:
         """Whether the service can search."""
         return await self._call(requests.ready())
 

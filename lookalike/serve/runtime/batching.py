@@ -13,7 +13,7 @@ from lookalike.schema.collection import Fingerprint
 from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import Vector, Vectors
-from lookalike.search.grouping import run_grouped
+from lookalike.search.query_groups import run_grouped
 from lookalike.serve.runtime.micro_batcher import MicroBatcher
 
 _MAX_SEARCHES = 64

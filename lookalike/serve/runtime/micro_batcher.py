@@ -114,4 +114,4 @@ class MicroBatcher(Generic[Item, Result]):
 
 
 def _as_our_error(error: Exception) -> Exception:
-    return error if isinstance(error, LookalikeError) else EncoderUnavailable(f"the encoder failed: {error}")
+    return error if isinstance(error, LookalikeError) else EncoderUnavailable(f"the batch failed: {error}")

@@ -59,7 +59,7 @@ class UploadEngine(Engine):
             self.uploads[content] = super().prepare(content, budget)
 
     def prepare(self, content: Content, budget: PixelBudget, timer: StageTimer = NO_TIMER) -> Pixels:
-        """Return the pixels of an upload; decode an image that is none."""
+        """Return the pixels of an upload; decode it if it is not an upload."""
         pixels = self.uploads.get(cast("bytes", content))
         return super().prepare(content, budget, timer) if pixels is None else pixels
 
@@ -166,9 +166,9 @@ class ProductService:
                 row["image_id"],
             )
             for row in _fetch_existing(store, product_id)
-            if (known := existing.known.get(row["image_id"])) is not None
+            if (known := existing.by_id.get(row["image_id"])) is not None
         ]
-        ready, _ = existing.ready(changed)
+        ready, _ = existing.build_rows(changed)
         store.upsert([item.row for item in ready])
         store.flush_after(len(ready))
         return WriteOut(product_id=product_id, new=0, changed=0, metadata=len(ready), unchanged=0, removed=0)

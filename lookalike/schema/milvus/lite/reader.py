@@ -1,4 +1,4 @@
-"""Reading a Milvus Lite collection from its memory with numpy; Milvus Lite itself goes over the rows in Python.
+"""Reading a Milvus Lite collection from its memory with numpy; Milvus Lite itself iterates over the rows in Python.
 
 Milvus Lite runs inside this process, which alone may open its folder, so all rows are at hand: a search is the product
 of a matrix and a vector (docs/benchmarks.md has the figures). Writes go through Milvus Lite and its log. With another

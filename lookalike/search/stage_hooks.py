@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-StageTimer = Callable[[str], AbstractContextManager[object]]
+TimeStage = Callable[[str], AbstractContextManager[object]]
 """Measures a stage: takes its name and returns a context manager that is entered around it."""
 
 CheckDeadline = Callable[[], None]
