@@ -8,12 +8,11 @@ _PARTIAL_COMPARISONS = ("<", "<=", ">", ">=", "startswith", "like")
 
 
 def reject_location_filters(where: Filter) -> Filter:
-    """Return the filter. Raises BadFilter for one that compares locations in part: step by step it would reveal a path."""
+    """Return the filter. Raises BadFilter for one that compares a location in part: that reveals it step by step."""
     for condition in iter_conditions(where):
         if condition.column in _LOCATIONS and condition.operator in _PARTIAL_COMPARISONS:
-            raise BadFilter(
-                f"{condition.column} {condition.operator} …: a service compares {condition.column} as a whole; use = or in"
-            )
+            column = condition.column
+            raise BadFilter(f"{column} {condition.operator} …: a service compares {column} as a whole; use = or in")
     return where
 
 
