@@ -210,3 +210,8 @@ def test_an_interrupted_run_keeps_what_it_stored_and_the_next_one_stores_the_res
     assert 0 < stored <= info["images"] < 192
     assert lookalike("ingest", shop / "photos", *LAYOUT, cwd=tmp_path).returncode == 0
     assert json.loads(lookalike("info", "--format", "json", cwd=tmp_path).stdout)["images"] == 192
+
+
+def test_a_mistyped_command_names_the_nearest_one(tmp_path: Path) -> None:
+    assert "No such command 'serch'. Did you mean 'search'?" in fails(2, "serch", cwd=tmp_path)
+    assert "No such command 'xyzzy'. There are ingest, search," in fails(2, "xyzzy", cwd=tmp_path)

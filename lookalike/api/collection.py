@@ -13,8 +13,14 @@ from lookalike.api.results.records import Info, Product, read_info, read_product
 from lookalike.api.results.result import Result
 from lookalike.api.runs import RunOptions, SourceOptions, run_ingest, run_reindex
 from lookalike.api.session import Session
-from lookalike.ingest.admin.deletion import DeleteResult, build_delete_filter, delete_images, find_images
-from lookalike.ingest.admin.parquet import export_rows
+from lookalike.ingest.admin.deletion import (
+    DeleteResult,
+    build_delete_filter,
+    delete_images,
+    find_images,
+    require_products,
+)
+from lookalike.ingest.admin.export import export_collection
 from lookalike.ingest.admin.reindex import ReindexResult
 from lookalike.ingest.reports.report import Summary
 from lookalike.schema.errors import BadSettings
@@ -170,6 +176,7 @@ class Collection:
             raise BadSettings("nothing to delete: pass product ids, or a filter as where")
         chosen = build_delete_filter(product_ids, conditions)
         store = self._session.finder().store
+        require_products(store, product_ids)
         rows = find_images(store, chosen)
         if rows and not dry_run:
             delete_images(store, list(rows))
@@ -221,4 +228,4 @@ class Collection:
         >>> shop.export("shop.parquet")
         192
         """
-        return export_rows(self._session.finder().store, Path(checks.check_path("file", file)))
+        return export_collection(self._session.finder().store, Path(checks.check_path("file", file)))

@@ -106,18 +106,12 @@ class ServiceCollection:
         )
 
     def delete(self, products: str | Sequence[str], *, dry_run: bool = False) -> DeleteResult:
-        """Delete products by id; those that the collection does not have are passed over. `dry_run` only counts."""
-        images = deleted = 0
-        for product_id in dict.fromkeys(checks.check_texts("products", products)):
-            try:
-                count = len(self.get(product_id).images)
-                if not dry_run:
-                    with _local_errors():
-                        self._client.delete_product(product_id)
-            except UnknownProduct:
-                continue
-            images, deleted = images + count, deleted + 1
-        return DeleteResult(images, deleted)
+        """Delete products by id. Raises UnknownProduct, with nothing deleted. `dry_run` only counts."""
+        found = [self.get(product_id) for product_id in dict.fromkeys(checks.check_texts("products", products))]
+        for product in found if not dry_run else ():
+            with _local_errors():
+                self._client.delete_product(product.product_id)
+        return DeleteResult(sum(len(product.images) for product in found), len(found))
 
     def _hit(self, hit: Any) -> Hit:
         images = tuple(HitImage(image.image_id, image.score, self._address + image.url) for image in hit.images)

@@ -69,8 +69,10 @@ def test_a_product_is_the_same(both: tuple[lookalike.Collection, lookalike.Servi
 
 
 def test_products_are_deleted_by_id(both: tuple[lookalike.Collection, lookalike.ServiceCollection]) -> None:
-    assert both[1].delete(["blue-plain-bag", "nope"], dry_run=True) == lookalike.DeleteResult(3, 1)
-    assert both[1].delete(["blue-plain-bag", "nope"]) == lookalike.DeleteResult(3, 1)
+    with pytest.raises(UnknownProduct):
+        both[1].delete(["blue-plain-bag", "nope"])
+    assert both[1].delete("blue-plain-bag", dry_run=True) == lookalike.DeleteResult(3, 1)
+    assert both[1].delete("blue-plain-bag") == lookalike.DeleteResult(3, 1)
     with pytest.raises(UnknownProduct):
         both[1].get("blue-plain-bag")
 

@@ -1,5 +1,6 @@
 """The commands that fill and maintain a collection, as people and cron use them."""
 
+import csv
 import json
 import os
 import signal
@@ -125,15 +126,45 @@ def test_reindex_lists_versions_and_rolls_back(shop: Path) -> None:
 
 def test_delete_by_id_and_by_condition(shop: Path) -> None:
     assert run("delete", "--product", "p1", "--product", "p2", "--dry-run", cwd=shop)["removed"] == 4
-    assert run("delete", "--product", "p1", "--product", "p2", cwd=shop) == {
+    assert run("delete", "--yes", "--product", "p1", "--product", "p2", cwd=shop) == {
         "removed": 4,
         "products": 2,
         "dry_run": False,
     }
-    assert run("delete", "--where", 'product_id in ["p3", "p4"]', "--product", "p3", cwd=shop)["removed"] == 2
-    assert run("delete", "--where", "product_id != p5", cwd=shop)["removed"] == 12
+    assert run("delete", "--yes", "--where", 'product_id in ["p3", "p4"]', "--product", "p3", cwd=shop)["removed"] == 2
+    assert run("delete", "--yes", "--where", "product_id != p5", cwd=shop)["removed"] == 12
     assert run("info", cwd=shop)["images"] == 2
     assert "nothing to delete" in fails(2, "delete", cwd=shop)
+
+
+def test_delete_without_a_terminal_needs_to_be_told(shop: Path) -> None:
+    assert "Delete 2 images of 1 products? There is no terminal to ask at: add --yes" in fails(
+        2, "delete", "--product", "p1", cwd=shop
+    )
+    assert "no product 'nope' in 'products'; nothing was deleted" in fails(
+        2, "delete", "--yes", "--product", "p1", "--product", "nope", cwd=shop
+    )
+    assert "no product has a column 'categry'" in fails(2, "delete", "--yes", "--where", "categry = mug", cwd=shop)
+    assert run("info", cwd=shop)["images"] == 20
+
+
+def test_the_suffix_of_an_export_says_its_format(shop: Path) -> None:
+    (shop / "photos" / "p0" / "0.json").write_text('{"title": "a \\"mug\\"", "tags": ["red", "new"], "price": 5}')
+    run("ingest", "photos", cwd=shop)
+    assert run("export", "shop.csv", cwd=shop)["exported"] == 20
+    with (shop / "shop.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 20
+    assert sorted(rows[0]) == ["image", "image_id", "price", "product_id", "source", "tags", "title"]
+    titles = {row["title"]: (row["product_id"], row["price"], row["tags"]) for row in rows}
+    assert titles['a "mug"'] == ("p0", "5", '["red", "new"]')
+    assert run("export", "shop.jsonl", cwd=shop)["exported"] == 20
+    lines = [json.loads(line) for line in (shop / "shop.jsonl").read_text().splitlines()]
+    assert {line["product_id"] for line in lines} == {f"p{n}" for n in range(10)}
+    assert [line["metadata"]["price"] for line in lines if "price" in line["metadata"]] == [5]
+    message = fails(2, "export", "shop.xlsx", cwd=shop)
+    assert "'shop.xlsx' ends in none of .parquet, .csv, .jsonl" in message
+    assert not list(shop.glob("*.unfinished"))
 
 
 def test_a_collection_is_exported_and_imported_and_its_duplicates_are_found(shop: Path) -> None:

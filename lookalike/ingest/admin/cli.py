@@ -10,6 +10,7 @@ import click
 
 from lookalike.encode.options import engine_options
 from lookalike.ingest.options import ReindexOptions, pipeline_limits, report_options, url_options
+from lookalike.schema.errors import BadSettings
 from lookalike.schema.filters.parser import parse_filter
 from lookalike.schema.output import format_option, print_table
 from lookalike.schema.settings import CollectionAddress, setting_option, store_options
@@ -33,15 +34,16 @@ def delete(products: tuple[str, ...], where: tuple[str, ...], output: str, is_dr
 
     What their source still has comes back with its next ingest.
     """
-    from lookalike.ingest.admin.deletion import build_delete_filter, delete_images, find_images
+    from lookalike.ingest.admin.deletion import build_delete_filter, delete_images, find_images, require_products
 
     selection = build_delete_filter(products, parse_filter(where))
     with _open_store(CollectionAddress.from_click(options)) as store:
+        require_products(store, products)
         rows = find_images(store, selection)
         product_count = len(set(rows.values()))
-        if where and not is_dry_run and not options["is_confirmed"] and sys.stdin.isatty():
-            click.confirm(f"Delete {len(rows)} images of {product_count} products?", abort=True, err=True)
         if not is_dry_run:
+            if not options["is_confirmed"]:
+                _confirm(f"Delete {len(rows)} images of {product_count} products?")
             delete_images(store, list(rows))
     counts = {"removed": len(rows), "products": product_count, "dry_run": is_dry_run}
     verb = "would remove" if is_dry_run else "removed"
@@ -143,11 +145,11 @@ def versions(drop: tuple[str, ...], output: str, **options: Any) -> None:
 @store_options
 @format_option("table", "json")
 def export_rows(file: Path, output: str, **options: Any) -> None:
-    """Write a collection, with its vectors, to the Parquet file FILE."""
-    from lookalike.ingest.admin.parquet import export_rows as write
+    """Write a collection to FILE: .parquet with its vectors, for `lookalike import`; .csv or .jsonl without them."""
+    from lookalike.ingest.admin.export import export_collection
 
     with _open_store(CollectionAddress.from_click(options)) as store:
-        count = write(store, file)
+        count = export_collection(store, file)
     _print_result({"exported": count, "file": str(file)}, output, f"{count} rows in {file}")
 
 
@@ -167,6 +169,13 @@ def import_rows(file: Path, output: str, **options: Any) -> None:
         count = read(store, file)
     line = f"{count} rows → {address.collection} at {address.uri}"
     _print_result({"imported": count, "file": str(file)}, output, line)
+
+
+def _confirm(question: str) -> None:
+    """Ask at a terminal; raise BadSettings without one, and click.Abort for a no."""
+    if not sys.stdin.isatty():
+        raise BadSettings(f"{question} There is no terminal to ask at: add --yes, or --dry-run to count only")
+    click.confirm(question, abort=True, err=True)
 
 
 def _open_store(address: CollectionAddress) -> "Store":

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lookalike.schema.errors import BadSettings
+from lookalike.schema.errors import BadSettings, UnknownProduct
 from lookalike.schema.filters.ast import Condition, Filter
-from lookalike.schema.filters.expression import compile_filter
+from lookalike.schema.filters.expression import column_in, compile_filter
 from lookalike.schema.milvus.filter_check import FilterChecker
 from lookalike.schema.milvus.store import Store
+
+_MAX_NAMED = 10
+"""How many unknown products an error names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,18 @@ def build_delete_filter(products: Sequence[str], where: Filter) -> Filter:
     if not products and not where:
         raise BadSettings("nothing to delete: give --product ID or --where CONDITION")
     return (*where, *([Condition("product_id", "in", tuple(products))] if products else []))
+
+
+def require_products(store: Store, products: Sequence[str]) -> None:
+    """Raise UnknownProduct, naming them, when some products are not in the collection."""
+    if not products:
+        return
+    rows = store.rows(where=column_in("product_id", products), fields=["product_id"])
+    unknown = set(products).difference(row["product_id"] for row in rows)
+    if unknown:
+        named = ", ".join(repr(product) for product in sorted(unknown)[:_MAX_NAMED])
+        more = f" and {len(unknown) - _MAX_NAMED} more" if len(unknown) > _MAX_NAMED else ""
+        raise UnknownProduct(f"no product {named}{more} in {store.name!r}; nothing was deleted")
 
 
 def find_images(store: Store, where: Filter) -> dict[str, str]:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from lookalike.ingest.admin.export_file import new_file
 from lookalike.schema.collection import (
     FINGERPRINT_PROPERTY,
     LAYOUT,
@@ -22,7 +23,7 @@ from lookalike.schema.collection import (
     describe_misfit,
     missing_columns,
 )
-from lookalike.schema.errors import BadSettings, BadSource
+from lookalike.schema.errors import BadSource
 from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import ImageRow
@@ -47,17 +48,15 @@ def export_rows(store: Store, path: Path) -> int:
     `metadata` is JSON, `embedding` a fixed-size list of float32. The encoder fingerprint is in the file's own metadata.
     The file gets its name when it is complete. Raises BadSettings when it cannot be written.
     """
-    if path.is_dir():
-        raise BadSettings(f"{str(path)!r} is a folder; name a file, such as {path / 'catalogue.parquet'}")
-    unfinished = path.with_name(path.name + ".unfinished")
     rows = store.rows(fields=[*_TEXT_COLUMNS[1:], *_INT_COLUMNS, "embedding"])
     count = 0
-    with _raise_bad_settings(path):
-        with parquet.ParquetWriter(unfinished, _build_schema(store.fingerprint), compression="zstd") as writer:
-            while batch := list(islice(rows, _BATCH)):
-                writer.write_table(_build_table(batch, store.fingerprint))
-                count += len(batch)
-        unfinished.replace(path)
+    with (
+        new_file(path) as unfinished,
+        parquet.ParquetWriter(unfinished, _build_schema(store.fingerprint), compression="zstd") as writer,
+    ):
+        while batch := list(islice(rows, _BATCH)):
+            writer.write_table(_build_table(batch, store.fingerprint))
+            count += len(batch)
     return count
 
 
@@ -142,12 +141,3 @@ def _open_parquet(path: Path) -> Iterator[parquet.ParquetFile]:
         raise BadSource(f"{str(path)!r} is no Parquet file that can be read: {error}") from error
     except OSError as error:
         raise BadSource(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
-
-
-@contextmanager
-def _raise_bad_settings(path: Path) -> Iterator[None]:
-    """Raise errors of writing the file as BadSettings."""
-    try:
-        yield
-    except OSError as error:
-        raise BadSettings(f"{str(path)!r} cannot be written: {error.strerror or error}") from error
