@@ -293,7 +293,7 @@ def test_delete_takes_ids_and_a_filter(new_shop: NewShop, photos: Path) -> None:
     shop = new_shop()
     shop.ingest(photos, layout="{product_id}/{image}")
     assert shop.delete("p1") == lookalike.DeleteResult(images=2, products=1)
-    with pytest.raises(UnknownProduct, match="no product 'none' in .*; nothing was deleted"):
+    with pytest.raises(UnknownProduct, match=r"no product 'none' in .*; nothing was deleted"):
         shop.delete(["p2", "none"])
     assert shop.delete(["p2", "p3"]).products == 2
     assert shop.delete(where="product_id = p4") == lookalike.DeleteResult(images=2, products=1)

@@ -10,7 +10,7 @@ SUFFIXES = (".parquet", ".csv", ".jsonl")
 
 
 def check_suffix(path: Path) -> str:
-    """Return the suffix of a file to export to. Raises BadSettings for a folder, and for a suffix of no known format."""
+    """Return the suffix of a file to export to. Raises BadSettings for a folder, and for an unknown suffix."""
     if path.is_dir():
         raise BadSettings(f"{str(path)!r} is a folder; name a file, such as {path / 'catalogue.parquet'}")
     if path.suffix.lower() not in SUFFIXES:
