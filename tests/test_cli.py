@@ -5,6 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -153,7 +156,10 @@ def test_the_summary_is_one_json_object_and_the_report_lists_every_rejection(tmp
         (("ingest", "photos", "--uri", "no/folder/x.db"), "make it first"),
         (("ingest", "photos", "--source-name", b"\xff".decode(errors="surrogateescape")), "UTF-8"),
         (("search",), "the query is empty"),
-        (("search", "nothing.jpg"), "'nothing.jpg' cannot be read: No such file"),
+        (
+            ("search", "nothing.jpg"),
+            "there is no file 'nothing.jpg'; to search by a product id, write --product nothing.jpg",
+        ),
         (("search", "photos"), "cannot be read: Is a directory"),
         (("search", "--product", "x", "--where", "price ~ 5"), "was not understood"),
         (("search", "--product", "x", "--where", "price < " + "9" * 400), "Milvus cannot store such a value"),
@@ -215,3 +221,19 @@ def test_an_interrupted_run_keeps_what_it_stored_and_the_next_one_stores_the_res
 def test_a_mistyped_command_names_the_nearest_one(tmp_path: Path) -> None:
     assert "No such command 'serch'. Did you mean 'search'?" in fails(2, "serch", cwd=tmp_path)
     assert "No such command 'xyzzy'. There are ingest, search," in fails(2, "xyzzy", cwd=tmp_path)
+
+
+def test_search_takes_a_url_and_explains_what_is_no_file(shop: Path) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(shop / "queries"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/red-plain-mug.jpg"
+        assert "if you trust it, add --allow-private-urls" in fails(2, "search", url, cwd=shop)
+        found = lookalike("search", url, "--allow-private-urls", "--format", "ids", "--limit", "1", cwd=shop)
+        server.shutdown()
+        thread.join()
+    assert found.stdout == b"red-plain-mug\n"
+    assert "there is no file 'red-plain-mug'; to search by a product id, write --product red-plain-mug" in fails(
+        2, "search", "red-plain-mug", cwd=shop
+    )

@@ -13,7 +13,7 @@ from lookalike.encode.decode import MAX_BYTES
 from lookalike.schema.errors import BadQuery, BadSettings
 from lookalike.schema.filters.parser import parse_filter
 from lookalike.schema.output import escape_controls, format_option, print_table
-from lookalike.schema.settings import encoder_options, store_options
+from lookalike.schema.settings import encoder_options, setting_option, store_options
 from lookalike.search.options import CollectionOptions
 from lookalike.search.query import Part, Query
 
@@ -47,12 +47,13 @@ class SearchOptions(CollectionOptions):
     dtype: str
     engine: Literal["auto", "torch", "onnx", "compile"]
     sheet: Path | None
+    allow_private_urls: bool
     output: str
 
     def query(self) -> Query:
         """Make the query. Raises BadQuery, BadFilter."""
         return Query(
-            image=None if self.image is None else _read_image(self.image),
+            image=None if self.image is None else _read_image(self.image, allow_private=self.allow_private_urls),
             text=self.text,
             like=tuple(Part(product_id=product) for product in self.product),
             unlike=tuple(Part(product_id=product) for product in self.unlike),
@@ -107,11 +108,16 @@ class DuplicatesOptions(CollectionOptions):
 @encoder_options
 @click.option("--encoder", help="Another name or directory of the collection's encoder.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Draw the query and its hits to this image file.")
+@setting_option(
+    "--allow-private-urls",
+    is_flag=True,
+    help="Fetch IMAGE also from this machine or a private network.",
+)
 @format_option("table", "json", "ids")
 def search(**values: Any) -> None:
     """Find the products most like an image, a text, a product, or a mix of them.
 
-    IMAGE is the path of an image file, or - for standard input.
+    IMAGE is the path of an image file, an http(s): URL, or - for standard input.
     """
     options = SearchOptions(**values)
     query = options.query()
@@ -192,12 +198,18 @@ def _hit_as_json(hit: "Hit") -> dict[str, Any]:
     return {name: value for name, value in asdict(hit).items() if name != "images"}
 
 
-def _read_image(image: str) -> bytes:
+def _read_image(image: str, *, allow_private: bool) -> bytes:
     if image == "-":
         return _read_limited(sys.stdin.buffer)
+    if image.lower().startswith(("http://", "https://")):
+        from lookalike.encode.fetch.query_image import fetch_query_image
+
+        return fetch_query_image(image, allow_private=allow_private)
     try:
         with Path(image).open("rb") as file:
             return _read_limited(file)
+    except FileNotFoundError as error:
+        raise BadQuery(f"there is no file {image!r}; to search by a product id, write --product {image}") from error
     except OSError as error:
         raise BadQuery(f"the image {image!r} cannot be read: {error.strerror}") from error
 

@@ -5,7 +5,6 @@ import binascii
 import io
 import os
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal, TypeAlias
 from urllib.parse import unquote_to_bytes
 
@@ -14,13 +13,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from lookalike.api.inputs.checks import wrong_type
+from lookalike.api.parameter_names import name_parameters
 from lookalike.encode.decode import MAX_BYTES, MAX_PIXELS, load_rgb
-from lookalike.encode.fetch.address import allow_any
-from lookalike.encode.fetch.errors import AddressRefused, FetchFailed
-from lookalike.encode.fetch.fetcher import Fetcher
-from lookalike.encode.fetch.limits import Limits
-from lookalike.encode.fetch.network import AddressPolicy
-from lookalike.encode.fetch.url import shown_url
+from lookalike.encode.fetch.query_image import fetch_query_image
 from lookalike.ingest.sources.files import image_reader
 from lookalike.schema.errors import BadImage
 
@@ -32,7 +27,6 @@ ACCEPTED = (
     "or a numpy array of uint8 and shape (H, W, 3) or (H, W)"
 )
 
-_LIMITS = Limits(MAX_BYTES, connect=10.0, read=10.0, whole=30.0, attempts=2)
 _MAX_QUOTED = 200
 """How many characters of a path or URL an error message quotes."""
 
@@ -62,7 +56,8 @@ class ImageLoader:
         if scheme.startswith("data:"):
             return _from_data_url(reference)
         if scheme.startswith(("http://", "https://")):
-            return self._fetch(reference)
+            with name_parameters():
+                return fetch_query_image(reference, allow_private=self.allow_private_urls)
         try:
             return image_reader(allow_private=self.allow_private_urls).read(reference)[0]
         except (BadImage, ValueError) as error:  # a path with a null character is a ValueError
@@ -75,22 +70,6 @@ class ImageLoader:
         file = io.BytesIO()
         load_rgb(image).save(file, self.lossless_format, compress_level=1)
         return file.getvalue()
-
-    def _fetch(self, url: str) -> bytes:
-        try:
-            return _fetcher(allow_private=self.allow_private_urls).fetch(url).content
-        except AddressRefused as error:
-            raise BadImage(
-                f"{shown_url(url)} could not be fetched: {error}; if you trust it, pass allow_private_urls=True"
-            ) from error
-        except FetchFailed as error:
-            raise BadImage(f"{shown_url(url)} could not be fetched: {error}") from error
-
-
-@cache
-def _fetcher(*, allow_private: bool) -> Fetcher:
-    """Return the fetcher of this process: all collections share its connections."""
-    return Fetcher(_LIMITS, AddressPolicy(allow_any, trusted=True) if allow_private else AddressPolicy())
 
 
 def _check_array(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
