@@ -178,7 +178,7 @@ def test_the_thumbnail_of_a_missing_file_is_served_while_it_is_cached(store: Sto
     make_thumbnail = cache.get_image(store, image_id, 64)
     (tmp_path / "photos" / "small" / "1.png").unlink()
     assert cache.get_image(store, image_id, 64) is make_thumbnail
-    with pytest.raises(UnknownProduct, match="missing or no image"):
+    with pytest.raises(UnknownProduct, match="missing or is no longer an image"):
         cache.get_image(store, image_id, 128)
     with pytest.raises(UnknownProduct, match="no image 'nothing'"):
         cache.get_image(store, "nothing", 64)
