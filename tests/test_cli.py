@@ -233,7 +233,8 @@ def test_search_takes_a_url_and_explains_what_is_no_file(shop: Path) -> None:
         found = lookalike("search", url, "--allow-private-urls", "--format", "ids", "--limit", "1", cwd=shop)
         server.shutdown()
         thread.join()
-    assert found.stdout == b"red-plain-mug\n"
+    by_path = lookalike("search", "queries/red-plain-mug.jpg", "--format", "ids", "--limit", "1", cwd=shop)
+    assert found.stdout == by_path.stdout != b""
     assert "there is no file 'red-plain-mug'; to search by a product id, write --product red-plain-mug" in fails(
         2, "search", "red-plain-mug", cwd=shop
     )

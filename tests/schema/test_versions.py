@@ -15,6 +15,7 @@ from pyarrow import parquet
 from lookalike.encode.engine import Engine, LazyEngine
 from lookalike.encode.models.pixels import PixelEncoder
 from lookalike.encode.preprocess import Pixels
+from lookalike.ingest.admin.export import export_collection
 from lookalike.ingest.admin.parquet import check_export_file, export_rows, import_rows
 from lookalike.ingest.admin.reindex import ReindexResult, reindex
 from lookalike.ingest.pipeline.limits import PipelineLimits
@@ -242,7 +243,7 @@ def test_a_changed_export_is_refused(shop: Shop, tmp_path: Path) -> None:
     with shop.store() as store:
         export_rows(store, tmp_path / "x.parquet")
         with pytest.raises(BadSettings, match="is a folder"):
-            export_rows(store, tmp_path)
+            export_collection(store, tmp_path)
     columns: list[dict[str, Any]] = [
         {"image_id": 30 * ["zzz"]},
         {"metadata": 30 * ["[1]"]},
