@@ -221,9 +221,9 @@ class Collection:
         return run_reindex(self._session, checks.check_text("encoder", encoder), options)
 
     def export(self, file: str | os.PathLike[str]) -> int:
-        """Write the collection, with its embeddings, to a Parquet file; return the number of rows.
+        """Write the collection to a file; return the number of rows. Raises BadSettings for another suffix than these.
 
-        `lookalike import` reads it.
+        A .parquet file has the embeddings, and `lookalike import` reads it; .csv and .jsonl have all but these.
 
         >>> shop.export("shop.parquet")
         192

@@ -53,7 +53,15 @@ def connect(
     64
     """
     if service is not None:
-        return _connect_to_service(service, api_key, uri, allow_private_urls)
+        if uri is not None or encoder is not None or token or (collection, device) != ("products", "auto"):
+            raise BadSettings(
+                "connect(service=…) takes only api_key and allow_private_urls besides: the service has its "
+                "own Milvus, collection and encoder"
+            )
+        client = Client(check_text("service", service), key=api_key)
+        return ServiceCollection(service, client, ImageLoader(allow_private_urls, "PNG"))
+    if api_key is not None:
+        raise BadSettings("api_key is for connect(service=…); Milvus takes a token")
     with name_parameters():
         address = CollectionAddress(
             check_uri(check_path("uri", DEFAULT_URI if uri is None else uri)),
@@ -61,10 +69,3 @@ def connect(
             check_collection(check_text("collection", collection)),
         )
     return Collection(Session(address, encoder, device), ImageLoader(allow_private_urls))
-
-
-def _connect_to_service(service: str, api_key: str | None, uri: object, allow_private_urls: bool) -> ServiceCollection:
-    if uri is not None:
-        raise BadSettings("connect takes uri, the address of Milvus, or service, that of `lookalike serve`; not both")
-    client = Client(check_text("service", service), key=api_key)
-    return ServiceCollection(service, client, ImageLoader(allow_private_urls, "PNG"))

@@ -99,8 +99,11 @@ def test_a_wrong_key_or_address_is_refused(both: tuple[lookalike.Collection, loo
     address = repr(both[1]).split("'")[1]
     with lookalike.connect(service=address, api_key="wrong") as shop, pytest.raises(ServiceError, match="401"):
         shop.get("red-plain-mug")
-    with pytest.raises(BadSettings, match="not both"):
-        lookalike.connect("./lookalike.db", service=address)  # type: ignore[call-overload]
+    for options in ({"uri": "./lookalike.db"}, {"encoder": "clip"}, {"collection": "other"}):
+        with pytest.raises(BadSettings, match="the service has its own Milvus, collection and encoder"):
+            lookalike.connect(service=address, **options)  # type: ignore[call-overload]
+    with pytest.raises(BadSettings, match="api_key is for"):
+        lookalike.connect("./lookalike.db", api_key="key")  # type: ignore[call-overload]
     with pytest.raises(BadSettings, match="http://"):
         lookalike.connect(service="localhost:8000")
     with lookalike.connect(service="http://127.0.0.1:9") as shop, pytest.raises(ServiceUnreachable):

@@ -8,6 +8,7 @@ from conftest import NewStore, a_row
 from lookalike.schema.errors import BadFilter
 from lookalike.schema.filters.json import parse_json_filter
 from lookalike.schema.filters.parser import parse_filter
+from lookalike.schema.milvus import filter_check
 from lookalike.schema.milvus.filter_check import FilterChecker
 from lookalike.schema.milvus.store import Store
 
@@ -61,6 +62,7 @@ def test_a_filter_that_can_match_passes(store: Store, text: str) -> None:
         ("category = mug and (price < 5 or not kolour = red)", r"a column 'kolour' \(metadata: .*always: product_id"),
         ("price < fifty", r"price holds numbers, which cannot be compared with 'fifty'"),
         ("price = fifty", "price holds numbers"),
+        ("category < 50", "category holds text, which cannot be compared with 50"),
         ('price < "50"', "price holds numbers"),
         ("category contains mug", r'category holds text, and `contains` looks for .* write category like "%mug%"'),
         ("price contains 5", "price holds numbers, and `contains`"),
@@ -73,6 +75,14 @@ def test_a_filter_that_can_match_passes(store: Store, text: str) -> None:
 def test_a_filter_that_cannot_match_is_refused(store: Store, text: str, message: str) -> None:
     with pytest.raises(BadFilter, match=message):
         FilterChecker(store).check(parse_filter([text]))
+
+
+def test_a_list_beyond_the_sample_is_not_refused(new_store: NewStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filter_check, "_SAMPLE", 2)
+    store = new_store()
+    values: list[Any] = ["red", "green", "blue", ["red"]]
+    store.upsert([a_row(str(n), f"p{n}", metadata={"colour": value}) for n, value in enumerate(values)])
+    FilterChecker(store).check(parse_filter(["colour contains red"]))
 
 
 def test_json_too(store: Store) -> None:

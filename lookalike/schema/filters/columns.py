@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 from lookalike.schema.filters.ast import Condition
 from lookalike.schema.filters.expression import COLUMNS
@@ -19,6 +20,11 @@ _MAX_SHOWN = 30
 """How many columns an error message lists."""
 
 
+def kinds_of(values: Iterable[Any]) -> set[str]:
+    """Return the kinds that some values have."""
+    return {KINDS[type(value)] for value in values}
+
+
 def list_matching_kinds(condition: Condition) -> frozenset[str]:
     """Return the kinds of values that a condition can match; `exists` matches all."""
     if condition.operator == "exists":
@@ -27,7 +33,10 @@ def list_matching_kinds(condition: Condition) -> frozenset[str]:
         return frozenset({"list"})
     if condition.operator in ("startswith", "like"):
         return frozenset({"text"})
-    return frozenset(KINDS[type(value)] for value in condition.values)
+    kinds = frozenset(KINDS[type(value)] for value in condition.values)
+    # `price < 50` compares numbers, although a typed 50 may also be the text "50": see expression.py.
+    is_ordering = condition.operator in ("<", "<=", ">", ">=")
+    return frozenset({"number"}) if is_ordering and "number" in kinds else kinds
 
 
 def describe_unknown_column(column: str, columns: Iterable[str]) -> str:

@@ -115,11 +115,11 @@ def _split_pattern(pattern: str) -> list[str]:
 
 def _end_of_prefix(prefix: str) -> str:
     """The first text, by code points, after all that begin with a prefix; empty when there is none."""
-    kept = prefix.rstrip("\U0010ffff")
-    if not kept:
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
         return ""
-    following = ord(kept[-1]) + 1
-    return kept[:-1] + chr(0xE000 if following == 0xD800 else following)
+    following = ord(stem[-1]) + 1
+    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)
 
 
 def _metadata_path(column: str) -> str:

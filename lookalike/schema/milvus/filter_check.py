@@ -1,11 +1,13 @@
 """Whether the rows of a collection can match a filter at all: a typo is an error, not an empty result."""
 
+from typing import Any
+
 from lookalike.schema.errors import BadFilter
 from lookalike.schema.filters.ast import Condition, Filter, iter_conditions
 from lookalike.schema.filters.columns import (
-    KINDS,
     describe_mismatch,
     describe_unknown_column,
+    kinds_of,
     list_matching_kinds,
 )
 from lookalike.schema.filters.expression import COLUMNS, compile_filter, quote_literal
@@ -48,22 +50,24 @@ class FilterChecker:
         return not kinds.isdisjoint(found)
 
     def _find_kinds(self, column: str, kinds: frozenset[str]) -> set[str]:
-        """Return which of some kinds the rows of a column have: exact for scalars, from a sample for lists."""
-        if not kinds <= _HAS_KIND.keys():
-            return self._sample_kinds(column)
-        path = f"metadata[{quote_literal(column)}]"
-        return {kind for kind in kinds if self._has_row(_HAS_KIND[kind].format(path=path))}
+        """Return which of some kinds the rows of a column may have."""
+        if kinds <= _HAS_KIND.keys():
+            path = f"metadata[{quote_literal(column)}]"
+            return {kind for kind in kinds if self._has_row(_HAS_KIND[kind].format(path=path))}
+        # No expression matches lists. In a column with more rows than the sample, one may be among the others.
+        sample = self._sample(column)
+        return set(kinds) if len(sample) == _SAMPLE else kinds_of(sample)
 
     def _has_row(self, where: str) -> bool:
         return bool(self._store.fetch(where=where, fields=["image_id"], limit=1))
 
-    def _sample_kinds(self, column: str) -> set[str]:
+    def _sample(self, column: str) -> list[Any]:
+        """Read values of a column, at most _SAMPLE."""
         where = compile_filter((Condition(column, "exists"),))
-        rows = self._store.fetch(where=where, fields=["metadata"], limit=_SAMPLE)
-        return {KINDS[type(row["metadata"][column])] for row in rows}
+        return [row["metadata"][column] for row in self._store.fetch(where=where, fields=["metadata"], limit=_SAMPLE)]
 
     def _refuse(self, condition: Condition) -> None:
-        kinds = self._sample_kinds(condition.column)
+        kinds = kinds_of(self._sample(condition.column))
         if kinds:
             raise BadFilter(describe_mismatch(condition, kinds))
         rows = self._store.fetch(where='image_id != ""', fields=["metadata"], limit=_SAMPLE)
