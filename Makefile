@@ -10,7 +10,7 @@ PIP_INSTALL := pip install --quiet --disable-pip-version-check
 # Three workers on two cores, because some tests wait for Milvus. In file order, so that the longest tests start early.
 PYTEST := pytest -n 3 --dist loadscope -p no:randomly
 
-.PHONY: help install demo test test-all test-newest test-lowest test-ray test-towhee lint lock bench up down logs clean
+.PHONY: help install demo test test-all test-hostile test-newest test-lowest test-ray test-towhee lint lock bench up down logs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,8 +37,13 @@ demo: install ## Draw a catalogue, ingest it, run three searches
 test: install ## Run the tests on Milvus Lite and on a Milvus server (some minutes)
 	$(BIN)/$(PYTEST)
 
-test-all: install ## Run all tests, the slow ones too
-	$(BIN)/$(PYTEST) -m ""
+test-all: install ## Run all tests, the slow ones too, except the hostile suite
+	$(BIN)/$(PYTEST) -m "not hostile"
+
+test-hostile: install ## Attack the store, the worker and the service, and write docs/trust.md
+	rm -f .hostile-outcomes
+	LOOKALIKE_OUTCOMES=$(CURDIR)/.hostile-outcomes $(BIN)/pytest -p no:randomly -m hostile tests/hostile
+	$(BIN)/python tests/hostile/write_trust.py .hostile-outcomes docs/trust.md
 
 test-newest: ## Run the tests with the newest versions that pyproject.toml allows
 	rm -rf .venv-newest && $(PYTHON) -m venv .venv-newest
