@@ -76,8 +76,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []))
     for reason, count in sorted(reasons.items()):
         terminalreporter.write_line(f"not run: {count} tests: {reason.removeprefix('Skipped: ')}")
-    if config.option.markexpr == "not slow":
-        terminalreporter.write_line("not run: the slow tests: make test-all")
+    if config.option.markexpr == "not slow and not hostile":
+        terminalreporter.write_line("not run: the slow tests: make test-all; the hostile suite: make test-hostile")
 
 
 @pytest.fixture(scope="session")
