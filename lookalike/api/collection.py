@@ -64,6 +64,7 @@ class Collection:
         layout: str | None = None,
         source_name: str | None = None,
         fields: Mapping[str, str] | None = None,
+        move_source: str | None = None,
         prune: bool = False,
         max_removals: int | str = "20%",
         max_rejected: int | str | None = None,
@@ -75,12 +76,15 @@ class Collection:
 
         The options are those of `lookalike ingest`. `layout` says what the path of an image means, `fields` gives the
         types of metadata fields (text, int, float, bool, list), `source_name` names the source that owns the rows.
-        `prune` deletes the rows that the source no longer has, unless they are more than `max_removals`. `report` is a
-        JSONL file with a line for each change and each rejected image. `on_progress` is called with the number of
-        images done. A run can be interrupted at any time; the next one does the rest.
+        `move_source` names the source that this one was before it moved: its rows are deleted at the end, unless more
+        than `max_removals` have no counterpart. `prune` deletes the rows that the source no longer has, unless they are
+        more than `max_removals`. `report` is a JSONL file with a line for each change and each rejected image.
+        `on_progress` is called with the number of images done. A run can be interrupted at any time; the next one does
+        the rest.
 
-        Raises BadSource, EncoderMismatch, EncoderUnavailable, LimitExceeded for `max_removals` or `max_rejected`, and
-        AlreadyRunning when another run writes the same rows.
+        Raises DuplicateSource for a new source with the images of another one, BadSource, EncoderMismatch,
+        EncoderUnavailable, LimitExceeded for `max_removals` or `max_rejected`, and AlreadyRunning when another run
+        writes the same rows.
 
         >>> summary = shop.ingest("shop/photos", layout="{category}/{product_id}/{image}")
         >>> summary.stored, summary.unchanged
@@ -91,6 +95,7 @@ class Collection:
         options = RunOptions(
             self._loader.allow_private_urls,
             prune,
+            None if move_source is None else checks.check_text("move_source", move_source),
             max_removals,
             max_rejected,
             None if report is None else Path(checks.check_path("report", report)),

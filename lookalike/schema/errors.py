@@ -2,6 +2,7 @@
 
 LookalikeError
   BadSettings           a setting is invalid
+    DuplicateSource     the images of a new source are in the collection already, as another source
   BadSource             the folder or manifest cannot be read as a catalogue
   BadImage              one image cannot be read: it is reported, the run goes on
   BadRow                a row that Milvus would refuse or damage
@@ -29,6 +30,10 @@ class LookalikeError(Exception):
 
 class BadSettings(LookalikeError):
     """A setting is invalid."""
+
+
+class DuplicateSource(BadSettings):
+    """The images of a new source are in the collection already, as another source. The message names the ways on."""
 
 
 class BadSource(LookalikeError):
