@@ -85,6 +85,7 @@ class DuplicatesOptions(CollectionOptions):
     """The options of `lookalike duplicates`."""
 
     threshold: float
+    within_products: bool
     sheet: Path | None
     output: str
 
@@ -163,12 +164,14 @@ def info(**values: Any) -> None:
 @click.option(
     "--threshold", default=0.98, show_default=True, type=click.FloatRange(0, 1), help="The lowest cosine of two images."
 )
+@click.option("--within-products", is_flag=True, help="Find copies within each product, not between products.")
 @store_options
 @click.option("--sheet", type=click.Path(path_type=Path), help="Draw the first groups to this image file.")
 @format_option("table", "json")
 def duplicates(**values: Any) -> None:
-    """Find images that are nearly the same in different products."""
+    """Find images that are nearly the same in different products, or (--within-products) in the same product."""
     from lookalike.search.explore.duplicates import find_duplicates
+    from lookalike.search.explore.product_copies import find_copies
 
     options = DuplicatesOptions(**values)
     if not math.isfinite(options.threshold):
@@ -176,7 +179,7 @@ def duplicates(**values: Any) -> None:
     if options.sheet is not None:
         _check_sheet(options.sheet)
     with options.open_store() as store:
-        groups = find_duplicates(store, options.threshold)
+        groups = (find_copies if options.within_products else find_duplicates)(store, options.threshold)
     if options.output == "json":
         click.echo(json.dumps({"threshold": options.threshold, "groups": [asdict(group) for group in groups]}))
     else:

@@ -37,17 +37,17 @@ def delete(products: tuple[str, ...], where: tuple[str, ...], output: str, is_dr
     from lookalike.ingest.admin.deletion import build_delete_filter, delete_images, find_images, require_products
 
     selection = build_delete_filter(products, parse_filter(where))
-    with _open_store(CollectionAddress.from_click(options)) as store:
+    with open_store(CollectionAddress.from_click(options)) as store:
         require_products(store, products)
         rows = find_images(store, selection)
         product_count = len(set(rows.values()))
         if not is_dry_run:
             if not options["is_confirmed"]:
-                _confirm(f"Delete {len(rows)} images of {product_count} products?")
+                confirm(f"Delete {len(rows)} images of {product_count} products?")
             delete_images(store, list(rows))
     counts = {"removed": len(rows), "products": product_count, "dry_run": is_dry_run}
     verb = "would remove" if is_dry_run else "removed"
-    _print_result(counts, output, f"{verb} {len(rows)} images of {product_count} products")
+    print_result(counts, output, f"{verb} {len(rows)} images of {product_count} products")
 
 
 @click.command()
@@ -74,7 +74,7 @@ def reindex(**options: Any) -> None:
     else:
         images = f"{summary.stored} images in {summary.seconds:.1f} s"
         line = f"{name} now points to {moved.after}: {images}; back with: lookalike rollback"
-    _print_result(counts, typed.report.format, line)
+    print_result(counts, typed.report.format, line)
 
 
 def _reindex(options: ReindexOptions) -> "tuple[ReindexResult, Summary]":
@@ -89,7 +89,7 @@ def _reindex(options: ReindexOptions) -> "tuple[ReindexResult, Summary]":
 
     address = options.address
     only_run = run_lock(address.uri, address.collection, "reindex")
-    with _open_store(address) as live, _open_versions(address) as versions, Shutdown() as shutdown, only_run:
+    with open_store(address) as live, _open_versions(address) as versions, Shutdown() as shutdown, only_run:
         engine = load_engine(options.encoder, options.engine)
         context = PipelineContext(
             LazyEngine(lambda: engine),
@@ -117,7 +117,7 @@ def rollback(to: str | None, output: str, **options: Any) -> None:
         after = versions.require_once_live(to).name if to else versions.get_previous().name
         versions.make_live(after)
     line = f"{address.collection} now points to {after}, in the state in which you left it; ingest again to update it"
-    _print_result({"before": before, "after": after}, output, line)
+    print_result({"before": before, "after": after}, output, line)
 
 
 @click.command()
@@ -148,9 +148,9 @@ def export_rows(file: Path, output: str, **options: Any) -> None:
     """Write a collection to FILE: .parquet with its vectors, for `lookalike import`; .csv or .jsonl without them."""
     from lookalike.ingest.admin.export import export_collection
 
-    with _open_store(CollectionAddress.from_click(options)) as store:
+    with open_store(CollectionAddress.from_click(options)) as store:
         count = export_collection(store, file)
-    _print_result({"exported": count, "file": str(file)}, output, f"{count} rows in {file}")
+    print_result({"exported": count, "file": str(file)}, output, f"{count} rows in {file}")
 
 
 @click.command("import")
@@ -168,17 +168,18 @@ def import_rows(file: Path, output: str, **options: Any) -> None:
     with Store.create(address.uri, fingerprint, token=address.token, collection=address.collection) as store:
         count = read(store, file)
     line = f"{count} rows → {address.collection} at {address.uri}"
-    _print_result({"imported": count, "file": str(file)}, output, line)
+    print_result({"imported": count, "file": str(file)}, output, line)
 
 
-def _confirm(question: str) -> None:
+def confirm(question: str) -> None:
     """Ask at a terminal; raise BadSettings without one, and click.Abort for a no."""
     if not sys.stdin.isatty():
         raise BadSettings(f"{question} There is no terminal to ask at: add --yes, or --dry-run to count only")
     click.confirm(question, abort=True, err=True)
 
 
-def _open_store(address: CollectionAddress) -> "Store":
+def open_store(address: CollectionAddress) -> "Store":
+    """Open the collection of a command. Raises BadSettings when there is none, StoreUnavailable."""
     from lookalike.schema.milvus.store import Store
 
     return Store.open(address.uri, token=address.token, collection=address.collection)
@@ -190,5 +191,6 @@ def _open_versions(address: CollectionAddress) -> "Versions":
     return Versions(address.uri, token=address.token, collection=address.collection)
 
 
-def _print_result(counts: dict[str, Any], output: str, line: str) -> None:
+def print_result(counts: dict[str, Any], output: str, line: str) -> None:
+    """Print the counts as JSON, or the line."""
     click.echo(json.dumps(counts) if output == "json" else line)
