@@ -66,6 +66,13 @@ class Job:
     read: ReadChanged = field(default_factory=lambda: image_reader().read_changed)
     timer: StageTimer = NO_TIMER
 
+    def __post_init__(self) -> None:
+        """Raise BadSettings for a source that moves to itself."""
+        if self.move is not None and self.move.source == self.source.name:
+            raise BadSettings(
+                f"--move-source {self.move.source!r} is the source itself; name the one that it was before"
+            )
+
 
 def run(job: Job, report: Report, cancel: CancelToken) -> str:
     """Make the collection equal to the source; return the name of its encoder.

@@ -15,8 +15,6 @@ from lookalike.schema.milvus.store import Store
 
 def require_source(store: Store, move: MoveOptions, new_name: str) -> None:
     """Raise BadSettings when the collection has no rows of the source to move, unless they were moved here before."""
-    if move.source == new_name:
-        raise BadSettings(f"--move-source {new_name!r} is the source itself; name the one that its rows have now")
     if not has_source(store, move.source) and store.read_property(_property(move.source)) != new_name:
         raise BadSettings(describe_unknown_source(store, move.source))
 
