@@ -70,7 +70,7 @@ class Job:
         """Raise BadSettings for a source that moves to itself."""
         if self.move is not None and self.move.source == self.source.name:
             raise BadSettings(
-                f"--move-source {self.move.source!r} is the source itself; name the one that it was before"
+                f"--move-source {self.move.source!r} is the source itself; name the one it was before"
             )
 
 
