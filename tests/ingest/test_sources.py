@@ -146,10 +146,10 @@ def test_standard_input_is_compared_too_and_none_of_its_rows_is_lost(shop: Shop)
 
     assert shop.call("ingest", "-", stdin=rows(range(100, 150)))["new"] == 50
     address = ("--uri", shop.uri, "--collection", shop.collection)
-    done = lookalike("ingest", "-", "--source-name", "other", *address, cwd=shop.folder, stdin=rows(range(5)))
+    done = lookalike("ingest", "-", "--source-name", "other", *address, cwd=shop.folder, stdin=rows(range(200, 205)))
     assert done.returncode == 0
     shop.call("sources", "--remove", "standard input", "--yes")
-    done = lookalike("ingest", "-", *address, cwd=shop.folder, stdin=rows(range(5)))
+    done = lookalike("ingest", "-", *address, cwd=shop.folder, stdin=rows(range(200, 205)))
     assert done.returncode == 2
     assert b"as source 'other'" in done.stderr
 

@@ -74,7 +74,7 @@ def _find_owners(store: Store, sample: dict[str, str | None]) -> dict[str, list[
     for path, image_hash in sample.items():
         for source in by_path[path] | by_hash[image_hash or ""]:
             owned[source].append(image_hash or path)
-    return dict(sorted(owned.items(), key=lambda item: -len(item[1])))
+    return dict(sorted(owned.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
 def _find_sources(store: Store, column: str, values: Iterable[str]) -> dict[str, set[str]]:
