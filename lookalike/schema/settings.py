@@ -44,16 +44,22 @@ class CollectionAddress:
         return cls(options["uri"], options["token"], options["collection"])
 
 
-def read_env_file() -> None:
-    """Add the settings in `./.env` to the environment, except those that are already set."""
+def read_env_file() -> frozenset[str]:
+    """Add the settings in `./.env` to the environment, except those that are already set; return the added names."""
+    before = frozenset(os.environ)
     try:
         load_dotenv(Path(".env"))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise BadSettings(f"the file .env cannot be read: {error}") from error
+    return frozenset(os.environ) - before
 
 
 def setting_option(flag: str, *more: str, **options: Any) -> Callable[[Command], Command]:
-    """Return a command-line option that can also be set as LOOKALIKE_<FLAG>."""
+    """Return a command-line option that can also be set as LOOKALIKE_<FLAG>, or in a settings file.
+
+    Use it for how and where a command works. What one call is about has `click.option`: a query, a dry run, a
+    confirmation, a deletion, a file that is drawn, how results are printed.
+    """
     envvar = options.pop("envvar", [])
     own = "LOOKALIKE_" + flag.removeprefix("--").replace("-", "_").upper()
     return click.option(flag, *more, envvar=[own, *envvar], show_envvar=True, **options)

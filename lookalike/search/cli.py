@@ -106,7 +106,7 @@ class DuplicatesOptions(CollectionOptions):
 @click.option("--within", type=float, help="Leave out products that score more than this below the best one.")
 @store_options
 @encoder_options
-@click.option("--encoder", help="Another name or directory of the collection's encoder.")
+@setting_option("--encoder", help="Another name or directory of the collection's encoder.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Draw the query and its hits to this image file.")
 @setting_option(
     "--allow-private-urls",

@@ -18,7 +18,7 @@ _API_PORT, _MILVUS_PORT = 8000, 19530
 
 
 @click.command()
-@click.option("--catalogue", metavar="SOURCE", help="Keep the collection equal to this folder or manifest.")
+@setting_option("--catalogue", metavar="SOURCE", help="Keep the collection equal to this folder or manifest.")
 @setting_option(
     "--every", default=30, show_default=True, type=click.IntRange(1), help="Seconds between two ingest runs."
 )
