@@ -11,6 +11,19 @@ from lookalike.schema.errors import BadSettings
 
 _Commands = Mapping[str, click.Command]
 
+_TEXT = "text in quotes"
+_FLAG = "true or false"
+_LIST = "a list of texts"
+_INTEGER = "a whole number"
+_NUMBER = "a number"
+_TYPES: dict[str, tuple[type, ...]] = {
+    _TEXT: (str, int),
+    _FLAG: (bool,),
+    _LIST: (list,),
+    _INTEGER: (int,),
+    _NUMBER: (int, float),
+}
+
 
 def build_default_map(file: SettingsFile, commands: _Commands) -> dict[str, dict[str, Any]]:
     """Return the defaults of each command, by the names of its parameters.
@@ -29,7 +42,7 @@ def read_values_without_option(file: SettingsFile) -> dict[str, str]:
         if name in file.shared:
             value = file.shared[name]
             if not isinstance(value, str) or "\0" in value:
-                raise BadSettings(f"{file.place()}: the value of {name} is not {_TEXT}")
+                raise BadSettings(f"{file.place()}: {name} has to be {_TEXT}")
             values[setting.variables[0]] = value
     return values
 
@@ -43,38 +56,31 @@ def _build_defaults(
         found = file.find(name, setting.name)
         if found and setting.option is not None and setting.option.name is not None:
             value, place = found
-            defaults[setting.option.name] = _convert(setting, setting.option, value, place, context)
+            try:
+                defaults[setting.option.name] = _convert(setting, setting.option, value, context)
+            except click.BadParameter as error:
+                problem = f"{place}: {setting.name} {error.message.rstrip('.')}"
+                advice = (
+                    f", for {name}; write it below the [command] that it is for"
+                    if setting.name not in file.tables.get(name, {})
+                    else ""
+                )
+                raise BadSettings(problem + advice) from error
     return defaults
 
 
-def _convert(setting: Setting, option: click.Option, value: object, place: str, context: click.Context) -> Any:
+def _convert(setting: Setting, option: click.Option, value: object, context: click.Context) -> Any:
+    """Return the value as click takes it. Raises click.BadParameter."""
     needed = _describe_needed(option)
     if not _has_type(option, value):
-        shown = "a value" if setting.is_secret else repr(value)
-        raise BadSettings(f"{place}: {setting.name} = {shown} is not {needed}")
+        shown = "this value" if setting.is_secret else repr(value)
+        raise click.BadParameter(f"has to be {needed}, not {shown}")
     converted = str(value) if needed == _TEXT else value
     try:
         option.type_cast_value(context, converted)
     except click.BadParameter as error:
-        advice = f", for {context.info_name}; set it in the tables of the commands that take it"
-        raise BadSettings(f"{place}: {setting.name}: {error.message.rstrip('.')}{advice}") from error
+        raise click.BadParameter(f"cannot be used: {error.message}") from error
     return converted
-
-
-_TEXT, _FLAG, _LIST, _INTEGER, _NUMBER = (
-    "text in quotes",
-    "true or false",
-    "a list of texts",
-    "a whole number",
-    "a number",
-)
-_TYPES: dict[str, tuple[type, ...]] = {
-    _TEXT: (str, int),
-    _FLAG: (bool,),
-    _LIST: (list,),
-    _INTEGER: (int,),
-    _NUMBER: (int, float),
-}
 
 
 def _describe_needed(option: click.Option) -> str:
@@ -104,7 +110,8 @@ def _check_names(file: SettingsFile, commands: _Commands, settings: Mapping[str,
             raise BadSettings(f"{file.place()}: {_explain_unknown(name, everything, commands)}")
     for table, values in file.tables.items():
         if table not in commands:
-            raise BadSettings(f"{file.place(table)}: there is no command {table!r}{suggest(table, commands)}")
+            advice = suggest(table, commands) or "; name a table for a command, such as [ingest] or [serve]"
+            raise BadSettings(f"{file.place(table)}: there is no command {table!r}{advice}")
         for name in values:
             if name not in settings[table]:
                 raise BadSettings(f"{file.place(table)}: {_explain_misplaced(name, table, settings, commands)}")
@@ -115,8 +122,9 @@ def _explain_unknown(name: str, everything: Mapping[str, str], commands: _Comman
         return f"{name} is a command; write its settings below a line [{name}]"
     if any(name in map(option_name, command.params) for command in commands.values()):
         return _explain_per_call(name)
-    nearest = suggest(name, [*everything, *WITHOUT_OPTION]) or "; `lookalike config` lists those there are"
-    return f"there is no setting {name!r}{nearest}"
+    names = sorted([*everything, *WITHOUT_OPTION])
+    advice = suggest(name, names) or f"; there are {', '.join(names)}"
+    return f"there is no setting {name!r}{advice}"
 
 
 def _explain_misplaced(

@@ -15,6 +15,8 @@ from lookalike.schema.settings import read_env_file
 
 ASKS_FOR_HELP = "lookalike.asks_for_help"
 _FILE_VARIABLE = "LOOKALIKE_CONFIG"
+# It runs whenever a shell starts, in any folder: what is wrong there must not cost the user the Tab key.
+_WITHOUT_SETTINGS = "completion"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ def read_sources(context: click.Context, chosen: str | None) -> Sources:
     Raises BadSettings. When the call only asks for help, which may be needed to correct a file, that is a warning.
     """
     in_env_file: frozenset[str] = frozenset()
+    if context.invoked_subcommand == _WITHOUT_SETTINGS:
+        return Sources(None, in_env_file, frozenset())
     try:
         in_env_file = read_env_file()
         warn_unread_variables(context, in_env_file)

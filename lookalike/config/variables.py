@@ -13,7 +13,6 @@ from lookalike.config.setting import (
     collect_settings,
     list_commands,
     list_settings,
-    suggest,
 )
 
 # Variables that do not have our prefix, and may belong to something else: only a near miss is worth a word.
@@ -41,11 +40,20 @@ def find_unread_variables(context: click.Context, in_env_file: Set[str]) -> Iter
         known = _read_by_any_command(context)
         for name in own:
             if name not in known:
-                yield f"{_locate(name, in_env_file)} is read by nothing{suggest(name.upper(), sorted(known))}"
+                yield f"{_locate(name, in_env_file)} is read by nothing{_advise(name, known)}"
     for name in sorted(os.environ):
         if name.startswith(_FOREIGN_PREFIX) and name not in _FOREIGN:
             for nearest in difflib.get_close_matches(name, _FOREIGN, n=1, cutoff=_NEAR):
                 yield f"{_locate(name, in_env_file)} is not read by lookalike; did you mean {nearest}?"
+
+
+def _advise(name: str, known: Set[str]) -> str:
+    """Name the nearest variable, compared by what follows the prefix that all have."""
+    words = [known_name.removeprefix(PREFIX) for known_name in sorted(known)]
+    nearest = difflib.get_close_matches(name.upper().removeprefix(PREFIX), words, n=1)
+    if nearest:
+        return f"; did you mean {PREFIX}{nearest[0]}?"
+    return "; unset it, or see `lookalike COMMAND --help` for the variables that there are"
 
 
 def _locate(name: str, in_env_file: Set[str]) -> str:

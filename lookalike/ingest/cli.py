@@ -11,7 +11,7 @@ import click
 from lookalike.encode.options import engine_options
 from lookalike.ingest.options import IngestOptions, report_options, url_options
 from lookalike.schema.errors import AlreadyRunning, BadSource, LimitExceeded, LookalikeError, StoreUnavailable
-from lookalike.schema.settings import ALL_ENGINES, setting_option, store_options
+from lookalike.schema.settings import ALL_ENGINES, complete_files, setting_option, store_options
 
 if TYPE_CHECKING:
     from lookalike.ingest.job import Job
@@ -23,7 +23,7 @@ _RETRIED_BY_WATCH = (StoreUnavailable, LimitExceeded, BadSource, AlreadyRunning)
 
 
 @click.command()
-@click.argument("source")
+@click.argument("source", shell_complete=complete_files)
 @setting_option(
     "--layout",
     metavar="TEMPLATE",

@@ -5,12 +5,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 from dotenv import load_dotenv
 
 from lookalike.schema.errors import BadSettings
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -65,6 +68,13 @@ def setting_option(flag: str, *more: str, **options: Any) -> Callable[[Command],
     return click.option(flag, *more, envvar=[own, *envvar], show_envvar=True, **options)
 
 
+def complete_files(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    """Let the shell complete the names of files: for a value that may also be something else."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
 def store_options(command: Command) -> Command:
     """Add the options that locate the collection: --uri, --token, --collection."""
     for add in (
@@ -89,6 +99,7 @@ def store_options(command: Command) -> Command:
             default=DEFAULT_URI,
             show_default=True,
             callback=_check_uri,
+            shell_complete=complete_files,
             help="A Milvus Lite folder ending in .db, or a server such as http://localhost:19530.",
         ),
     ):
