@@ -59,13 +59,7 @@ def _build_defaults(
             try:
                 defaults[setting.option.name] = _convert(setting, setting.option, value, context)
             except click.BadParameter as error:
-                problem = f"{place}: {setting.name} {error.message.rstrip('.')}"
-                advice = (
-                    f", for {name}; write it below the [command] that it is for"
-                    if setting.name not in file.tables.get(name, {})
-                    else ""
-                )
-                raise BadSettings(problem + advice) from error
+                raise BadSettings(f"{place}: {setting.name} {error.message.rstrip('.')}") from error
     return defaults
 
 
@@ -79,7 +73,8 @@ def _convert(setting: Setting, option: click.Option, value: object, context: cli
     try:
         option.type_cast_value(context, converted)
     except click.BadParameter as error:
-        raise click.BadParameter(f"cannot be used: {error.message}") from error
+        problem = f"cannot be used for {context.info_name}: {error.message.rstrip('.')}"
+        raise click.BadParameter(f"{problem}; correct it, or write it below the [command] that it is for") from error
     return converted
 
 

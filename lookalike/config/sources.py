@@ -32,7 +32,7 @@ class Sources:
 def read_sources(context: click.Context, chosen: str | None) -> Sources:
     """Read `.env` and the settings file, make the file's values the defaults of the commands, and warn of variables.
 
-    Raises BadSettings. When the call only asks for help, which may be needed to correct a file, that is a warning.
+    Raises BadSettings. A call that asks for help, which may be needed to correct a file, gets the help all the same.
     """
     in_env_file: frozenset[str] = frozenset()
     if context.invoked_subcommand == _WITHOUT_SETTINGS:
@@ -45,7 +45,16 @@ def read_sources(context: click.Context, chosen: str | None) -> Sources:
         if not context.meta[ASKS_FOR_HELP]:
             raise
         warn(str(error))
-        return Sources(None, in_env_file, frozenset())
+        _show_help(context)
+        context.exit()
+
+
+def _show_help(context: click.Context) -> None:
+    """Print the help of the subcommand. It does not run, even if `--help` was the value of an option."""
+    name = context.invoked_subcommand
+    command = context.command.get_command(context, name) if isinstance(context.command, click.Group) and name else None
+    if command:
+        click.echo(command.get_help(click.Context(command, parent=context, info_name=name)))
 
 
 def _read_file(context: click.Context, chosen: str | None, in_env_file: frozenset[str]) -> Sources:

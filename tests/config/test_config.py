@@ -7,7 +7,7 @@ from typing import Any
 from command import fails, lookalike
 
 
-def read_config(folder: Path, *arguments: str, **environment: str) -> dict[str, dict[str, Any]]:
+def read_config(folder: Path, *arguments: str, **environment: Any) -> dict[str, dict[str, Any]]:
     """The settings that a call prints, by name; of several with one name, the last."""
     done = lookalike("config", *arguments, "--format", "json", cwd=folder, **environment)
     assert done.returncode == 0, done.stderr
@@ -40,7 +40,8 @@ def test_each_setting_names_its_source(tmp_path: Path) -> None:
 
 def test_what_is_shown_is_what_the_commands_use(tmp_path: Path) -> None:
     (tmp_path / "lookalike.toml").write_text('collection = "top"\n[info]\ncollection = "table"\n')
-    for environment in ({}, {"LOOKALIKE_COLLECTION": "variable"}, {"LOOKALIKE_COLLECTION": ""}):
+    environments: list[dict[str, Any]] = [{}, {"LOOKALIKE_COLLECTION": "variable"}, {"LOOKALIKE_COLLECTION": ""}]
+    for environment in environments:
         for command in ("info", "versions"):
             value = read_config(tmp_path, command, **environment)["collection"]["value"]
             assert f"no collection {value!r}" in fails(2, command, cwd=tmp_path, **environment)

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import LAYOUT, fails, lookalike, lookalike_process
@@ -35,7 +36,7 @@ def test_the_command_line_beats_the_environment_beats_env_files_beats_the_settin
     assert "no collection 'top'" in fails(2, "versions", cwd=tmp_path)
     write(tmp_path, "LOOKALIKE_COLLECTION=env_file", ".env")
     assert "no collection 'env_file'" in fails(2, "info", cwd=tmp_path)
-    environment = {"LOOKALIKE_COLLECTION": "environment"}
+    environment: dict[str, Any] = {"LOOKALIKE_COLLECTION": "environment"}
     assert "no collection 'environment'" in fails(2, "info", cwd=tmp_path, **environment)
     assert "no collection 'option'" in fails(2, "info", "-c", "option", cwd=tmp_path, **environment)
 
@@ -87,7 +88,7 @@ def test_another_file_is_named_by_an_option_or_a_variable(tmp_path: Path) -> Non
         ("[serve]\nport = 'a'", "lookalike.toml [serve]: port has to be a whole number, not 'a'"),
         ("[serve]\nport = 8000.5", "port has to be a whole number, not 8000.5"),
         ("[serve]\nport = true", "port has to be a whole number, not True"),
-        ("[serve]\nport = 70000", "port cannot be used: 70000 is not in the range"),
+        ("[serve]\nport = 70000", "port cannot be used for serve: 70000 is not in the range"),
         ("[serve]\nport = {a = 1}", "port has to be a whole number, not {'a': 1}"),
         ("[serve]\ndeadline = '3'", "deadline has to be a number, not '3'"),
         ("[serve]\nfetch-urls = 'yes'", "fetch-urls has to be true or false, not 'yes'"),
@@ -98,7 +99,10 @@ def test_another_file_is_named_by_an_option_or_a_variable(tmp_path: Path) -> Non
         ("token = 1.5", "token has to be text in quotes, not this value"),
         ("cache = 3", "cache has to be text in quotes"),
         ('api-keys = "\\u0000"', "api-keys has to be text in quotes"),
-        ("engine = 'ray'", "not one of 'auto', 'torch', 'onnx', 'compile', for search; write it below the [command]"),
+        (
+            "engine = 'ray'",
+            "not one of 'auto', 'torch', 'onnx', 'compile',; correct it, or write it below the [command]",
+        ),
         ("collection = [a]", "the settings file 'lookalike.toml' is not valid TOML: Invalid value (at line 1"),
         ("collection = " + "[" * 100_000, "is not valid TOML"),
     ],
@@ -126,6 +130,7 @@ def test_help_works_with_a_settings_file_that_has_a_mistake(tmp_path: Path) -> N
     assert done.returncode == 0
     assert b"--collection" in done.stdout
     assert b"Warning: lookalike.toml: there is no setting 'xyzzy'" in done.stderr
+    assert lookalike("info", "--collection", "-h", cwd=tmp_path).stdout == done.stdout
 
 
 def test_api_keys_of_the_settings_file_protect_the_service(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import lookalike, lookalike_process
@@ -18,7 +19,8 @@ from command import lookalike, lookalike_process
     ],
 )
 def test_a_mistyped_variable_is_named_with_the_nearest_one(tmp_path: Path, name: str, nearest: str) -> None:
-    done = lookalike("encoders", "--format", "json", cwd=tmp_path, **{name: "secret"})
+    mistyped: dict[str, Any] = {name: "secret"}
+    done = lookalike("encoders", "--format", "json", cwd=tmp_path, **mistyped)
     assert done.stderr.decode() == f"Warning: {name} is read by nothing; did you mean {nearest}?\n"
     assert json.loads(done.stdout)
     assert done.returncode == 0
@@ -36,7 +38,12 @@ def test_a_warning_says_that_a_variable_is_in_the_env_file(tmp_path: Path) -> No
 
 
 def test_a_variable_that_another_command_reads_is_no_mistake(tmp_path: Path) -> None:
-    read = {"LOOKALIKE_COLLECTION": "shop", "LOOKALIKE_PORT": "80", "LOOKALIKE_API_KEYS": "k", "LOOKALIKE_CACHE": "."}
+    read: dict[str, Any] = {
+        "LOOKALIKE_COLLECTION": "shop",
+        "LOOKALIKE_PORT": "80",
+        "LOOKALIKE_API_KEYS": "k",
+        "LOOKALIKE_CACHE": ".",
+    }
     assert lookalike("encoders", cwd=tmp_path, **read, MILVUS_URI="./a.db", MILVUS_PORT="1").stderr == b""
 
 
