@@ -10,6 +10,7 @@ import click
 
 from lookalike.config.setting import WITHOUT_OPTION, Setting, collect_settings
 from lookalike.config.sources import Sources
+from lookalike.schema.errors import BadSettings
 
 DEFAULT = "default"
 _HIDDEN = "********"
@@ -45,14 +46,24 @@ def list_values(commands: Mapping[str, click.Command], sources: Sources) -> list
 
 
 def _read(setting: Setting, context: click.Context, sources: Sources) -> tuple[Any, str]:
-    """Return a value and its source. Raises click.BadParameter for a variable whose value cannot be used."""
+    """Return a value and its source. Raises BadSettings for a variable whose value cannot be used."""
     variable = next((name for name in setting.variables if os.environ.get(name)), None)
     if variable and variable not in sources.variables_in_file:
-        option = setting.option
-        value = option.type_cast_value(context, option.value_from_envvar(context)) if option else os.environ[variable]
-        return value, f".env {variable}" if variable in sources.variables_in_env_file else f"environment {variable}"
+        place = ".env" if variable in sources.variables_in_env_file else "environment"
+        return _read_variable(setting, variable, context), f"{place} {variable}"
     found = sources.file.find(str(context.info_name), setting.name) if sources.file else None
     return found or (setting.default, DEFAULT)
+
+
+def _read_variable(setting: Setting, variable: str, context: click.Context) -> Any:
+    option = setting.option
+    if option is None:
+        return os.environ[variable]
+    try:
+        return option.type_cast_value(context, option.value_from_envvar(context))
+    except click.BadParameter as error:
+        problem = f"{variable} cannot be used for {context.info_name}: {error.message.rstrip('.')}"
+        raise BadSettings(f"{problem}; correct it, or unset it") from error
 
 
 def _to_plain(value: Any) -> Any:

@@ -74,8 +74,7 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
 
 def test_a_value_that_cannot_be_used_names_its_variable(tmp_path: Path) -> None:
     message = fails(2, "config", cwd=tmp_path, LOOKALIKE_PORT="abc")
-    assert "LOOKALIKE_PORT" in message
-    assert "'abc'" in message
+    assert "LOOKALIKE_PORT cannot be used for serve: 'abc' is not a valid" in message
 
 
 def test_an_unknown_command_is_an_error(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_another_file_is_named_by_an_option_or_a_variable(tmp_path: Path) -> Non
         ('api-keys = "\\u0000"', "api-keys has to be text in quotes"),
         (
             "engine = 'ray'",
-            "not one of 'auto', 'torch', 'onnx', 'compile',; correct it, or write it below the [command]",
+            "not one of 'auto', 'torch', 'onnx', 'compile'; correct it, or write it below the [command]",
         ),
         ("collection = [a]", "the settings file 'lookalike.toml' is not valid TOML: Invalid value (at line 1"),
         ("collection = " + "[" * 100_000, "is not valid TOML"),
