@@ -69,9 +69,7 @@ class Job:
     def __post_init__(self) -> None:
         """Raise BadSettings for a source that moves to itself."""
         if self.move is not None and self.move.source == self.source.name:
-            raise BadSettings(
-                f"--move-source {self.move.source!r} is the source itself; name the one it was before"
-            )
+            raise BadSettings(f"--move-source {self.move.source!r} is the source itself; name the one it was before")
 
 
 def run(job: Job, report: Report, cancel: CancelToken) -> str:

@@ -38,7 +38,10 @@ class BadSettings(LookalikeError):
 
 
 class DuplicateSource(BadSettings):
-    """The images of a new source are in the collection already, as another source. The message names the ways on."""
+    """The images of a new source are in the collection already, as another source. Nothing was written.
+
+    Remedy: say which it is: the source has moved (`--move-source`), is the same one (`--source-name` OLD), or another.
+    """
 
 
 class BadSource(LookalikeError):
