@@ -56,7 +56,7 @@ def test_without_a_command_it_shows_shared_settings_and_what_is_not_at_its_defau
     table = lookalike("config", cwd=tmp_path).stdout.decode()
     rows = [line.split() for line in table.splitlines() if line.startswith("collection")]
     assert rows == [
-        ["collection", "products", "default", "13", "commands"],
+        ["collection", "products", "default", "14", "commands"],
         ["collection", "mine", "lookalike.toml", "[up]", "up"],
     ]
 
