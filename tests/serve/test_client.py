@@ -174,7 +174,7 @@ def test_the_api_key_decides_who_reads_and_writes(connect: Callable[..., Client]
 def test_an_address_without_a_service_raises(connect: Callable[..., Client]) -> None:
     with (
         connect("http://127.0.0.1:9", retries=1) as client,
-        pytest.raises(ServiceUnreachable, match=r"127\.0\.0\.1:9 does not answer \(.+\)\. Is `lookalike serve`"),
+        pytest.raises(ServiceUnreachable, match=r"127\.0\.0\.1:9 does not answer \(.+\)\. Is it running"),
     ):
         client.is_ready()
     with pytest.raises(BadSettings, match="'localhost:8000' is no http:// or https:// URL"):
@@ -286,7 +286,7 @@ def test_a_response_of_another_server_is_named(connect: Callable[..., Client], r
 
 def test_a_dry_run_is_not_sent_to_a_service_that_would_write(connect: Callable[..., Client]) -> None:
     """A service of an older version ignores the parameter."""
-    old = (200, {}, b'{"info": {"version": "0"}, "paths": {"/products/{product_id}": {"delete": {}}}}')
+    old: Reply = (200, {}, b'{"info": {"version": "0"}, "paths": {"/products/{product_id}": {"delete": {}}}}')
     with serve_replies(old, old, method="GET") as server, connect(server.address, retries=0) as sender:
         with pytest.raises(ServiceError, match="is of an older version and knows no dry run; nothing was sent"):
             sender.delete_product("p", dry_run=True)

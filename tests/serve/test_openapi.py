@@ -119,7 +119,7 @@ def test_each_documented_status_is_sent_and_each_sent_status_is_documented(photo
     encoder, seen = PixelEncoder(), {route: set[str]() for route in ROUTES}
     with Store.create(str(tmp_path / "all.db"), encoder.fingerprint) as store:
         bring(FolderSource(photos, Layout("{product_id}/{image}")).images(), encoder, store)
-        settings = {"max_body": 2**20, "body_timeout": 0.5}
+        settings: dict[str, Any] = {"max_body": 2**20, "body_timeout": 0.5}
         with (
             listening(
                 service_for(store, encoder, tmp_path / "uploads", keys=f"{READER}, {WRITER}:write", **settings)

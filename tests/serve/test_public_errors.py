@@ -83,7 +83,7 @@ def all_errors(kind: type[LookalikeError] = LookalikeError) -> Iterator[type[Loo
         yield from all_errors(child)
 
 
-@pytest.mark.parametrize("kind", sorted(set(all_errors()), key=lambda kind: kind.__name__))
+@pytest.mark.parametrize("kind", dict.fromkeys(all_errors()))
 def test_every_error_reaches_a_caller_in_words_for_a_caller(kind: type[LookalikeError]) -> None:
     secret = "run lookalike ingest /srv/shop --uri http://10.0.0.1:19530, or set MILVUS_TOKEN"
     error = kind.__new__(kind)

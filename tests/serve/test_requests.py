@@ -78,7 +78,7 @@ def test_a_parameter_that_would_be_ignored_is_refused(
 
 
 def test_a_parameter_that_is_a_list_may_be_repeated(http: httpx2.Client) -> None:
-    where = [("where", "product_id != green"), ("where", "product_id != blue"), ("limit", "5")]
+    where: dict[str, Any] = {"where": ["product_id != green", "product_id != blue"], "limit": 5}
     response = http.get("/products/red/similar", params=where)
     assert (response.status_code, response.json()["hits"]) == (200, [])
 

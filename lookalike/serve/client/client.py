@@ -116,7 +116,8 @@ class Client:
         if dry_run:
             self._check_dry_run()
             return self._call(requests.plan_deletion(product_id))
-        return self._call(requests.delete_product(product_id))
+        self._call(requests.delete_product(product_id))
+        return None
 
     def get_image(self, image_id: str, size: Size | None = None) -> bytes:
         """Get a stored image, as it is or with no edge longer than `size`."""
@@ -198,7 +199,8 @@ class AsyncClient:
         if dry_run:
             await self._check_dry_run()
             return await self._call(requests.plan_deletion(product_id))
-        return await self._call(requests.delete_product(product_id))
+        await self._call(requests.delete_product(product_id))
+        return None
 
     async def get_image(self, image_id: str, size: Size | None = None) -> bytes:
         """Get a stored image, as it is or with no edge longer than `size`."""
@@ -241,8 +243,8 @@ def _map_transport_errors(address: httpx2.URL) -> Iterator[None]:
         yield
     except httpx2.TransportError as error:
         raise ServiceUnreachable(
-            f"the service at {address} does not answer ({str(error) or type(error).__name__}). Is `lookalike serve` "
-            "running, and is the address right? A busy service needs a longer timeout"
+            f"the service at {address} does not answer ({str(error) or type(error).__name__}). Is it running, "
+            "and is the address right? A busy service needs a longer timeout"
         ) from error
 
 
