@@ -147,6 +147,12 @@ def test_the_page_refuses_two_values_of_one_part(http: httpx2.Client, address: s
     assert f"the parameter &#39;{name}&#39; is given 2 times; give it once" in response.text
 
 
+def test_the_login_form_refuses_unknown_fields(http: httpx2.Client) -> None:
+    response = http.post("/login", data={"key": "x", "them": "/"})
+    assert response.status_code == 422
+    assert response.json()["detail"] == "unknown form field 'them'; did you mean 'then'?"
+
+
 def test_the_form_of_the_page_refuses_unknown_fields(http: httpx2.Client) -> None:
     sent: list[dict[str, Any]] = [
         {"data": {"pruduct": "red"}},
