@@ -80,10 +80,11 @@ class LazyGroup(click.Group):
         except LookalikeError as error:
             click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
             click.echo(str(error), err=True)
-            ctx.exit(_exit_status(error))
+            ctx.exit(exit_status(error))
 
 
-def _exit_status(error: LookalikeError) -> int:
+def exit_status(error: LookalikeError) -> int:
+    """Return the exit status for an error: 2 for invalid usage, 3 for a limit that was exceeded, 1 for any other."""
     if isinstance(error, LimitExceeded):
         return 3
     return 2 if isinstance(error, _USAGE_ERRORS) else 1

@@ -109,13 +109,18 @@ def make_problem(status: int, detail: str, request_id: str = "") -> Problem:
 
 
 def describe_error(error: LookalikeError, request_id: str = "") -> Problem:
-    """Return the problem for an error: what its caller can do. What the operator can do is logged."""
+    """Return the problem for an error: what its caller can do."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    detail = _PUBLIC_DETAILS.get(status) or error.public or str(error)
-    if detail != str(error):
-        log = _log.error if status >= 500 else _log.warning
+    return make_problem(status, _PUBLIC_DETAILS.get(status) or error.public or str(error), request_id)
+
+
+def describe_and_log(error: LookalikeError, request_id: str) -> Problem:
+    """Return the problem for an error, and log what it leaves out: what only the operator can do."""
+    problem = describe_error(error, request_id)
+    if problem.detail != str(error):
+        log = _log.error if problem.status >= 500 else _log.warning
         log("request failed", error=type(error).__name__, reason=str(error))
-    return make_problem(status, detail, request_id)
+    return problem
 
 
 def describe_internal_error(request_id: str) -> Problem:
@@ -132,7 +137,7 @@ def _describe_malformed(errors: list[FieldError], request_id: str) -> Problem:
 def report_error(request: Request, error: LookalikeError) -> Problem:
     """Return the problem for a request's error, and count the error."""
     request.state.error = type(error).__name__
-    return describe_error(error, get_request_id(request))
+    return describe_and_log(error, get_request_id(request))
 
 
 def render_problem(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -9,7 +9,7 @@ from fastapi import Query as QueryParameter
 from lookalike.schema.errors import BadFilter, BadQuery
 from lookalike.schema.filters.parser import parse_filter
 from lookalike.search.query import MAX_LIMIT, MAX_PARTS, MAX_REACH, Part, Query
-from lookalike.serve.api.problems import GUARDED, STORE, describe_error, document_problems, get_request_id
+from lookalike.serve.api.problems import GUARDED, STORE, describe_and_log, document_problems, get_request_id
 from lookalike.serve.api.redaction import reject_location_filters
 from lookalike.serve.api.request_body import RequestBody, describe_body, describe_form, read_body
 from lookalike.serve.api.schemas import MAX_ID, BatchIn, BatchOut, FetchImage, SearchIn, SearchOut
@@ -88,7 +88,7 @@ def _search_batch(service: Service, body: RequestBody, request_id: str) -> Batch
     results = [next(found) if isinstance(query, Query) else query for query in queries]
     return BatchOut(
         results=[
-            describe_error(result, request_id) if isinstance(result, Exception) else SearchOut.from_result(result)
+            describe_and_log(result, request_id) if isinstance(result, Exception) else SearchOut.from_result(result)
             for result in results
         ],
         took_ms=round((time.perf_counter() - started) * 1_000, 3),

@@ -63,7 +63,10 @@ class SearchRequest(Example, total=False):
 
 
 class ServiceUnreachable(LookalikeError):
-    """The service did not answer at all."""
+    """The service did not answer at all.
+
+    Remedy: start it with `lookalike serve`, or correct its URL.
+    """
 
 
 class Client:

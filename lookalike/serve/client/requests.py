@@ -27,7 +27,10 @@ _backoff = wait_random_exponential(multiplier=0.5, max=10)
 
 
 class ServiceError(LookalikeError):
-    """The service answered with an error: `problem` says which."""
+    """The service answered with an error: `problem` says which.
+
+    Remedy: correct what the problem names; its request id finds the line in the log of the service.
+    """
 
     def __init__(self, problem: Problem, retry_after: float | None = None) -> None:
         errors = "".join(f"; {error.at}: {error.detail}" for error in problem.errors)
