@@ -197,14 +197,17 @@ class Collection:
         encoder: str,
         *,
         max_rejected: int | str = 0,
+        dry_run: bool = False,
         report: str | os.PathLike[str] | None = None,
         on_progress: OnProgress | None = None,
     ) -> ReindexResult:
         """Move the collection to another encoder, by encoding its images again, while searches go on.
 
         The old version stays for `lookalike rollback`. Raises LimitExceeded, and moves nothing, when more than
-        `max_rejected` images can no longer be read.
+        `max_rejected` images can no longer be read. `dry_run` only reads the images, and counts.
 
+        >>> shop.reindex("efficientnet-lite0", dry_run=True).stored
+        192
         >>> result = shop.reindex("efficientnet-lite0")
         >>> result.before != result.after
         True
@@ -218,7 +221,7 @@ class Collection:
             report=None if report is None else Path(checks.check_path("report", report)),
             on_progress=on_progress,
         )
-        return run_reindex(self._session, checks.check_text("encoder", encoder), options)
+        return run_reindex(self._session, checks.check_text("encoder", encoder), options, is_dry=dry_run)
 
     def export(self, file: str | os.PathLike[str]) -> int:
         """Write the collection to a file; return the number of rows. Raises BadSettings for another suffix than these.

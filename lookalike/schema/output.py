@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.table import escape_controls, lay_out_table
 
-__all__ = ["escape_controls", "format_option", "print_csv", "print_json_lines", "print_table"]
+__all__ = ["escape_controls", "format_option", "print_csv", "print_json_lines", "print_records", "print_table"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -67,6 +67,14 @@ def print_json_lines(records: Iterable[Mapping[str, Any]]) -> None:
     """Print a JSON object a line."""
     for record in records:
         click.echo(json.dumps(record))
+
+
+def print_records(output: str, records: Sequence[Mapping[str, Any]]) -> None:
+    """Print records with the same keys as jsonl or csv."""
+    if output == "jsonl":
+        print_json_lines(records)
+    else:
+        print_csv([*records[0]], [[*record.values()] for record in records])
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
