@@ -64,6 +64,9 @@ def cut_middle(text: str, width: int) -> str:
 def _fit_widths(natural: Sequence[int], numeric: Sequence[bool], width: int) -> list[int]:
     """Return the widths of as many of the first columns as there is room for: the widest share what is left."""
     lowest = [cells if is_number else min(cells, _MIN_WIDTH) for cells, is_number in zip(natural, numeric, strict=True)]
+    # The first long texts are the ids: they keep a third of the width.
+    first = next((i for i, cells in enumerate(natural) if cells > lowest[i]), 0)
+    lowest[first] = max(lowest[first], min(natural[first], width // 3))
     while len(lowest) > 1 and sum(lowest) + len(_GAP) * (len(lowest) - 1) > width:
         lowest.pop()
     room = width - len(_GAP) * (len(lowest) - 1)

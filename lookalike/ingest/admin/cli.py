@@ -82,8 +82,8 @@ def _describe_reindex(options: ReindexOptions, moved: "ReindexResult", seconds: 
         return f"{name} is filled by {options.encoder} already; nothing to do"
     if options.is_dry_run:
         return (
-            f"would encode {moved.stored} images for {moved.after}, with {moved.rejected} that cannot be read, and "
-            f"point {name} to it instead of {moved.before}; nothing was changed"
+            f"would encode {moved.stored} images for {moved.after}, without {moved.rejected} that cannot be read, "
+            f"and point {name} to it instead of {moved.before}; nothing was changed"
         )
     return (
         f"{name} now points to {moved.after}: {moved.stored} images in {seconds:.1f} s; back with: lookalike rollback"
@@ -221,8 +221,8 @@ def _plan_import(address: CollectionAddress, file: Path, fingerprint: "Fingerpri
         if store is not None:
             require_same_encoder(store.name, store.fingerprint, fingerprint)
         count, replaced = count_rows(store, file)
-    target = address.collection if store is not None else f"{address.collection}, which would be created,"
-    line = f"would write {count} rows, {replaced} in place of others, → {target} at {address.uri}; nothing was changed"
+    kind = f"{replaced} of them in place of existing ones" if store is not None else "a new collection"
+    line = f"would write {count} rows → {address.collection} at {address.uri}, {kind}; nothing was changed"
     counts = {"imported": count, "replaced": replaced, "file": str(file), "dry_run": True}
     _print_result(counts, output, line)
 

@@ -89,7 +89,7 @@ class Versions:
             self._connection.call("drop_collection", version)
 
     def require_droppable(self, name: str) -> Version:
-        """Return a version that can be dropped. Raises BadSettings for the live one, and for one that does not exist."""
+        """Return a version that can be dropped. Raises BadSettings for the live one and an unknown one."""
         version = self._require(name)
         if version.live:
             raise BadSettings(f"{name} is live; make another version of {self.collection!r} live before you drop it")
