@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lookalike.api.inputs import checks
 from lookalike.api.inputs.filters import Where, read_filter
-from lookalike.api.inputs.images import ImageInput, ImageLoader
-from lookalike.api.inputs.queries import PartReader, Parts
+from lookalike.api.inputs.images import ImageLoader
+from lookalike.api.inputs.queries import Images, PartReader, Parts
 from lookalike.api.results.records import Product
 from lookalike.api.results.result import Result
 from lookalike.ingest.admin.deletion import DeleteResult
@@ -60,7 +60,7 @@ class ServiceCollection:
 
     def search(
         self,
-        image: ImageInput | None = None,
+        image: Images | None = None,
         *,
         text: str | None = None,
         product: str | None = None,
