@@ -9,6 +9,7 @@ from lookalike.api.inputs import checks
 from lookalike.api.inputs.filters import Where, read_filter
 from lookalike.api.inputs.images import ImageLoader
 from lookalike.api.inputs.queries import Images, PartReader, Parts
+from lookalike.api.parameter_names import name_parameters
 from lookalike.api.results.records import Info, Product, read_info, read_product
 from lookalike.api.results.result import Result
 from lookalike.api.runs import RunOptions, SourceOptions, run_ingest, run_reindex
@@ -22,6 +23,7 @@ from lookalike.ingest.admin.deletion import (
 )
 from lookalike.ingest.admin.export import export_collection
 from lookalike.ingest.admin.reindex import ReindexResult
+from lookalike.ingest.admin.sources import Source, list_sources, remove_source, rename_source
 from lookalike.ingest.reports.report import Summary
 from lookalike.schema.errors import BadSettings
 from lookalike.search.query import Query
@@ -64,6 +66,7 @@ class Collection:
         layout: str | None = None,
         source_name: str | None = None,
         fields: Mapping[str, str] | None = None,
+        move_source: str | None = None,
         prune: bool = False,
         max_removals: int | str = "20%",
         max_rejected: int | str | None = None,
@@ -75,12 +78,15 @@ class Collection:
 
         The options are those of `lookalike ingest`. `layout` says what the path of an image means, `fields` gives the
         types of metadata fields (text, int, float, bool, list), `source_name` names the source that owns the rows.
-        `prune` deletes the rows that the source no longer has, unless they are more than `max_removals`. `report` is a
-        JSONL file with a line for each change and each rejected image. `on_progress` is called with the number of
-        images done. A run can be interrupted at any time; the next one does the rest.
+        `move_source` names the source that this one was before it moved: its rows are deleted at the end, unless more
+        than `max_removals` have no counterpart. `prune` deletes the rows that the source no longer has, unless they are
+        more than `max_removals`. `report` is a JSONL file with a line for each change and each rejected image.
+        `on_progress` is called with the number of images done. A run can be interrupted at any time; the next one does
+        the rest.
 
-        Raises BadSource, EncoderMismatch, EncoderUnavailable, LimitExceeded for `max_removals` or `max_rejected`, and
-        AlreadyRunning when another run writes the same rows.
+        Raises DuplicateSource for a new source with the images of another one, BadSource, EncoderMismatch,
+        EncoderUnavailable, LimitExceeded for `max_removals` or `max_rejected`, and AlreadyRunning when another run
+        writes the same rows.
 
         >>> summary = shop.ingest("shop/photos", layout="{category}/{product_id}/{image}")
         >>> summary.stored, summary.unchanged
@@ -91,6 +97,7 @@ class Collection:
         options = RunOptions(
             self._loader.allow_private_urls,
             prune,
+            None if move_source is None else checks.check_text("move_source", move_source),
             max_removals,
             max_rejected,
             None if report is None else Path(checks.check_path("report", report)),
@@ -191,6 +198,33 @@ class Collection:
         ('pixels', 192, 64)
         """
         return read_info(self._session.finder().store)
+
+    def sources(self) -> list[Source]:
+        """List the sources that own the rows, with the number of their images and products.
+
+        >>> [(source.images, source.products) for source in shop.sources()]
+        [(192, 64)]
+        """
+        return list_sources(self._session.finder().store)
+
+    def rename_source(self, old: str, new: str, *, dry_run: bool = False) -> Source:
+        """Give a source another name, under which the next `ingest` finds its rows unchanged; return the source.
+
+        Raises BadSettings without such a source, and for a name that another one has; AlreadyRunning during a run.
+        """
+        store = self._session.finder().store
+        with name_parameters():
+            renamed = rename_source(
+                store, checks.check_text("old", old), checks.check_text("new", new), dry_run=dry_run
+            )
+        self._session.see_writes()
+        return renamed
+
+    def remove_source(self, source: str, *, dry_run: bool = False) -> DeleteResult:
+        """Delete all rows of a source; return how many. Raises BadSettings without such a source, AlreadyRunning."""
+        removed = remove_source(self._session.finder().store, checks.check_text("source", source), dry_run=dry_run)
+        self._session.see_writes()
+        return removed
 
     def reindex(
         self,

@@ -17,6 +17,7 @@ _PARAMETERS = {
     "--layout": "layout",
     "--max-rejected": "max_rejected",
     "--max-removals": "max_removals",
+    "--move-source": "move_source",
     "--prune": "prune",
     "--report": "report",
     "--source-name": "source_name",

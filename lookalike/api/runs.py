@@ -22,7 +22,7 @@ from lookalike.ingest.sources.files import image_reader
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.open import find_first_product, open_source
 from lookalike.ingest.sources.source import ImageSource
-from lookalike.ingest.threshold import PruneOptions, Threshold
+from lookalike.ingest.threshold import MoveOptions, PruneOptions, Threshold
 from lookalike.schema.cancellation import CancelToken
 from lookalike.schema.metadata import ColumnTypes, parse_column_types
 from lookalike.schema.milvus.versions import Versions
@@ -44,6 +44,7 @@ class RunOptions:
 
     allow_private_urls: bool
     prune: bool = False
+    move_source: str | None = None
     max_removals: int | str = "20%"
     max_rejected: int | str | None = None
     report: Path | None = None
@@ -71,7 +72,7 @@ def run_ingest(session: Session, source: SourceOptions, options: RunOptions, *, 
     with options.open_report() as report:
         (dry_run if is_dry else run)(job, report, CancelToken())
         summary = report.summary()
-    if not is_dry:
+    if not is_dry and (summary.stored or summary.removed):
         session.see_writes()
     return summary
 
@@ -97,7 +98,8 @@ def run_reindex(session: Session, encoder: str, options: RunOptions, *, is_dry: 
 
 def _make_job(session: Session, source: SourceOptions, options: RunOptions) -> Job:
     fields = parse_column_types(f"{name}:{kind}" for name, kind in source.fields.items())
-    pruning = PruneOptions(Threshold(str(options.max_removals))) if options.prune else None
+    max_removals = Threshold(str(options.max_removals))
+    pruning = PruneOptions(max_removals) if options.prune else None
     return Job(
         source=_open_source(source, fields, may_be_empty=pruning is not None and pruning.max_removals.allows_all),
         address=session.address,
@@ -107,6 +109,8 @@ def _make_job(session: Session, source: SourceOptions, options: RunOptions) -> J
         columns=fields,
         pruning=pruning,
         max_rejected=None if options.max_rejected is None else Threshold(str(options.max_rejected)),
+        move=None if options.move_source is None else MoveOptions(options.move_source, max_removals),
+        has_given_name=source.name is not None,
         read=options.read_image,
     )
 

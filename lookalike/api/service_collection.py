@@ -19,7 +19,7 @@ from lookalike.serve.client import Client, ServiceError
 
 _ERRORS: Mapping[int, type[LookalikeError]] = {404: UnknownProduct, 422: BadQuery, 503: StoreUnavailable}
 
-_ONLY_WITH_MILVUS = frozenset({"ingest", "info", "reindex", "export"})
+_ONLY_WITH_MILVUS = frozenset({"ingest", "info", "reindex", "export", "sources", "rename_source", "remove_source"})
 
 
 class ServiceCollection:
@@ -27,8 +27,8 @@ class ServiceCollection:
 
     `search`, `get` and `delete` work as those of Collection do, and raise the same errors. Images are read here and
     sent as bytes, so a URL is fetched by this process. `Hit.image` is the address of the image at the service. What
-    needs Milvus itself (`ingest`, `info`, `reindex`, `export`) is not here. Raises ServiceUnreachable without a
-    service.
+    needs Milvus itself (`ingest`, `info`, `reindex`, `export`, its sources) is not here. Raises ServiceUnreachable
+    without a service.
     """
 
     def __init__(self, address: str, client: Client, loader: ImageLoader) -> None:

@@ -11,7 +11,7 @@ from lookalike.encode.fetch.limits import MAX_PER_HOST
 from lookalike.encode.options import EngineConfig
 from lookalike.encode.process_tuning import count_cores
 from lookalike.ingest.pipeline.limits import PipelineLimits
-from lookalike.ingest.threshold import PruneOptions, Threshold
+from lookalike.ingest.threshold import MoveOptions, PruneOptions, Threshold
 from lookalike.schema.metadata import ColumnTypes, parse_column_types
 from lookalike.schema.output import format_option
 from lookalike.schema.settings import CollectionAddress, setting_option
@@ -137,6 +137,7 @@ class IngestOptions:
     report: ReportOptions
     is_dry_run: bool
     pruning: PruneOptions | None
+    move: MoveOptions | None
     max_rejected: Threshold | None
     watch: int | None
     """Seconds between two runs; None for one run."""
@@ -160,6 +161,7 @@ class IngestOptions:
             report=ReportOptions.from_click(options),
             is_dry_run=options["dry_run"],
             pruning=pruning if options["prune"] else None,
+            move=MoveOptions(options["move_source"], pruning.max_removals) if options["move_source"] else None,
             max_rejected=Threshold(options["max_rejected"]) if options["max_rejected"] else None,
             watch=options["watch"],
             heartbeat=options["heartbeat"],

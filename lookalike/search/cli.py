@@ -82,6 +82,7 @@ class DuplicatesOptions(CollectionOptions):
     """The options of `lookalike duplicates`."""
 
     threshold: float
+    within_products: bool
     sheet: Path | None
     output: str
 
@@ -154,19 +155,21 @@ def info(**values: Any) -> None:
 @click.option(
     "--threshold", default=0.98, show_default=True, type=click.FloatRange(0, 1), help="The lowest cosine of two images."
 )
+@click.option("--within-products", is_flag=True, help="Find copies within each product, not between products.")
 @store_options
 @click.option("--sheet", type=click.Path(path_type=Path), help="Draw the first groups to this image file.")
 @format_option("table", "json", "jsonl", "csv")
 def duplicates(**values: Any) -> None:
-    """Find images that are nearly the same in different products."""
+    """Find images that are nearly the same in different products, or (--within-products) in the same product."""
     from lookalike.search.explore.duplicates import find_duplicates
+    from lookalike.search.explore.product_copies import find_copies
 
     options = DuplicatesOptions(**values)
     if not math.isfinite(options.threshold):
         raise BadQuery(f"--threshold {options.threshold} is not a cosine; give a number between 0 and 1")
     check_sheet(options.sheet)
     with options.open_store() as store:
-        groups = find_duplicates(store, options.threshold)
+        groups = (find_copies if options.within_products else find_duplicates)(store, options.threshold)
     print_groups(groups, options.threshold, options.output)
     if options.sheet is not None:
         draw_duplicates(options.sheet, groups)

@@ -41,17 +41,17 @@ def delete(products: tuple[str, ...], where: tuple[str, ...], output: str, is_dr
     from lookalike.ingest.admin.deletion import build_delete_filter, delete_images, find_images, require_products
 
     selection = build_delete_filter(products, parse_filter(where))
-    with _open_store(CollectionAddress.from_click(options)) as store:
+    with open_store(CollectionAddress.from_click(options)) as store:
         require_products(store, products)
         rows = find_images(store, selection)
         product_count = len(set(rows.values()))
         if not is_dry_run:
             if not options["is_confirmed"]:
-                _confirm(f"Delete {len(rows)} images of {product_count} products?")
+                confirm(f"Delete {len(rows)} images of {product_count} products?")
             delete_images(store, list(rows))
     counts = {"removed": len(rows), "products": product_count, "dry_run": is_dry_run}
     verb = "would remove" if is_dry_run else "removed"
-    _print_result(counts, output, f"{verb} {len(rows)} images of {product_count} products")
+    print_result(counts, output, f"{verb} {len(rows)} images of {product_count} products")
 
 
 @click.command()
@@ -73,7 +73,7 @@ def reindex(**options: Any) -> None:
     typed = ReindexOptions.from_click(options)
     moved, summary = _reindex(typed)
     counts = {**asdict(moved), "seconds": summary.seconds, "dry_run": typed.is_dry_run}
-    _print_result(counts, typed.report.format, _describe_reindex(typed, moved, summary.seconds))
+    print_result(counts, typed.report.format, _describe_reindex(typed, moved, summary.seconds))
 
 
 def _describe_reindex(options: ReindexOptions, moved: "ReindexResult", seconds: float) -> str:
@@ -102,7 +102,7 @@ def _reindex(options: ReindexOptions) -> "tuple[ReindexResult, Summary]":
 
     address = options.address
     only_run = run_lock(address.uri, address.collection, "reindex")
-    with _open_store(address) as live, _open_versions(address) as versions, Shutdown() as shutdown, only_run:
+    with open_store(address) as live, _open_versions(address) as versions, Shutdown() as shutdown, only_run:
         engine = load_engine(options.encoder, options.engine)
         context = PipelineContext(
             LazyEngine(lambda: engine),
@@ -135,7 +135,7 @@ def rollback(to: str | None, output: str, dry_run: bool, **options: Any) -> None
     line = f"{address.collection} now points to {after}, in the state in which you left it; ingest again to update it"
     if dry_run:
         line = f"{address.collection} would point to {after} instead of {before}; nothing was changed"
-    _print_result({"before": before, "after": after, "dry_run": dry_run}, output, line)
+    print_result({"before": before, "after": after, "dry_run": dry_run}, output, line)
 
 
 @click.command()
@@ -184,9 +184,9 @@ def export_rows(file: Path, output: str, **options: Any) -> None:
     """Write a collection to FILE: .parquet with its vectors, for `lookalike import`; .csv or .jsonl without them."""
     from lookalike.ingest.admin.export import export_collection
 
-    with _open_store(CollectionAddress.from_click(options)) as store:
+    with open_store(CollectionAddress.from_click(options)) as store:
         count = export_collection(store, file)
-    _print_result({"exported": count, "file": str(file)}, output, f"{count} rows in {file}")
+    print_result({"exported": count, "file": str(file)}, output, f"{count} rows in {file}")
 
 
 @click.command("import")
@@ -208,7 +208,7 @@ def import_rows(file: Path, output: str, dry_run: bool, **options: Any) -> None:
     with Store.create(address.uri, fingerprint, token=address.token, collection=address.collection) as store:
         count = read(store, file)
     line = f"{count} rows → {address.collection} at {address.uri}"
-    _print_result({"imported": count, "file": str(file), "dry_run": False}, output, line)
+    print_result({"imported": count, "file": str(file), "dry_run": False}, output, line)
 
 
 def _plan_import(address: CollectionAddress, file: Path, fingerprint: "Fingerprint", output: str) -> None:
@@ -224,17 +224,18 @@ def _plan_import(address: CollectionAddress, file: Path, fingerprint: "Fingerpri
     kind = f"{replaced} of them in place of existing ones" if store is not None else "a new collection"
     line = f"would write {count} rows → {address.collection} at {address.uri}, {kind}; nothing was changed"
     counts = {"imported": count, "replaced": replaced, "file": str(file), "dry_run": True}
-    _print_result(counts, output, line)
+    print_result(counts, output, line)
 
 
-def _confirm(question: str) -> None:
+def confirm(question: str) -> None:
     """Ask at a terminal; raise BadSettings without one, and click.Abort for a no."""
     if not sys.stdin.isatty():
         raise BadSettings(f"{question} There is no terminal to ask at: add --yes, or --dry-run to count only")
     click.confirm(question, abort=True, err=True)
 
 
-def _open_store(address: CollectionAddress) -> "Store":
+def open_store(address: CollectionAddress) -> "Store":
+    """Open the collection of a command. Raises BadSettings when there is none, StoreUnavailable."""
     from lookalike.schema.milvus.store import Store
 
     return Store.open(address.uri, token=address.token, collection=address.collection)
@@ -246,5 +247,6 @@ def _open_versions(address: CollectionAddress) -> "Versions":
     return Versions(address.uri, token=address.token, collection=address.collection)
 
 
-def _print_result(counts: dict[str, Any], output: str, line: str) -> None:
+def print_result(counts: dict[str, Any], output: str, line: str) -> None:
+    """Print the counts as JSON, or the line."""
     click.echo(json.dumps(counts) if output == "json" else line)

@@ -83,6 +83,8 @@ def check_export_file(path: Path) -> Fingerprint:
                 raise BadSource(
                     f"{str(path)!r} was changed since its export: row {count + 1} is invalid ({error}); export it again"
                 ) from error
+        if not count:
+            raise BadSource(f"{str(path)!r} has no rows; there is nothing to import")
         return fingerprint
 
 

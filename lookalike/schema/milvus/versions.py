@@ -4,7 +4,6 @@ The name that users see is an alias. Changing the encoder builds the next versio
 alias in one atomic step. The previous version stays until it is dropped.
 """
 
-import re
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,7 +11,7 @@ from types import TracebackType
 from lookalike.schema.collection import FINGERPRINT_PROPERTY, LEFT_PROPERTY, MADE_PROPERTY, Fingerprint
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.milvus.connection import Connection
-from lookalike.schema.milvus.create import create_version, version_name
+from lookalike.schema.milvus.create import create_version, list_versions, version_name
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.settings import check_collection, check_uri
 
@@ -48,10 +47,8 @@ class Versions:
     def all(self) -> list[Version]:
         """List the versions, oldest first."""
         live = self._connection.call("describe_collection", self.collection)["collection_name"]
-        pattern = re.compile(re.escape(self.collection) + r"__v(\d+)_[0-9a-f]{8}")
-        names = self._connection.call("list_collections")
-        matches = [match for name in names if (match := pattern.fullmatch(name))]
-        versions = [self._read_version(match[0], int(match[1]), live) for match in matches]
+        numbers = list_versions(self._connection, self.collection)
+        versions = [self._read_version(name, number, live) for name, number in numbers.items()]
         return sorted(versions, key=lambda version: (version.number, version.made, version.name))
 
     @property
