@@ -11,7 +11,7 @@ import click
 from lookalike.schema.errors import BadQuery
 from lookalike.schema.filters.parser import parse_filter
 from lookalike.schema.output import escape_controls, format_option, print_table
-from lookalike.schema.settings import encoder_options, setting_option, store_options
+from lookalike.schema.settings import complete_files, encoder_options, setting_option, store_options
 from lookalike.search.command.query_images import read_images
 from lookalike.search.command.results import print_groups, print_result
 from lookalike.search.command.sheet import check_sheet, draw_duplicates, draw_result
@@ -87,7 +87,7 @@ class DuplicatesOptions(CollectionOptions):
 
 
 @click.command()
-@click.argument("images", metavar="[IMAGE]...", nargs=-1)
+@click.argument("images", metavar="[IMAGE]...", nargs=-1, shell_complete=complete_files)
 @click.option("--text", metavar="TEXT", help="Find products by a description; needs an encoder for text, such as clip.")
 @click.option("--product", metavar="ID", multiple=True, help="Find products like this one, without itself. Repeatable.")
 @click.option("--unlike", metavar="ID", multiple=True, help="Find products unlike this one. Repeatable.")
@@ -103,7 +103,7 @@ class DuplicatesOptions(CollectionOptions):
 @click.option("--within", type=float, help="Leave out products that score more than this below the best one.")
 @store_options
 @encoder_options
-@click.option("--encoder", help="Another name or directory of the collection's encoder.")
+@setting_option("--encoder", help="Another name or directory of the collection's encoder.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Draw the query and its hits to this image file.")
 @setting_option(
     "--allow-private-urls",
