@@ -7,8 +7,8 @@ from typing import Self
 
 from lookalike.api.inputs import checks
 from lookalike.api.inputs.filters import Where, read_filter
-from lookalike.api.inputs.images import ImageInput, ImageLoader
-from lookalike.api.inputs.queries import PartReader, Parts
+from lookalike.api.inputs.images import ImageLoader
+from lookalike.api.inputs.queries import Images, PartReader, Parts
 from lookalike.api.parameter_names import name_parameters
 from lookalike.api.results.records import Info, Product, read_info, read_product
 from lookalike.api.results.result import Result
@@ -107,7 +107,7 @@ class Collection:
 
     def search(
         self,
-        image: ImageInput | None = None,
+        image: Images | None = None,
         *,
         text: str | None = None,
         product: str | None = None,
@@ -124,11 +124,11 @@ class Collection:
         """Find the products most like an image, a text, a product, or a mix of them.
 
         `image` is a path, an http(s): or data: URL, the bytes of an image file, a PIL image, or a numpy array of uint8
-        and shape (H, W, 3) or (H, W). `like` and `unlike` take product ids, and dicts with one of image, text,
-        product_id, image_id and vector, and a weight. `where` is a filter as text or as a dict; in a list of filters
-        all have to hold. `within` leaves out products that score more than it below the best one, `min_score` those
-        with a lower cosine. `per_product` is how many images of a product to return, `fields` which metadata fields
-        (all by default).
+        and shape (H, W, 3) or (H, W); or a list of these, which makes one query of several images. `like` and `unlike`
+        take product ids, and dicts with one of image, text, product_id, image_id and vector, and a weight. `where` is a
+        filter as text or as a dict; in a list of filters all have to hold. `within` leaves out products that score more
+        than it below the best one, `min_score` those with a lower cosine. `per_product` is how many images of a product
+        to return, `fields` which metadata fields (all by default).
 
         Raises BadImage, BadQuery, BadFilter, and UnknownProduct.
 
@@ -231,14 +231,17 @@ class Collection:
         encoder: str,
         *,
         max_rejected: int | str = 0,
+        dry_run: bool = False,
         report: str | os.PathLike[str] | None = None,
         on_progress: OnProgress | None = None,
     ) -> ReindexResult:
         """Move the collection to another encoder, by encoding its images again, while searches go on.
 
         The old version stays for `lookalike rollback`. Raises LimitExceeded, and moves nothing, when more than
-        `max_rejected` images can no longer be read.
+        `max_rejected` images can no longer be read. `dry_run` only reads the images, and counts.
 
+        >>> shop.reindex("efficientnet-lite0", dry_run=True).stored
+        192
         >>> result = shop.reindex("efficientnet-lite0")
         >>> result.before != result.after
         True
@@ -252,7 +255,7 @@ class Collection:
             report=None if report is None else Path(checks.check_path("report", report)),
             on_progress=on_progress,
         )
-        return run_reindex(self._session, checks.check_text("encoder", encoder), options)
+        return run_reindex(self._session, checks.check_text("encoder", encoder), options, is_dry=dry_run)
 
     def export(self, file: str | os.PathLike[str]) -> int:
         """Write the collection to a file; return the number of rows. Raises BadSettings for another suffix than these.

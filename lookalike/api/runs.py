@@ -11,6 +11,7 @@ from lookalike.encode.engine import LazyEngine
 from lookalike.encode.fetch.limits import MAX_PER_HOST
 from lookalike.encode.process_tuning import count_cores
 from lookalike.ingest.admin.reindex import ReindexResult, reindex
+from lookalike.ingest.admin.reindex import dry_run as dry_run_reindex
 from lookalike.ingest.job import Job, dry_run, run
 from lookalike.ingest.pipeline.limits import PipelineLimits
 from lookalike.ingest.pipeline.load import ReadChanged
@@ -77,7 +78,7 @@ def run_ingest(session: Session, source: SourceOptions, options: RunOptions, *, 
 
 
 @name_parameters()
-def run_reindex(session: Session, encoder: str, options: RunOptions) -> ReindexResult:
+def run_reindex(session: Session, encoder: str, options: RunOptions, *, is_dry: bool) -> ReindexResult:
     """Move the collection to another encoder. Raises what ingest.reindex.reindex raises."""
     address, max_missing = session.address, Threshold(str(options.max_rejected))
     with (
@@ -87,6 +88,8 @@ def run_reindex(session: Session, encoder: str, options: RunOptions) -> ReindexR
     ):
         engine = LazyEngine(lambda: session.load_engine(encoder))
         context = PipelineContext(engine, options.limits, options.read_image)
+        if is_dry:
+            return dry_run_reindex(versions, context, report, max_missing)
         result = reindex(versions, context, report, max_missing)
     session.encoder = encoder
     session.see_writes()

@@ -98,6 +98,7 @@ class ReindexOptions:
     engine: EngineConfig
     urls: UrlOptions
     report: ReportOptions
+    is_dry_run: bool
 
     @classmethod
     def from_click(cls, options: Mapping[str, Any]) -> Self:
@@ -109,6 +110,7 @@ class ReindexOptions:
             EngineConfig.from_click(options),
             UrlOptions.from_click(options),
             ReportOptions.from_click(options),
+            options["dry_run"],
         )
 
 

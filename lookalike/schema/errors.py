@@ -27,7 +27,14 @@ ServiceUnreachable (serve/client).
 
 
 class LookalikeError(Exception):
-    """The base class: catch it to catch every error that lookalike raises on purpose."""
+    """The base class: catch it to catch every error that lookalike raises on purpose.
+
+    A caller of the service reads `public` in place of a message that names commands, options or paths of the server.
+    """
+
+    def __init__(self, message: str = "", *, public: str | None = None) -> None:
+        super().__init__(message)
+        self.public = public
 
 
 class BadSettings(LookalikeError):

@@ -17,7 +17,7 @@ PER_CALL = {
     *("text", "product", "unlike", "where", "limit", "offset", "min-score", "within"),
     *("threshold", "recall", "queries", "to", "drop"),
     *("dry-run", "yes", "prune", "prune-unreadable", "move-source", "rename", "remove", "within-products"),
-    *("format", "sheet", "plot", "profile"),
+    *("format", "json", "sheet", "plot", "profile"),
 }
 # `reindex --encoder` says where to move: a variable for new collections must not move one.
 PER_CALL_OF = {"reindex": {"encoder"}}

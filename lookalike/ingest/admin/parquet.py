@@ -99,6 +99,17 @@ def import_rows(store: Store, path: Path) -> int:
     return count
 
 
+def count_rows(store: Store | None, path: Path) -> tuple[int, int]:
+    """Return how many rows `import_rows` would write, and how many of them in place of rows that the store has."""
+    count, replaced = 0, 0
+    with _open_parquet(path) as table:
+        for batch in table.iter_batches(_BATCH, columns=["image_id"]):
+            count += len(batch)
+            if store is not None:
+                replaced += sum(1 for _ in store.get(batch.column("image_id").to_pylist(), [], consistency="Strong"))
+    return count, replaced
+
+
 def _check_row(row: ImageRow) -> None:
     """Raise ValueError for a row that no export writes."""
     if not re.fullmatch("[0-9a-f]{32}", row.image_id):

@@ -63,9 +63,13 @@ class Versions:
     def make(self, fingerprint: Fingerprint) -> str:
         """Create the next version, empty; return its name."""
         with self._connection.write_lock:
-            name = version_name(self.collection, max(version.number for version in self.all()) + 1)
+            name = version_name(self.collection, self.next_number())
             create_version(self._connection, name, fingerprint)
         return name
+
+    def next_number(self) -> int:
+        """Return the number of the version that `make` would create."""
+        return max(version.number for version in self.all()) + 1
 
     def make_live(self, version: str) -> None:
         """Point the alias to a version; stores that are opened from now on use it."""
@@ -77,10 +81,16 @@ class Versions:
 
     def drop(self, version: str) -> None:
         """Drop a version for good. Raises BadSettings for the live one."""
-        if self._require(version).live:
-            raise BadSettings(f"{version} is live; make another version of {self.collection!r} live before you drop it")
+        self.require_droppable(version)
         with self._connection.write_lock:
             self._connection.call("drop_collection", version)
+
+    def require_droppable(self, name: str) -> Version:
+        """Return a version that can be dropped. Raises BadSettings for the live one and an unknown one."""
+        version = self._require(name)
+        if version.live:
+            raise BadSettings(f"{name} is live; make another version of {self.collection!r} live before you drop it")
+        return version
 
     def get_previous(self) -> Version:
         """Return the version that was live before the live one. Raises BadSettings when there is none."""
