@@ -16,6 +16,7 @@ from lookalike.ingest.pipeline.limits import PipelineLimits
 from lookalike.ingest.pipeline.load import ReadChanged
 from lookalike.ingest.pipeline.prune import list_removals, prune
 from lookalike.ingest.pipeline.stages import PipelineContext, Stages
+from lookalike.ingest.reports.column_advice import describe_columns, describe_other_sources
 from lookalike.ingest.reports.report import Rejection, Report
 from lookalike.ingest.run_lock import run_lock
 from lookalike.ingest.sources.files import image_reader
@@ -24,8 +25,11 @@ from lookalike.ingest.threshold import PruneOptions, Threshold
 from lookalike.schema.cancellation import CancelToken
 from lookalike.schema.collection import require_same_encoder
 from lookalike.schema.errors import BadSource, LimitExceeded
+from lookalike.schema.filters.expression import quote_literal
 from lookalike.schema.metadata import ColumnTypes
+from lookalike.schema.milvus.column_kinds import ColumnKinds
 from lookalike.schema.milvus.store import Store
+from lookalike.schema.numbers import PLAIN, ValueFormat
 from lookalike.schema.product import ProductImage
 from lookalike.schema.settings import CollectionAddress
 
@@ -46,13 +50,16 @@ class Job:
 
     limits: PipelineLimits
     columns: ColumnTypes
-    """Metadata columns to index."""
+    """Declared metadata columns; they are indexed."""
 
     pruning: PruneOptions | None
     """None deletes nothing."""
 
     max_rejected: Threshold | None
     """None for any number."""
+
+    values: ValueFormat = PLAIN
+    """How the source reads numbers."""
 
     read: ReadChanged = field(default_factory=lambda: image_reader().read_changed)
     timer: StageTimer = NO_TIMER
@@ -76,6 +83,7 @@ def run(job: Job, report: Report, cancel: CancelToken) -> str:
         for column, problem in store.index(job.columns).items():
             if problem:
                 report.warn(f"column {column} is not indexed: {problem}")
+        _warn_about_columns(job, store, report)
         # The last images may have been unchanged ones, which are reported by the hundred.
         report.on_progress(report.seen)
         _check_limits(report, job)
@@ -138,9 +146,20 @@ def dry_run(job: Job, report: Report, cancel: CancelToken) -> str:
 def _count_changes(job: Job, store: Store | None, report: Report, cancel: CancelToken) -> None:
     existing = {} if store is None else ExistingRows(store, RowScope(job.source.name)).by_id
     diff = count_changes(job.source.images(), existing, report, job.read, cancel)
+    _warn_about_columns(job, store, report)
     _check_limits(report, job)
     if job.pruning is not None:
         report.record_removed(existing[image_id] for image_id in list_removals(diff, job.pruning))
+
+
+def _warn_about_columns(job: Job, store: Store | None, report: Report) -> None:
+    """Report columns that filters would search in vain: texts among numbers, or other types than elsewhere."""
+    for warning in describe_columns(report.columns, job.columns, job.values):
+        report.add_warning(warning)
+    if store is not None and report.stored:
+        others = ColumnKinds(store, f"source != {quote_literal(job.source.name)}")
+        for warning in describe_other_sources(report.columns, others):
+            report.add_warning(warning)
 
 
 @contextmanager

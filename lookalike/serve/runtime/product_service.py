@@ -95,13 +95,15 @@ class ProductService:
         """
         metadata = _validate(product_id, metadata)
         with self._exclusive_write():
+            # Before the write: the first product of a column decides its type.
+            warnings = list(version.columns.describe_product(metadata))
             if images is None:
                 written = self._update_metadata(version.store, product_id, metadata)
             else:
                 written = self._replace(version, product_id, images, metadata)
             version.finder.invalidate_product(product_id)
             version.store.require_live()
-            return written
+            return written.model_copy(update={"warnings": warnings})
 
     def remove(self, version: OpenVersion, product_id: str) -> None:
         """Remove a product with its images and their uploaded files. Raises UnknownProduct."""
