@@ -80,8 +80,8 @@ class Collection:
 
         The options are those of `lookalike ingest`. `layout` says what the path of an image means, `fields` gives the
         types of metadata fields (text, int, float, bool, list), `source_name` names the source that owns the rows.
-        `decimal_comma` reads 12,5 as a number, `thousands` 1,299.00, `strip_currency` € 12.50; a product with one of the
-        texts `null_values` in a column does not have the column.
+        `decimal_comma` reads 12,5 as a number, `thousands` 1,299.00, `strip_currency` € 12.50. A product with one of
+        the texts `null_values` in a column does not have the column.
         `prune` deletes the rows that the source no longer has, unless they are more than `max_removals`. `report` is a
         JSONL file with a line for each change and each rejected image. `on_progress` is called with the number of
         images done. A run can be interrupted at any time; the next one does the rest.

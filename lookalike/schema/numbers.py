@@ -46,8 +46,7 @@ class ValueFormat:
 
     def is_null(self, text: str) -> bool:
         """Return whether a text means that there is no value: it is blank, or one of `null_values`."""
-        stripped = text.strip()
-        return not stripped or stripped in self.null_values
+        return not text or text.isspace() or (bool(self.null_values) and text.strip() in self.null_values)
 
     def to_plain_number(self, text: str) -> str:
         """Write a number as int() and float() read it: `1.234,56 €` as `1234.56`; any other text stays as it is.

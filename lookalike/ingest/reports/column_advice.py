@@ -24,7 +24,7 @@ def describe_columns(tally: ColumnTally, declared: ColumnTypes, given: ValueForm
     A column is nearly all numbers when at most a tenth of its values are not; or when the others are one text, such as
     `on request`, and not more than the numbers.
     """
-    for name, column in sorted(tally.columns.items()):
+    for name, column in tally.columns.items():
         if name in declared:
             continue
         warning = _describe_numbers(name, column, given) if column.types[str] else None
@@ -37,7 +37,7 @@ def describe_other_sources(tally: ColumnTally, others: ColumnKinds) -> Iterator[
     """Yield a warning for each column that is of another type in the rows of other sources; a query for each column."""
     if not tally.columns or not others.has_rows():
         return
-    for name, column in sorted(tally.columns.items()):
+    for name, column in tally.columns.items():
         [(kind, _)] = column.types.most_common(1)
         kinds = others.find_other_kind(name, kind)
         if kinds:
@@ -84,22 +84,21 @@ def _advise(name: str, column: Column, change: str, others: list[Example]) -> st
 
 def _describe_types(name: str, column: Column) -> str | None:
     """Describe a column of several types, of which a filter matches only one. Text among numbers is no mistake."""
-    types = {kind: count for kind, count in column.types.items()}
+    types = column.types
     families = {TYPE_NAMES[kind].replace("int", "float") for kind in types}
     if len(families) == 1 or families == {"float", "text"}:
         return None
     rarest = min(types, key=lambda kind: types[kind])
     counts = ", ".join(f"{TYPE_NAMES[kind]} {count:,}" for kind, count in column.types.most_common())
     return (
-        f"{name} has values of several types ({counts}), for example {_show([column.firsts[rarest]])}. A filter matches "
-        "values of its own type: give all values one type in the source"
+        f"{name} has values of several types ({counts}), for example {_show([column.firsts[rarest]])}. "
+        "A filter matches values of its own type: give all values one type in the source"
     )
 
 
 def _choose_format(column: Column, given: ValueFormat) -> int:
     """Return the format that reads most of the texts as numbers: the given one, or else the simplest."""
-    own = find_format(given)
-    return max([own, *range(len(FORMATS))], key=column.count_numbers)
+    return max([find_format(given), *range(len(FORMATS))], key=column.count_numbers)
 
 
 def _list_others(column: Column, index: int) -> list[Example]:

@@ -7,13 +7,16 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from lookalike.schema.number_advice import FORMATS, is_number
-from lookalike.schema.numbers import ValueFormat
+from lookalike.schema.numbers import PLAIN, ValueFormat
 from lookalike.schema.product import ProductImage
 
 MAX_EXAMPLES = 4
 """Distinct texts that are kept of a column for each way in which they can be read."""
 
+_MAX_SHAPES = 1_000
+_MIN_PROSE = 1_000
 TYPE_NAMES: dict[type, str] = {str: "text", int: "int", float: "float", bool: "bool", list: "list", dict: "object"}
+_ALL_FORMATS = (1 << len(FORMATS)) - 1
 _HAS_FRACTION = 1 << len(FORMATS)
 # A quick look, which most texts do not pass: they have no digit near their beginning, or words after it.
 _LOOKS_LIKE_NUMBER = re.compile(r"[^0-9]{0,6}[0-9][0-9.,'’\s]*[^0-9]{0,6}")
@@ -41,6 +44,9 @@ class Column:
     examples: dict[int, dict[str, Example]] = field(default_factory=dict)
     """The first texts of each kind of `texts`."""
 
+    is_prose: bool = False
+    """Whether so many texts are no numbers that the next ones are not looked at: that would take time for nothing."""
+
     @property
     def type_name(self) -> str:
         """The types of the values, such as "float", or "list or text"; int and float together are float."""
@@ -54,7 +60,7 @@ class Column:
 
     def count_numbers(self, index: int) -> int:
         """Count the numbers, including the texts that format `index` of FORMATS reads as numbers."""
-        return self.numbers + sum(count for mask, count in self.texts.items() if mask >> index & 1)
+        return self.numbers + sum(count for mask, count in self.texts.items() if mask & 1 << index)
 
     @property
     def has_fractions(self) -> bool:
@@ -62,38 +68,78 @@ class Column:
         return bool(self.types[float]) or any(mask & _HAS_FRACTION for mask in self.texts)
 
     def list_examples(self, index: int, *, numbers: bool) -> list[Example]:
-        """List texts that format `index` reads as numbers, or does not; `None` of them is left out below four."""
-        found = [list(texts.values()) for mask, texts in self.examples.items() if bool(mask >> index & 1) == numbers]
+        """List texts that format `index` reads as numbers, or does not: the first of them, or all if they are few."""
+        found = [list(texts.values()) for mask, texts in self.examples.items() if bool(mask & 1 << index) == numbers]
         return [example for examples in found for example in examples]
 
 
+@dataclass(slots=True)
+class _Shape:
+    """Images with the same columns of the same types: how many they are, and which columns are text."""
+
+    types: list[tuple[Column, type]]
+    texts: list[tuple[str, Column]]
+    count: int = 0
+
+
 class ColumnTally:
-    """Counts the values of every column. Used by one thread at a time."""
+    """Counts the values of every column. Used by one thread at a time.
+
+    Most images of a source have the same shape, so that an image costs one look-up, and not one for each of its values.
+    """
 
     def __init__(self) -> None:
-        self.columns: dict[str, Column] = {}
+        self._columns: dict[str, Column] = {}
+        self._shapes: dict[tuple[str | type, ...], _Shape] = {}
 
     def add(self, image: ProductImage) -> None:
         """Count the values of an image."""
-        for name, value in image.metadata.items():
-            column = self.columns.get(name)
-            if column is None:
-                column = self.columns[name] = Column()
-            kind = type(value)
-            if kind not in column.types:
-                column.firsts[kind] = Example(value, image.product_id, image.location)
-            column.types[kind] += 1
-            if kind is str:
-                _add_text(column, value, image)
+        metadata = image.metadata
+        key = (*metadata, *map(type, metadata.values()))
+        try:
+            shape = self._shapes[key]
+        except KeyError:
+            shape = self._shapes[key] = self._make_shape(image)
+        shape.count += 1
+        for name, column in shape.texts:
+            if not column.is_prose:
+                _add_text(column, metadata[name], image)
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """The columns by name."""
+        self._add_up()
+        return dict(sorted(self._columns.items()))
 
     def list_types(self) -> dict[str, str]:
         """List the columns, each with the types of its values."""
-        return {name: column.type_name for name, column in sorted(self.columns.items())}
+        return {name: column.type_name for name, column in self.columns.items()}
+
+    def _make_shape(self, image: ProductImage) -> _Shape:
+        if len(self._shapes) == _MAX_SHAPES:
+            self._add_up()
+            self._shapes.clear()
+        shape = _Shape([], [])
+        for name, value in image.metadata.items():
+            column, kind = self._columns.setdefault(name, Column()), type(value)
+            column.firsts.setdefault(kind, Example(value, image.product_id, image.location))
+            shape.types.append((column, kind))
+            if kind is str:
+                shape.texts.append((name, column))
+        return shape
+
+    def _add_up(self) -> None:
+        for shape in self._shapes.values():
+            for column, kind in shape.types:
+                column.types[kind] += shape.count
+            shape.count = 0
 
 
 def _add_text(column: Column, text: str, image: ProductImage) -> None:
     mask = classify_text(text) if len(text) < 40 and _LOOKS_LIKE_NUMBER.fullmatch(text) else 0
     column.texts[mask] += 1
+    if not mask and column.texts[0] > _MIN_PROSE and len(column.examples[0]) > 1:
+        column.is_prose = column.texts[0] > column.texts.total() / 2
     examples = column.examples.get(mask)
     if examples is None:
         examples = column.examples[mask] = {}
@@ -104,6 +150,8 @@ def _add_text(column: Column, text: str, image: ProductImage) -> None:
 @lru_cache(10_000)
 def classify_text(text: str) -> int:
     """Return which of FORMATS read a text as a number, as bits; and a bit more if it has a fraction."""
+    if text.isdecimal() and text.isascii():  # such as an EAN; all formats read it alike
+        return _ALL_FORMATS if is_number(text, PLAIN) else 0
     readers = [index for index, values in enumerate(FORMATS) if is_number(text, values)]
     mask = sum(1 << index for index in readers)
     return mask | _HAS_FRACTION if readers and _has_fraction(text, FORMATS[readers[0]]) else mask

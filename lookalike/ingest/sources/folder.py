@@ -40,8 +40,9 @@ class FolderSource:
     """The images in a folder and its subfolders, in the order of their names.
 
     A JSON file of the same name beside an image adds metadata to what `rule` reads from the path; `fields` declares
-    types of its columns, and `values` which texts are numbers or no value. `name` is the source that owns the rows: by default the folder's full path, so that the same
-    folder is the same source from any working directory. Raises BadSource, and BadSettings for an invalid name.
+    types of its columns, and `values` says which texts are numbers or no value. `name` is the source that owns the
+    rows: by default the folder's full path, so that the same folder is the same source from any working directory.
+    Raises BadSource, and BadSettings for an invalid name.
     """
 
     def __init__(

@@ -25,8 +25,8 @@ class ManifestSource:
 
     A row has `product_id` and `image`: a path relative to the manifest, a full path or a URI, or a list of them.
     Every other column is metadata. `fields` declares types; undeclared CSV columns are numbers or booleans where all
-    of their values are. `values` says which texts are numbers, and which are no value. `name` is the source that owns the rows: by default the manifest's full path. Raises
-    BadSource, and BadSettings for an invalid name or type.
+    of their values are. `values` says which texts are numbers, and which are no value. `name` is the source that owns
+    the rows: by default the manifest's full path. Raises BadSource, and BadSettings for an invalid name or type.
     """
 
     description = "a row is an image of its product_id, or several; every other column is metadata"
