@@ -49,8 +49,8 @@ class TextList(click.types.StringParamType):
 
 def value_options(command: Command) -> Command:
     """Add --decimal-comma, --thousands, --strip-currency and --null-value."""
-    comma = setting_option("--decimal-comma", is_flag=True, help="Read 12,5 and 1.234,50 as numbers, and not 12.5.")
-    thousands = setting_option("--thousands", is_flag=True, help="Read 1,299.00 as a number; the next one does, too.")
+    comma = setting_option("--decimal-comma", is_flag=True, help="Read 12,5 and 1.234,50 as numbers, but not 12.5.")
+    thousands = setting_option("--thousands", is_flag=True, help="Read 1,299.00 as a number, as --strip-currency does.")
     currency = setting_option("--strip-currency", is_flag=True, help="Read € 12.50, 12.50 EUR and $1,299 as numbers.")
     null = setting_option(
         "--null-value",

@@ -43,7 +43,7 @@ def describe_other_sources(tally: ColumnTally, others: ColumnKinds) -> Iterator[
         if kinds:
             yield (
                 f"{name} is {kinds[1]} in this source, and {kinds[0]} in the rows of other sources: no filter on it "
-                "finds both. Give both one type: --field NAME:TYPE declares it"
+                f"finds both. Give both one type: --field {shlex.quote(f'{name}:TYPE')} declares it"
             )
 
 
@@ -78,8 +78,9 @@ def _advise(name: str, column: Column, change: str, others: list[Example]) -> st
     nulls = " ".join(options) if is_short else "--null-value TEXT"
     begin = f"{change}, and" if change else "To find it by number,"
     these = "this text" if len(others) == 1 else "such texts"
-    on_purpose = f"If it is text on purpose: --field {shlex.quote(f'{name}:text')}"
-    return f"{begin} treat {these} as missing: {nulls}; or reject the rows: {field}. {on_purpose}"
+    advice = f"{begin} treat {these} as missing: {nulls}; or reject the rows: {field}"
+    can_be_text = column.types.keys() <= {str, int}
+    return advice + f". If it is text on purpose: --field {shlex.quote(f'{name}:text')}" if can_be_text else advice
 
 
 def _describe_types(name: str, column: Column) -> str | None:
