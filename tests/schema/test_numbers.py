@@ -74,7 +74,7 @@ def test_a_number_is_read_in_its_format(text: str, values: ValueFormat, number: 
 )
 def test_a_number_of_another_format_is_never_one_of_another_value(text: str, values: ValueFormat) -> None:
     assert guess_type(text, values) == "text"
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         convert_value(text, "float", values)
 
 

@@ -99,7 +99,8 @@ def _describe_types(name: str, column: Column) -> str | None:
 
 def _choose_format(column: Column, given: ValueFormat) -> int:
     """Return the format that reads most of the texts as numbers: the given one, or else the simplest."""
-    return max([find_format(given), *range(len(FORMATS))], key=column.count_numbers)
+    best: int = max([find_format(given), *range(len(FORMATS))], key=column.count_numbers)
+    return best
 
 
 def _list_others(column: Column, index: int) -> list[Example]:

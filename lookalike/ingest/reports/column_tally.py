@@ -90,7 +90,7 @@ class ColumnTally:
 
     def __init__(self) -> None:
         self._columns: dict[str, Column] = {}
-        self._shapes: dict[tuple[str | type, ...], _Shape] = {}
+        self._shapes: dict[tuple[object, ...], _Shape] = {}
 
     def add(self, image: ProductImage) -> None:
         """Count the values of an image."""
