@@ -95,8 +95,9 @@ lock: install ## Update requirements.lock to the newest versions that pyproject.
 		pyproject.toml | grep -v -E '^(cuda|nvidia|triton)' >> requirements.tmp
 	mv requirements.tmp requirements.lock
 
-docs: install ## Write docs/errors.md from the docstrings of the error classes
+docs: install ## Write docs/errors.md from the error classes, and the table in docs/settings.md from the options
 	$(BIN)/python docs/write_errors.py
+	$(BIN)/python docs/write_settings.py
 
 bench: install ## Compare the speed of ingest with a simple loop and other libraries
 	$(BIN)/python benchmarks/ingest.py

@@ -18,6 +18,7 @@ _PARAMETERS = {
     "--layout": "layout",
     "--max-rejected": "max_rejected",
     "--max-removals": "max_removals",
+    "--move-source": "move_source",
     "--null-value": "null_values",
     "--prune": "prune",
     "--report": "report",

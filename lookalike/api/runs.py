@@ -11,6 +11,7 @@ from lookalike.encode.engine import LazyEngine
 from lookalike.encode.fetch.limits import MAX_PER_HOST
 from lookalike.encode.process_tuning import count_cores
 from lookalike.ingest.admin.reindex import ReindexResult, reindex
+from lookalike.ingest.admin.reindex import dry_run as dry_run_reindex
 from lookalike.ingest.job import Job, dry_run, run
 from lookalike.ingest.pipeline.limits import PipelineLimits
 from lookalike.ingest.pipeline.load import ReadChanged
@@ -21,7 +22,7 @@ from lookalike.ingest.sources.files import image_reader
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.open import find_first_product, open_source
 from lookalike.ingest.sources.source import ImageSource
-from lookalike.ingest.threshold import PruneOptions, Threshold
+from lookalike.ingest.threshold import MoveOptions, PruneOptions, Threshold
 from lookalike.schema.cancellation import CancelToken
 from lookalike.schema.metadata import ColumnTypes, parse_column_types
 from lookalike.schema.milvus.versions import Versions
@@ -45,6 +46,7 @@ class RunOptions:
 
     allow_private_urls: bool
     prune: bool = False
+    move_source: str | None = None
     max_removals: int | str = "20%"
     max_rejected: int | str | None = None
     report: Path | None = None
@@ -73,13 +75,13 @@ def run_ingest(session: Session, source: SourceOptions, options: RunOptions, *, 
         (dry_run if is_dry else run)(job, report, CancelToken())
         summary = report.summary()
         summary = replace(summary, warnings=tuple(map(replace_options, summary.warnings)))
-    if not is_dry:
+    if not is_dry and (summary.stored or summary.removed):
         session.see_writes()
     return summary
 
 
 @name_parameters()
-def run_reindex(session: Session, encoder: str, options: RunOptions) -> ReindexResult:
+def run_reindex(session: Session, encoder: str, options: RunOptions, *, is_dry: bool) -> ReindexResult:
     """Move the collection to another encoder. Raises what ingest.reindex.reindex raises."""
     address, max_missing = session.address, Threshold(str(options.max_rejected))
     with (
@@ -89,6 +91,8 @@ def run_reindex(session: Session, encoder: str, options: RunOptions) -> ReindexR
     ):
         engine = LazyEngine(lambda: session.load_engine(encoder))
         context = PipelineContext(engine, options.limits, options.read_image)
+        if is_dry:
+            return dry_run_reindex(versions, context, report, max_missing)
         result = reindex(versions, context, report, max_missing)
     session.encoder = encoder
     session.see_writes()
@@ -97,7 +101,8 @@ def run_reindex(session: Session, encoder: str, options: RunOptions) -> ReindexR
 
 def _make_job(session: Session, source: SourceOptions, options: RunOptions) -> Job:
     fields = parse_column_types(f"{name}:{kind}" for name, kind in source.fields.items())
-    pruning = PruneOptions(Threshold(str(options.max_removals))) if options.prune else None
+    max_removals = Threshold(str(options.max_removals))
+    pruning = PruneOptions(max_removals) if options.prune else None
     return Job(
         source=_open_source(source, fields, may_be_empty=pruning is not None and pruning.max_removals.allows_all),
         address=session.address,
@@ -108,6 +113,8 @@ def _make_job(session: Session, source: SourceOptions, options: RunOptions) -> J
         values=source.values,
         pruning=pruning,
         max_rejected=None if options.max_rejected is None else Threshold(str(options.max_rejected)),
+        move=None if options.move_source is None else MoveOptions(options.move_source, max_removals),
+        has_given_name=source.name is not None,
         read=options.read_image,
     )
 

@@ -31,6 +31,8 @@ def build_job(options: IngestOptions, cancel: CancelToken) -> Job:
         values=options.source.values,
         pruning=options.pruning,
         max_rejected=options.max_rejected,
+        move=options.move,
+        has_given_name=options.source.name is not None,
         read=options.urls.reader(cancel),
     )
     # A dry run encodes nothing and reads little.

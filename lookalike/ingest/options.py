@@ -11,7 +11,7 @@ from lookalike.encode.fetch.limits import MAX_PER_HOST
 from lookalike.encode.options import EngineConfig
 from lookalike.encode.process_tuning import count_cores
 from lookalike.ingest.pipeline.limits import PipelineLimits
-from lookalike.ingest.threshold import PruneOptions, Threshold
+from lookalike.ingest.threshold import MoveOptions, PruneOptions, Threshold
 from lookalike.schema.metadata import ColumnTypes, parse_column_types
 from lookalike.schema.numbers import ValueFormat
 from lookalike.schema.output import format_option
@@ -78,7 +78,7 @@ def report_options(command: Command) -> Command:
     report = setting_option(
         "--report", type=click.Path(path_type=Path), help="JSONL file: a line for each rejected or changed image."
     )
-    quiet = click.option("--no-progress", is_flag=True, help="Show no progress bar.")
+    quiet = setting_option("--no-progress", is_flag=True, help="Show no progress bar.")
     return report(format_option("table", "json")(quiet(command)))
 
 
@@ -131,6 +131,7 @@ class ReindexOptions:
     engine: EngineConfig
     urls: UrlOptions
     report: ReportOptions
+    is_dry_run: bool
 
     @classmethod
     def from_click(cls, options: Mapping[str, Any]) -> Self:
@@ -142,6 +143,7 @@ class ReindexOptions:
             EngineConfig.from_click(options),
             UrlOptions.from_click(options),
             ReportOptions.from_click(options),
+            options["dry_run"],
         )
 
 
@@ -169,6 +171,7 @@ class IngestOptions:
     report: ReportOptions
     is_dry_run: bool
     pruning: PruneOptions | None
+    move: MoveOptions | None
     max_rejected: Threshold | None
     watch: int | None
     """Seconds between two runs; None for one run."""
@@ -196,6 +199,7 @@ class IngestOptions:
             report=ReportOptions.from_click(options),
             is_dry_run=options["dry_run"],
             pruning=pruning if options["prune"] else None,
+            move=MoveOptions(options["move_source"], pruning.max_removals) if options["move_source"] else None,
             max_rejected=Threshold(options["max_rejected"]) if options["max_rejected"] else None,
             watch=options["watch"],
             heartbeat=options["heartbeat"],

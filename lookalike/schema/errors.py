@@ -2,6 +2,7 @@
 
 LookalikeError
   BadSettings           a setting is invalid
+    DuplicateSource     the images of a new source are in the collection already, as another source
   BadSource             the folder or manifest cannot be read as a catalogue
   BadImage              one image cannot be read: it is reported, the run goes on
   BadRow                a row that Milvus would refuse or damage
@@ -26,13 +27,27 @@ ServiceUnreachable (serve/client).
 
 
 class LookalikeError(Exception):
-    """The base class: catch it to catch every error that lookalike raises on purpose."""
+    """The base class: catch it to catch every error that lookalike raises on purpose.
+
+    A caller of the service reads `public` in place of a message that names commands, options or paths of the server.
+    """
+
+    def __init__(self, message: str = "", *, public: str | None = None) -> None:
+        super().__init__(message)
+        self.public = public
 
 
 class BadSettings(LookalikeError):
     """A setting, an option or an argument is invalid, or names something that does not exist.
 
     Remedy: correct the value that the message names; `lookalike COMMAND --help` lists what is allowed.
+    """
+
+
+class DuplicateSource(BadSettings):
+    """The images of a new source are in the collection already, as another source. Nothing was written.
+
+    Remedy: say which it is: the source has moved (`--move-source`), is the same one (`--source-name` OLD), or another.
     """
 
 

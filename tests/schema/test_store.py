@@ -16,6 +16,7 @@ from lookalike.schema.errors import BadRow, BadSettings, EncoderMismatch, StoreU
 from lookalike.schema.filters.expression import column_in
 from lookalike.schema.milvus.driver import MilvusClient
 from lookalike.schema.milvus.store import Store
+from lookalike.schema.milvus.versions import Versions
 from lookalike.schema.product import ImageRow
 
 FIELDS = ("product_id", "image", "metadata")
@@ -128,13 +129,29 @@ def test_rows_beyond_the_window_of_one_query_are_read(store: Store, monkeypatch:
 
 
 def test_a_collection_refuses_another_encoder(uri: str, new_store: NewStore) -> None:
-    name = new_store().name
+    filled = new_store()
+    filled.upsert([a_row("1.jpg")])
+    name = filled.name
     Store.create(uri, dataclasses.replace(PLAIN, encoder="same weights, other name"), collection=name).close()
 
     with pytest.raises(EncoderMismatch, match=r"'test'.*'other'.*weights none / abc.*--collection"):
         Store.create(uri, dataclasses.replace(PLAIN, encoder="other", weights="abc"), collection=name)
     with Store.open(uri, collection=name) as store:
         assert store.fingerprint == PLAIN
+
+
+def test_an_empty_collection_takes_any_encoder(uri: str, new_store: NewStore) -> None:
+    empty = new_store()
+    empty.upsert([a_row("1.jpg")])
+    empty.delete([a_row("1.jpg").image_id])
+    other = dataclasses.replace(PLAIN, encoder="other", weights="abc", dim=4)
+
+    with Store.create(uri, other, collection=empty.name) as store:
+        assert (store.fingerprint, store.count()) == (other, 0)
+        with Versions(uri, collection=empty.name) as versions:
+            assert [version.name for version in versions.all()] == [store.version], "the empty version is dropped"
+    with Store.open(uri, collection=empty.name) as store:
+        assert store.fingerprint == other
 
 
 def test_the_error_for_a_missing_collection_names_the_existing_ones(
@@ -176,7 +193,8 @@ def test_a_collection_that_lookalike_did_not_create_is_left_unchanged(uri: str) 
 
 def test_a_failed_open_releases_the_folder_for_other_processes(tmp_path: Path) -> None:
     uri = tmp_path / "x.db"
-    Store.create(str(uri), PLAIN, collection="t").close()
+    with Store.create(str(uri), PLAIN, collection="t") as store:
+        store.upsert([a_row("1.jpg")])
     with pytest.raises(EncoderMismatch):
         Store.create(str(uri), dataclasses.replace(PLAIN, dim=9), collection="t")
     assert script('Store.open(sys.argv[1], collection="t")', uri).stderr == ""

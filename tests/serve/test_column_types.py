@@ -33,6 +33,7 @@ def test_a_put_that_changes_the_type_of_a_column_says_so(client: Client) -> None
             TEXT,
             "tags is a list in this collection, and text in this product: filters on it will not find it",
         ]
+    assert client.put_product("new", None, {"price": "9"}, dry_run=True).warnings == [TEXT]
     assert client.get_product("new").metadata == {"price": "12.50", "tags": "red"}
     assert client.put_product("p1", None, {"price": "1"}).warnings == [TEXT]
     assert client.put_product("new", None, {"price": True}).warnings == [TEXT.replace("and text", "and true or false")]

@@ -93,6 +93,9 @@ def test_a_form_may_hold_files_and_a_query(shop: Shop, mug: bytes) -> None:
     assert [len(hit["images"]) for hit in response.json()["hits"]] == [2, 2, 2]
     two = shop.http.post("/search", files=[("image", mug), ("image", draw_noise((40, 40)))])
     assert len(ids(two)) == 10
+    unreadable = shop.http.post("/search", files=[("image", mug), ("image", b"text")])
+    assert unreadable.status_code == 422
+    assert "image 2 of 2: not an image" in unreadable.text
 
 
 def test_queries_by_image_product_stored_image_and_vector(shop: Shop, mug: bytes) -> None:

@@ -60,8 +60,9 @@ class Summary:
     Every image of the source is one of `new`, `changed`, `metadata` (only that changed), `unchanged` or `rejected`.
     `stored` counts the rows that were written: those of new, changed and metadata, and those of unchanged images whose
     file was written again. `embedded` counts forward passes. `removed` counts rows whose image the source no longer
-    has. `columns` has the types of each metadata column, such as "float" or "list or text". `warnings` say what is
-    likely to be a mistake in the source, and what to do.
+    has. `images_per_second` counts all images of the source that are done, unchanged ones too. `columns` has the types
+    of each metadata column, such as "float" or "list or text". `warnings` say what is likely to be a mistake in the
+    source, and what to do.
     """
 
     stored: int

@@ -84,7 +84,9 @@ def _format_summary(summary: Summary, *, planned: bool) -> str:
     )
     if planned:
         return f"to store {summary.stored}, to reject {summary.rejected}: {parts}; nothing was written"
+    # Images that were only compared say nothing about the speed of the encoder.
+    rate = f" ({summary.images_per_second:.1f} images/s)" if summary.embedded else ""
     return (
         f"stored {summary.stored}, rejected {summary.rejected}: {parts}; "
-        f"{summary.embedded} embedded, in {summary.seconds:.1f} s ({summary.images_per_second:.1f} images/s)"
+        f"{summary.embedded} embedded, in {summary.seconds:.1f} s{rate}"
     )
