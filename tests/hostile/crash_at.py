@@ -1,7 +1,8 @@
 """Run the command `lookalike` in a process of its own, and do something to it at a named point: kill it, mostly.
 
 A point is before or after the n-th event of a name. Events are the calls of Milvus that write (`upsert`,
-`alter_alias`, …), the lines of the report (`report new`, …), and `rename`, when a finished file gets its name.
+`alter_alias`, …), the lines of the report (`report new`, …), and `rename`, when a finished file gets its name. `event`
+is an event of any name.
 """
 
 import multiprocessing
@@ -10,7 +11,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -128,14 +129,14 @@ class _Taps:
     def event(self, name: str) -> Iterator[None]:
         with self._lock:
             self._counts[name] += 1
-            number = self._counts[name]
+            counts = {name: self._counts[name], "event": self._counts.total()}
             os.write(self._log, f"{name}\n".encode())
-        self._reach(Point("before", name, number))
+        self._reach("before", counts)
         yield
-        self._reach(Point("after", name, number))
+        self._reach("after", counts)
 
-    def _reach(self, point: Point) -> None:
-        if point == self._point:
+    def _reach(self, moment: str, counts: Mapping[str, int]) -> None:
+        if self._point.moment == moment and counts.get(self._point.event) == self._point.number:
             self._action()
 
 

@@ -1,7 +1,6 @@
 """Random histories of a catalogue, with kills in between."""
 
 from history_machine import try_histories
-
 from hostile.conftest import Outcome
 
 HISTORIES = 200
