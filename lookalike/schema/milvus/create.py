@@ -87,9 +87,20 @@ def create_index_and_load(connection: Connection, version: str) -> None:
     which pymilvus would first check whether the index of no rows is built.
     """
     if not is_lite(connection.uri):
-        connection.call("create_index", version, _vector_index(), sync=False)
         _index_product_ids(connection, version)
+        # The last one, because a version cannot be loaded without it: see load_version.
+        connection.call("create_index", version, _vector_index(), sync=False)
     connection.call("load_collection", version)
+
+
+def load_version(connection: Connection, version: str) -> None:
+    """Load a version. One that was left without its index, by a process that was killed, is indexed first."""
+    try:
+        connection.call("load_collection", version)
+    except StoreUnavailable as error:
+        if "index not found" not in str(error):
+            raise
+        create_index_and_load(connection, version)
 
 
 def index_metadata(connection: Connection, version: str, column: str, kind: str) -> str | None:

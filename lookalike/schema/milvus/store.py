@@ -26,6 +26,7 @@ from lookalike.schema.milvus.create import (
     describe_missing_collection,
     index_metadata,
     list_collections,
+    load_version,
 )
 from lookalike.schema.milvus.driver import LoadState
 from lookalike.schema.milvus.retry import DEFAULT_RETRY, RetryPolicy
@@ -104,7 +105,7 @@ class Store(StoreReader):
         info = read_version_info(connection, name)
         # A new process of Milvus Lite has no collection loaded.
         if connection.call("get_load_state", info.version)["state"] != LoadState.Loaded:
-            connection.call("load_collection", info.version)
+            load_version(connection, info.version)
         return cls(connection, name, info)
 
     def is_live(self) -> bool:

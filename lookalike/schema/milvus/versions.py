@@ -74,8 +74,10 @@ class Versions:
         """Point the alias to a version; stores that are opened from now on use it."""
         self._require(version)
         with self._connection.write_lock:
+            # Later than any before it, even after the clock was set back.
+            left = max(time.time_ns(), *(version.left + 1 for version in self.all()))
             # Before the alias moves, so that a rollback is possible as soon as it has moved.
-            self._connection.call("alter_collection_properties", self.live.name, {LEFT_PROPERTY: str(time.time_ns())})
+            self._connection.call("alter_collection_properties", self.live.name, {LEFT_PROPERTY: str(left)})
             self._connection.call("alter_alias", version, self.collection)
 
     def drop(self, version: str) -> None:
