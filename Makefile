@@ -10,7 +10,7 @@ PIP_INSTALL := pip install --quiet --disable-pip-version-check
 # Three workers on two cores, because some tests wait for Milvus. In file order, so that the longest tests start early.
 PYTEST := pytest -n 3 --dist loadscope -p no:randomly
 
-.PHONY: help install demo test test-all test-hostile test-newest test-lowest test-ray test-towhee lint lock bench up down logs clean
+.PHONY: help install demo test test-all test-hostile test-newest test-lowest test-ray test-towhee audit sbom lint lock docs bench up down logs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,20 @@ test-towhee: .venv-towhee/installed ## Run the tests with Towhee, in .venv-towhe
 	$(LOCKED) .venv-$*/bin/$(PIP_INSTALL) --editable '.[dev,$*]'
 	touch $@
 
+audit: .venv-audit/installed sbom ## Check the code with bandit, and the locked packages for known vulnerabilities
+	.venv-audit/bin/bandit --quiet --recursive --configfile pyproject.toml lookalike
+	@# --strict: a package that the database does not answer for is an error, not a pass.
+	.venv-audit/bin/pip-audit --strict --requirement requirements.lock --no-deps --disable-pip
+
+sbom: .venv-audit/installed ## Write sbom.json, a bill of the locked packages (CycloneDX)
+	.venv-audit/bin/cyclonedx-py requirements requirements.lock --output-reproducible --output-file sbom.json
+
+# It needs none of lookalike's own packages.
+.venv-audit/installed: requirements.lock
+	$(PYTHON) -m venv .venv-audit
+	$(LOCKED) .venv-audit/bin/$(PIP_INSTALL) bandit cyclonedx-bom pip-audit
+	touch $@
+
 lint: install ## Check style, types and import directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -80,6 +94,10 @@ lock: install ## Update requirements.lock to the newest versions that pyproject.
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate \
 		pyproject.toml | grep -v -E '^(cuda|nvidia|triton)' >> requirements.tmp
 	mv requirements.tmp requirements.lock
+
+docs: install ## Write docs/errors.md from the error classes, and the table in docs/settings.md from the options
+	$(BIN)/python docs/write_errors.py
+	$(BIN)/python docs/write_settings.py
 
 bench: install ## Compare the speed of ingest with a simple loop and other libraries
 	$(BIN)/python benchmarks/ingest.py

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from lookalike import __version__
+from lookalike.config.sources import ASKS_FOR_HELP, read_sources
 from lookalike.encode.process_tuning import keep_freed_memory
 from lookalike.schema.errors import (
     BadFilter,
@@ -18,7 +19,7 @@ from lookalike.schema.errors import (
     LookalikeError,
     UnknownProduct,
 )
-from lookalike.schema.settings import read_env_file
+from lookalike.schema.settings import setting_option
 
 COMMANDS = {
     "ingest": "lookalike.ingest.cli:ingest",
@@ -37,6 +38,8 @@ COMMANDS = {
     "tune": "lookalike.search.tuning.cli:tune",
     "sample": "lookalike.ingest.cli:sample",
     "encoders": "lookalike.encode.cli:encoders",
+    "config": "lookalike.config.cli:config",
+    "completion": "lookalike.config.cli:completion",
 }
 
 _INTERRUPTED = 130
@@ -57,6 +60,11 @@ class LazyGroup(click.Group):
         module, name = COMMANDS[cmd_name].split(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note whether this call only asks for help."""
+        ctx.meta[ASKS_FOR_HELP] = not {"-h", "--help"}.isdisjoint(args)
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -80,10 +88,11 @@ class LazyGroup(click.Group):
         except LookalikeError as error:
             click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
             click.echo(str(error), err=True)
-            ctx.exit(_exit_status(error))
+            ctx.exit(exit_status(error))
 
 
-def _exit_status(error: LookalikeError) -> int:
+def exit_status(error: LookalikeError) -> int:
+    """Return the exit status for an error: 2 for invalid usage, 3 for a limit that was exceeded, 1 for any other."""
     if isinstance(error, LimitExceeded):
         return 3
     return 2 if isinstance(error, _USAGE_ERRORS) else 1
@@ -91,10 +100,17 @@ def _exit_status(error: LookalikeError) -> int:
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="lookalike")
-def main() -> None:
+@setting_option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(),
+    help="Settings file.  [default: lookalike.toml, or [tool.lookalike] in pyproject.toml, in the working directory]",
+)
+@click.pass_context
+def main(context: click.Context, config: str | None) -> None:
     """Find similar products by image.
 
     Fill a collection with `lookalike ingest FOLDER`, search it with `lookalike search IMAGE`.
-    Settings can also come from environment variables and from a `.env` file.
+    Settings can also come from environment variables, a `.env` file and a settings file; `lookalike config` shows them.
     """
-    read_env_file()
+    context.obj = read_sources(context, config)

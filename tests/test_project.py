@@ -1,6 +1,10 @@
 """Rules that hold for the whole project."""
 
+import ast
+import importlib
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,3 +51,39 @@ def test_contributing_lists_every_package() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     missing = [name_of(folder) for folder in FOLDERS[1:] if f"\n{name_of(folder)} " not in text]
     assert not missing, f"CONTRIBUTING.md does not list {missing}"
+
+
+UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, dict[str, ast.expr]]]:
+    """Every call in a file: the name of what is called, and its keyword arguments."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), {keyword.arg or "**": keyword.value for keyword in node.keywords}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every top-level package that a file imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").split(".")[0]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
+def test_nothing_that_is_read_can_run_code(folder: Path) -> None:
+    for file in folder.glob("*.py"):
+        tree = ast.parse(file.read_text())
+        assert not UNSAFE_MODULES.intersection(imports(tree)), file
+        for name, keywords in calls(tree):
+            assert name not in ("eval", "exec"), file
+            assert not {"trust_remote_code", "allow_pickle", "shell"} & set(keywords), f"{file}: {name}"
+            assert name != "torch.load" or ast.unparse(keywords["weights_only"]) == "True", file
+
+
+def test_the_page_of_errors_is_written_from_their_docstrings() -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    write_errors = importlib.import_module("write_errors")
+    assert (ROOT / "docs" / "errors.md").read_text() == write_errors.write_page(), "run `make docs`"

@@ -107,9 +107,14 @@ class ServiceCollection:
 
     def delete(self, products: str | Sequence[str], *, dry_run: bool = False) -> DeleteResult:
         """Delete products by id. Raises UnknownProduct, with nothing deleted. `dry_run` only counts."""
-        found = [self.get(product_id) for product_id in dict.fromkeys(checks.check_texts("products", products))]
-        for product in found if not dry_run else ():
+        product_ids = list(dict.fromkeys(checks.check_texts("products", products)))
+        if dry_run:
             with _local_errors():
+                plans = [self._client.delete_product(product_id, dry_run=True) for product_id in product_ids]
+            return DeleteResult(sum(plan.removed for plan in plans if plan is not None), len(plans))
+        found = [self.get(product_id) for product_id in product_ids]
+        with _local_errors():
+            for product in found:
                 self._client.delete_product(product.product_id)
         return DeleteResult(sum(len(product.images) for product in found), len(found))
 

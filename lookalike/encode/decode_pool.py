@@ -4,8 +4,8 @@ A thread of this process sends the bytes of an image and receives its pixels, bo
 crashes its process does not affect the others.
 """
 
+import json
 import os
-import pickle
 import signal
 import socket
 import struct
@@ -91,7 +91,7 @@ class _DecodeProcess:
     """One process, once it is needed, and the connection to it."""
 
     def __init__(self, prepare: Preprocessing, max_pixels: int, max_unreserved: int) -> None:
-        self._settings = pickle.dumps((prepare, max_pixels, max_unreserved))
+        self._settings = json.dumps([prepare.to_json(), max_pixels, max_unreserved]).encode()
         self.popen: subprocess.Popen[bytes] | None = None
         self.exit_reason = ""
 
@@ -150,7 +150,8 @@ class _DecodeProcess:
 
 def serve(connection: socket.socket) -> None:
     """Decode what arrives, until the parent closes the connection: then ConnectionError is raised."""
-    prepare, max_pixels, max_unreserved = pickle.loads(_receive_message(connection))  # noqa: S301  from the parent
+    preprocessing, max_pixels, max_unreserved = json.loads(_receive_message(connection))
+    prepare = Preprocessing.from_json(preprocessing)
     connection.sendall(_GO)
     while True:
         content = _receive_message(connection)

@@ -4,8 +4,9 @@ A model's own processor resizes the whole image and then crops its middle. Here 
 pixels. So a 20,000×1 image never becomes one of 4,480,000×224 on the way.
 """
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,6 +52,17 @@ class Preprocessing:
     def edge(self) -> int:
         """To how many pixels the shorter edge of an image is scaled, at most."""
         return self.shortest or max(self.height, self.width)
+
+    def to_json(self) -> str:
+        """Return the steps as one line, for another process."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Preprocessing":
+        """Read the text that `to_json` returned."""
+        values = json.loads(text)
+        mean, std = tuple(values.pop("mean")), tuple(values.pop("std"))
+        return cls(**{**values, "resample": Image.Resampling(values["resample"])}, mean=mean, std=std)
 
     def describe(self) -> str:
         """Describe all steps on one line, for the fingerprint."""

@@ -11,7 +11,7 @@ import click
 from lookalike.encode.options import engine_options
 from lookalike.ingest.options import IngestOptions, report_options, url_options
 from lookalike.schema.errors import AlreadyRunning, BadSource, LimitExceeded, LookalikeError, StoreUnavailable
-from lookalike.schema.settings import ALL_ENGINES, setting_option, store_options
+from lookalike.schema.settings import ALL_ENGINES, complete_files, setting_option, store_options
 
 if TYPE_CHECKING:
     from lookalike.ingest.job import Job
@@ -23,13 +23,13 @@ _RETRIED_BY_WATCH = (StoreUnavailable, LimitExceeded, BadSource, AlreadyRunning)
 
 
 @click.command()
-@click.argument("source")
+@click.argument("source", shell_complete=complete_files)
 @setting_option(
     "--layout",
     metavar="TEMPLATE",
     help=f"What the path of an image says, for example '{_EXAMPLE_LAYOUT}'; {{price:float}} is a number.",
 )
-@click.option(
+@setting_option(
     "--field", "fields", metavar="NAME:TYPE", multiple=True, help="Type of a column: text, int, float, bool or list."
 )
 @setting_option("--encoder", help="Name, hub id or directory.  [default: the collection's own, or efficientnet-lite0]")

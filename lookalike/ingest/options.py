@@ -45,7 +45,7 @@ def report_options(command: Command) -> Command:
     report = setting_option(
         "--report", type=click.Path(path_type=Path), help="JSONL file: a line for each rejected or changed image."
     )
-    quiet = click.option("--no-progress", is_flag=True, help="Show no progress bar.")
+    quiet = setting_option("--no-progress", is_flag=True, help="Show no progress bar.")
     return report(format_option("table", "json")(quiet(command)))
 
 

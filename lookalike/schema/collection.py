@@ -43,6 +43,8 @@ COLUMNS = tuple(field.name for field in fields(ImageRow))
 MAX_MESSAGE_BYTES = 16 * 2**20
 MAX_MESSAGE_ROWS = 1_000
 
+_NOT_STORABLE = "an image of this product cannot be stored; send another one"
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
@@ -116,14 +118,15 @@ def check_row(row: ImageRow, dim: int) -> int:
     vector = row.embedding
     if vector.shape != (dim,) or vector.dtype != np.float32:
         raise BadRow(
-            f"{row.image}: the vector is {vector.dtype} of shape {vector.shape}, not float32 of shape ({dim},)"
+            f"{row.image}: the vector is {vector.dtype} of shape {vector.shape}, not float32 of shape ({dim},)",
+            public=_NOT_STORABLE,
         )
     if not np.isfinite(vector).all():
-        raise BadRow(f"{row.image}: the vector has NaN or infinity")
+        raise BadRow(f"{row.image}: the vector has NaN or infinity", public=_NOT_STORABLE)
     texts = {name: getattr(row, name) for name in MAX_BYTES}
     problem = describe_misfit(texts, row.metadata)
     if problem:
-        raise BadRow(f"{row.image!a}: {problem}")
+        raise BadRow(f"{row.image!a}: {problem}", public=_NOT_STORABLE)
     return vector.nbytes + sum(map(len, texts.values())) * 4 + len(json.dumps(row.metadata)) + 256
 
 

@@ -5,12 +5,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 from dotenv import load_dotenv
 
 from lookalike.schema.errors import BadSettings
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -44,19 +47,32 @@ class CollectionAddress:
         return cls(options["uri"], options["token"], options["collection"])
 
 
-def read_env_file() -> None:
-    """Add the settings in `./.env` to the environment, except those that are already set."""
+def read_env_file() -> frozenset[str]:
+    """Add the settings in `./.env` to the environment, except those that are already set; return the added names."""
+    before = frozenset(os.environ)
     try:
         load_dotenv(Path(".env"))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise BadSettings(f"the file .env cannot be read: {error}") from error
+    return frozenset(os.environ) - before
 
 
 def setting_option(flag: str, *more: str, **options: Any) -> Callable[[Command], Command]:
-    """Return a command-line option that can also be set as LOOKALIKE_<FLAG>."""
+    """Return a command-line option that can also be set as LOOKALIKE_<FLAG>, or in a settings file.
+
+    Use it for how and where a command works. What one call is about has `click.option`: a query, a dry run, a
+    confirmation, a deletion, a file that is drawn, how results are printed.
+    """
     envvar = options.pop("envvar", [])
     own = "LOOKALIKE_" + flag.removeprefix("--").replace("-", "_").upper()
     return click.option(flag, *more, envvar=[own, *envvar], show_envvar=True, **options)
+
+
+def complete_files(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    """Let the shell complete the names of files: for a value that may also be something else."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 def store_options(command: Command) -> Command:
@@ -83,6 +99,7 @@ def store_options(command: Command) -> Command:
             default=DEFAULT_URI,
             show_default=True,
             callback=_check_uri,
+            shell_complete=complete_files,
             help="A Milvus Lite folder ending in .db, or a server such as http://localhost:19530.",
         ),
     ):

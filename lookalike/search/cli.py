@@ -13,7 +13,7 @@ from lookalike.encode.decode import MAX_BYTES
 from lookalike.schema.errors import BadQuery, BadSettings
 from lookalike.schema.filters.parser import parse_filter
 from lookalike.schema.output import escape_controls, format_option, print_table
-from lookalike.schema.settings import encoder_options, setting_option, store_options
+from lookalike.schema.settings import complete_files, encoder_options, setting_option, store_options
 from lookalike.search.options import CollectionOptions
 from lookalike.search.query import Part, Query
 
@@ -90,7 +90,7 @@ class DuplicatesOptions(CollectionOptions):
 
 
 @click.command()
-@click.argument("image", required=False)
+@click.argument("image", required=False, shell_complete=complete_files)
 @click.option("--text", metavar="TEXT", help="Find products by a description; needs an encoder for text, such as clip.")
 @click.option("--product", metavar="ID", multiple=True, help="Find products like this one, without itself. Repeatable.")
 @click.option("--unlike", metavar="ID", multiple=True, help="Find products unlike this one. Repeatable.")
@@ -106,7 +106,7 @@ class DuplicatesOptions(CollectionOptions):
 @click.option("--within", type=float, help="Leave out products that score more than this below the best one.")
 @store_options
 @encoder_options
-@click.option("--encoder", help="Another name or directory of the collection's encoder.")
+@setting_option("--encoder", help="Another name or directory of the collection's encoder.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Draw the query and its hits to this image file.")
 @setting_option(
     "--allow-private-urls",

@@ -93,7 +93,8 @@ class QueryEncoder:
         if not isinstance(encoder, TextEncoder):
             error = BadQuery(
                 f"{encoder.fingerprint.encoder!r} encodes images but no text. {TEXT_ENCODER!r} encodes both: "
-                f"lookalike ingest SOURCE --encoder {TEXT_ENCODER} --collection NEW_NAME"
+                f"lookalike ingest SOURCE --encoder {TEXT_ENCODER} --collection NEW_NAME",
+                public="this collection's encoder encodes images but no text; search by an image or a product",
             )
             yield from (error for _ in texts)
             return
@@ -121,5 +122,6 @@ def _check_finite(vector: Vector) -> ResolvedPart | PartError:
     if np.isfinite(vector).all() and vector.any():
         return ResolvedPart(vector)
     return BadImage(
-        "the encoder returned zeros or no finite numbers; if it runs in half precision, try --dtype float32"
+        "the encoder returned zeros or no finite numbers; if it runs in half precision, try --dtype float32",
+        public="the encoder can make nothing of it; send another image or text",
     )

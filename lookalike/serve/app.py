@@ -4,35 +4,33 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
 
+from lookalike import __version__
 from lookalike.serve.api import health_routes, product_routes, search_routes
+from lookalike.serve.api.parameters import check_parameters
 from lookalike.serve.api.problems import install_error_handlers
 from lookalike.serve.api.schemas import BatchIn, Problem, ProductIn, SearchIn
 from lookalike.serve.middleware import RequestGuard
 from lookalike.serve.service import Service
 from lookalike.serve.web import login, page, templating
 
-ROUTERS = (
-    search_routes.router,
-    product_routes.router,
-    health_routes.router,
-    page.router,
-    login.router,
-    templating.router,
-)
+API_ROUTERS = (search_routes.router, product_routes.router, health_routes.router)
 """In this order: /products/{id}/similar has to be tried before /products/{id}, which matches slashes too."""
+
+PAGE_ROUTERS = (page.router, login.router, templating.router)
+"""They do not refuse unknown parameters: links to the page carry those of newsletters and advertisements."""
 
 _BODIES = (SearchIn, BatchIn, ProductIn)
 _REF = "#/components/schemas/{model}"
 _DESCRIPTION = "Finds similar products by image, words, product id, or a mix of them."
 
 
-def create_app(service: Service, version: str = "0") -> FastAPI:
+def create_app(service: Service) -> FastAPI:
     """Put a service behind HTTP. The service is closed when the application ends."""
 
     @asynccontextmanager
@@ -41,13 +39,15 @@ def create_app(service: Service, version: str = "0") -> FastAPI:
         await run_in_threadpool(app.state.page.close)
         await run_in_threadpool(service.close)
 
-    app = FastAPIOffline(title="lookalike", description=_DESCRIPTION, version=version, lifespan=lifespan)
+    app = FastAPIOffline(title="lookalike", description=_DESCRIPTION, version=__version__, lifespan=lifespan)
     app.openapi = lambda: _describe_api(app)  # type: ignore[method-assign]
     app.state.service = service
     app.state.readiness = health_routes.Readiness()
     app.state.page = page.Page(service)
     install_error_handlers(app)
-    for router in ROUTERS:
+    for router in API_ROUTERS:
+        app.include_router(router, dependencies=[Depends(check_parameters)])
+    for router in PAGE_ROUTERS:
         app.include_router(router)
     app.add_middleware(RequestGuard, settings=service.settings, metrics=service.metrics)
     return app

@@ -38,7 +38,7 @@ _MEGABYTE = 2**20
     type=click.FloatRange(0.1, 600),
     help="Seconds after which a request gets a 504.",
 )
-@click.option("--wait", is_flag=True, help="Wait until the collection exists.")
+@setting_option("--wait", is_flag=True, help="Wait until the collection exists.")
 @setting_option("--fetch-urls", is_flag=True, help="Fetch image_url of requests, from public addresses.")
 @setting_option(
     "--allow-private-urls",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lookalike.schema.errors import BadSettings
-from lookalike.schema.settings import check_collection, setting_option
+from lookalike.schema.settings import check_collection, complete_files, setting_option
 from lookalike.stack.options import UpOptions
 
 if TYPE_CHECKING:
@@ -18,7 +18,12 @@ _API_PORT, _MILVUS_PORT = 8000, 19530
 
 
 @click.command()
-@click.option("--catalogue", metavar="SOURCE", help="Keep the collection equal to this folder or manifest.")
+@setting_option(
+    "--catalogue",
+    metavar="SOURCE",
+    shell_complete=complete_files,
+    help="Keep the collection equal to this folder or manifest.",
+)
 @setting_option(
     "--every", default=30, show_default=True, type=click.IntRange(1), help="Seconds between two ingest runs."
 )

@@ -174,7 +174,7 @@ def test_the_api_key_decides_who_reads_and_writes(connect: Callable[..., Client]
 def test_an_address_without_a_service_raises(connect: Callable[..., Client]) -> None:
     with (
         connect("http://127.0.0.1:9", retries=1) as client,
-        pytest.raises(ServiceUnreachable, match=r"127\.0\.0\.1:9 does not answer \(.+\)\. Is `lookalike serve`"),
+        pytest.raises(ServiceUnreachable, match=r"127\.0\.0\.1:9 does not answer \(.+\)\. Is it running"),
     ):
         client.is_ready()
     with pytest.raises(BadSettings, match="'localhost:8000' is no http:// or https:// URL"):
@@ -205,13 +205,13 @@ class _ScriptedServer(NamedTuple):
 
 
 @contextmanager
-def serve_replies(*replies: Reply) -> Iterator[_ScriptedServer]:
+def serve_replies(*replies: Reply, method: str = "POST") -> Iterator[_ScriptedServer]:
     """Send one reply after the other, then close each connection without a reply."""
     left, bodies = list(replies), []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        def answer(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
             if not left:
                 return
             status, headers, body = left.pop(0)
@@ -224,6 +224,7 @@ def serve_replies(*replies: Reply) -> Iterator[_ScriptedServer]:
         def log_message(self, *_: object, **__: object) -> None:
             """Write no log."""
 
+    setattr(Handler, f"do_{method}", Handler.answer)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
         try:
@@ -281,6 +282,16 @@ def test_a_broken_connection_is_retried(connect: Callable[..., Client]) -> None:
 def test_a_response_of_another_server_is_named(connect: Callable[..., Client], reply: Reply, message: str) -> None:
     with serve_replies(reply) as server, connect(server.address) as client, pytest.raises(ServiceError, match=message):
         client.search(product_id=MUG)
+
+
+def test_a_dry_run_is_not_sent_to_a_service_that_would_write(connect: Callable[..., Client]) -> None:
+    """A service of an older version ignores the parameter."""
+    old: Reply = (200, {}, b'{"info": {"version": "0"}, "paths": {"/products/{product_id}": {"delete": {}}}}')
+    with serve_replies(old, old, method="GET") as server, connect(server.address, retries=0) as sender:
+        with pytest.raises(ServiceError, match="is of an older version and knows no dry run; nothing was sent"):
+            sender.delete_product("p", dry_run=True)
+        with pytest.raises(ServiceError, match="is of an older version and knows no dry run; nothing was sent"):
+            sender.put_product("p", None, {}, dry_run=True)
 
 
 def test_the_client_imports_no_library_of_the_service() -> None:

@@ -19,15 +19,24 @@ _UNITS = ((10**6, 10**6, "MB"), (10**4, 10**3, "kB"), (0, 1, "bytes"))
 
 
 class FetchFailed(LookalikeError):
-    """An image could not be fetched."""
+    """An image could not be fetched from its URL.
+
+    Remedy: open the URL yourself; the next ingest tries it again.
+    """
 
 
 class AddressRefused(FetchFailed):
-    """The host leads to an address that may not be reached."""
+    """The host leads to an address that may not be reached.
+
+    Remedy: for images on your own network, add `--allow-private-urls`.
+    """
 
 
 class TransientFailure(FetchFailed):
-    """A failure that another attempt may overcome, not before `retry_after` seconds where the server says so."""
+    """A failure that another attempt may overcome, not before `retry_after` seconds where the server says so.
+
+    Remedy: nothing, if the summary counts no rejection: it is retried. Otherwise run the ingest again later.
+    """
 
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
@@ -35,7 +44,10 @@ class TransientFailure(FetchFailed):
 
 
 class IncompleteBody(TransientFailure):
-    """The body ended before it was whole."""
+    """The body ended before it was whole.
+
+    Remedy: as above.
+    """
 
     @classmethod
     def of(cls, arrived: int, promised: int | None) -> "IncompleteBody":

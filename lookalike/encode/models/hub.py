@@ -80,7 +80,10 @@ class _TextTower:
             return_tensors="pt",
         ).to(self._model.device)
         if not tokens["input_ids"].numel():
-            raise BadQuery(f"{list(texts)!r} has no words that {self._name} knows")
+            raise BadQuery(
+                f"{list(texts)!r} has no words that {self._name} knows",
+                public=f"{list(texts)!r} has no words that the encoder knows; use other words",
+            )
         return _as_tensor(self._model.get_text_features(**tokens))
 
 

@@ -148,7 +148,8 @@ class Connection:
             return StoreUnreachable(_describe_unreachable(self.uri, error))
         if _UNSUPPORTED_PATTERN in str(error):
             return BadFilter(
-                "this Milvus knows `like` only with a % at the end; upgrade it to 2.4 or later, or use startswith"
+                "this Milvus knows `like` only with a % at the end; upgrade it to 2.4 or later, or use startswith",
+                public="here `like` takes only one %, at the end; use startswith, or put the % there",
             )
         is_too_large = any(message in str(error) for message in _TOO_LARGE_MESSAGES)
         kind = ResponseTooLarge if is_too_large else StoreUnavailable

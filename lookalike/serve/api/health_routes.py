@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from lookalike.schema.errors import LookalikeError
-from lookalike.serve.api.problems import RequestRefused, document_problems
+from lookalike.serve.api.problems import GUARDED, RequestRefused, document_problems
 from lookalike.serve.runtime.metrics import MEDIA_TYPE
 from lookalike.serve.service import Service, get_service
 
@@ -52,22 +52,26 @@ class Readiness:
         return True
 
 
-@router.get("/health")
+@router.get("/health", responses=document_problems(422, 500))
 async def health() -> State:
     """Whether the process is alive. Neither Milvus nor the encoder is used."""
     return State(status="alive")
 
 
-@router.get("/ready", responses=document_problems(503))
+@router.get("/ready", responses=document_problems(422, 500, 503))
 async def ready(request: Request) -> State:
     """Whether the service can search: it embeds an image and searches with it."""
     readiness: Readiness = request.app.state.readiness
     if not await readiness.check(get_service(request)):
-        raise RequestRefused(503, "the service cannot search at present; its log says why")
+        raise RequestRefused(503, "the service cannot search at present; try again in a moment")
     return State(status="ready")
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}, **document_problems(*GUARDED)},
+)
 async def metrics(request: Request) -> Response:
     """Requests, stages, batches, queues and errors, in the Prometheus text format."""
     return Response(get_service(request).metrics.to_text(), media_type=MEDIA_TYPE)

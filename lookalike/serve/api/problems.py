@@ -8,8 +8,9 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from lookalike.schema.errors import (
     AlreadyRunning,
@@ -24,11 +25,18 @@ from lookalike.schema.errors import (
     StoreUnavailable,
     UnknownProduct,
 )
-from lookalike.serve.api.schemas import FieldError, Problem
+from lookalike.serve.api.parameters import describe_unknown
+from lookalike.serve.api.schemas import FieldError, Problem, list_fields
 from lookalike.serve.runtime.deadline import DeadlineExceeded
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
+
+GUARDED = (401, 403, 413, 422, 429, 500)
+"""The statuses of a route that is not open to all: the guard's own, a parameter that is wrong, a bug."""
+STORE = (503, 504)
+"""The statuses of a route that needs Milvus or the encoder."""
+
 _MAX_FIELD_ERRORS = 1_000
 _SHOWN_FIELD_ERRORS = 20
 
@@ -48,12 +56,12 @@ _STATUS: tuple[tuple[type[LookalikeError], int], ...] = (
 """The first class that matches decides; any other LookalikeError is a 500."""
 
 _PUBLIC_DETAILS = {
-    409: "the collection cannot be used in its present state; the service's log says why",
-    500: "the service failed; its log has the reason under this request id",
-    503: "the vector store or the encoder is unavailable; send the request again in a moment",
-    507: "the vector store has no disk space left; the data it had before this request is intact",
+    409: "the service cannot use its collection at present; try again later, and tell its operator this request id",
+    500: "the service failed; try again, and tell its operator this request id if it fails again",
+    503: "the service cannot reach its database or its encoder; try again in a moment",
+    507: "the service has no disk space left, and nothing was lost; tell its operator, and try again later",
 }
-"""Replace the message of a failure on our side: addresses, paths and filters belong in the log only."""
+"""Replace the message of a failure on our side: what the operator can do about it is in the log only."""
 
 _log = structlog.get_logger("lookalike")
 
@@ -76,12 +84,17 @@ class MalformedBody(Exception):
         self.errors = errors
 
 
-def explain_validation_errors(error: ValidationError) -> list[FieldError]:
-    """List the first errors. When there are too many to list quickly, give only their number."""
+def explain_validation_errors(error: ValidationError, model: type[BaseModel]) -> list[FieldError]:
+    """List the first errors of a body. When there are too many to list quickly, give only their number."""
     count = error.error_count()
     if count > _MAX_FIELD_ERRORS:
         return [FieldError(at="", detail=f"{count} errors")]
-    return _to_field_errors(error.errors(include_url=False, include_context=False, include_input=False))
+    errors = error.errors(include_url=False, include_context=False, include_input=False)[:_SHOWN_FIELD_ERRORS]
+    for field in errors:
+        if field["type"] == "extra_forbidden":
+            *parents, name = field["loc"]
+            field["msg"] = describe_unknown("field", str(name), list_fields(model, parents))
+    return _to_field_errors(errors)
 
 
 def _to_field_errors(errors: Sequence[Any]) -> list[FieldError]:
@@ -96,9 +109,18 @@ def make_problem(status: int, detail: str, request_id: str = "") -> Problem:
 
 
 def describe_error(error: LookalikeError, request_id: str = "") -> Problem:
-    """Return the problem for an error, without the details that only the log may have."""
+    """Return the problem for an error: what its caller can do."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    return make_problem(status, _PUBLIC_DETAILS.get(status, str(error)), request_id)
+    return make_problem(status, _PUBLIC_DETAILS.get(status) or error.public or str(error), request_id)
+
+
+def describe_and_log(error: LookalikeError, request_id: str) -> Problem:
+    """Return the problem for an error, and log what it leaves out: what only the operator can do."""
+    problem = describe_error(error, request_id)
+    if problem.detail != str(error):
+        log = _log.error if problem.status >= 500 else _log.warning
+        log("request failed", error=type(error).__name__, reason=str(error))
+    return problem
 
 
 def describe_internal_error(request_id: str) -> Problem:
@@ -113,12 +135,9 @@ def _describe_malformed(errors: list[FieldError], request_id: str) -> Problem:
 
 
 def report_error(request: Request, error: LookalikeError) -> Problem:
-    """Return the problem for a request's error. What the problem leaves out is logged."""
-    problem = describe_error(error, get_request_id(request))
+    """Return the problem for a request's error, and count the error."""
     request.state.error = type(error).__name__
-    if problem.status >= 500 or problem.detail != str(error):
-        _log.error("request failed", error=type(error).__name__, reason=str(error))
-    return problem
+    return describe_and_log(error, get_request_id(request))
 
 
 def render_problem(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -134,10 +153,9 @@ def render_problem(problem: Problem, headers: Mapping[str, str] | None = None) -
 
 
 def document_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe a route's problems for OpenAPI: the named statuses, and those that any request may get."""
-    documented = {401, 403, 408, 429, 500, 503, 504, *statuses}
+    """Describe a route's problems for OpenAPI."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in sorted(documented)}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in sorted(statuses)}
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -161,8 +179,26 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def handle_http_exception(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 405:
+            return render_problem(_describe_wrong_method(request), {"Allow": ", ".join(_list_methods(request))})
         problem = make_problem(error.status_code, str(error.detail), get_request_id(request))
         return render_problem(problem, error.headers)
+
+
+def _describe_wrong_method(request: Request) -> Problem:
+    detail = f"{request.url.path} takes {', '.join(_list_methods(request))}, not {request.method}"
+    return make_problem(405, detail, get_request_id(request))
+
+
+def _list_methods(request: Request) -> list[str]:
+    """List the methods of a path: Starlette names those of the first route alone, and knows no HEAD of a GET."""
+    scope = {"type": "http", "path": request.scope["path"], "root_path": request.scope.get("root_path", "")}
+    methods = [
+        method
+        for method in ("GET", "POST", "PUT", "DELETE")
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
+    return ["GET", "HEAD", *methods[1:]] if "GET" in methods else methods
 
 
 def get_request_id(request: Request) -> str:

@@ -1,24 +1,29 @@
 """Routes for what the collection holds: /products/{id} and /images/{image_id}."""
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
 
 from lookalike.schema.errors import BadQuery
-from lookalike.serve.api.problems import document_problems
+from lookalike.serve.api.problems import GUARDED, STORE, document_problems
 from lookalike.serve.api.request_body import RequestBody, describe_body, describe_form, read_body
 from lookalike.serve.api.schemas import MAX_ID, MAX_IMAGES, FetchImage, ImageIn, ProductIn, ProductOut, WriteOut
+from lookalike.serve.runtime.active_version import OpenVersion
 from lookalike.serve.service import Service, get_service
 
 router = APIRouter(tags=["products"])
 
 ProductId = Annotated[str, Path(min_length=1, max_length=MAX_ID)]
+DryRun = Annotated[bool, Query(description="Say what would be written or removed, and change nothing.")]
+Put = Callable[[OpenVersion, str, Sequence[bytes] | None, dict[str, Any]], WriteOut]
 
 _JSON_FIELD = "product"
 _FORM = describe_form(_JSON_FIELD, MAX_IMAGES, "The product's images.")
 
 
-@router.get("/products/{product_id:path}", responses=document_problems(404, 422))
+@router.get("/products/{product_id:path}", responses=document_problems(*GUARDED, *STORE, 404))
 async def get_product(request: Request, product_id: ProductId) -> ProductOut:
     """Return a product's images and metadata."""
     service = get_service(request)
@@ -27,25 +32,39 @@ async def get_product(request: Request, product_id: ProductId) -> ProductOut:
 
 @router.put(
     "/products/{product_id:path}",
-    responses=document_problems(400, 404, 413, 415, 422, 507),
+    responses=document_problems(*GUARDED, *STORE, 400, 404, 408, 415, 507),
     openapi_extra=describe_body(ProductIn, _FORM),
 )
-async def put_product(request: Request, product_id: ProductId) -> WriteOut:
+async def put_product(request: Request, product_id: ProductId, dry_run: DryRun = False) -> WriteOut:
     """Replace a product: its images and its metadata.
 
     Without images the product keeps those that it has. An image that is already stored is not embedded again. Products
-    of another source (`lookalike ingest`) come back with that source's next run.
+    that another source has too come back with that source's next run.
     """
     body = await read_body(request, _JSON_FIELD, MAX_IMAGES)
     service = get_service(request)
-    return await service.write_executor.run(request, lambda: _put(service, product_id, body))
+    write = service.products.plan_put if dry_run else service.products.put
+    return await service.write_executor.run(request, lambda: _put(service, write, product_id, body))
 
 
-@router.delete("/products/{product_id:path}", status_code=204, responses=document_problems(404, 422, 507))
-async def delete_product(request: Request, product_id: ProductId) -> Response:
+@router.delete(
+    "/products/{product_id:path}",
+    status_code=204,
+    response_class=Response,
+    responses={
+        200: {"model": WriteOut, "description": "With `dry_run`: what would be removed."},
+        204: {"description": "The product is removed."},
+        **document_problems(*GUARDED, *STORE, 404, 507),
+    },
+)
+async def delete_product(request: Request, product_id: ProductId, dry_run: DryRun = False) -> Response:
     """Remove a product and all its images."""
     service = get_service(request)
-    await service.write_executor.run(request, lambda: service.products.remove(service.live.version, product_id))
+    version, products = service.live.version, service.products
+    if dry_run:
+        plan = await service.write_executor.run(request, lambda: products.plan_removal(version, product_id))
+        return JSONResponse(plan.model_dump())
+    await service.write_executor.run(request, lambda: products.remove(version, product_id))
     return Response(status_code=204)
 
 
@@ -57,7 +76,7 @@ async def delete_product(request: Request, product_id: ProductId) -> Response:
             "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
         },
         304: {"description": "The image that `If-None-Match` names has not changed."},
-        **document_problems(404, 422),
+        **document_problems(*GUARDED, *STORE, 404),
     },
 )
 async def get_image(
@@ -83,12 +102,12 @@ async def get_image(
     return Response(shown.content, media_type=shown.media_type, headers=headers)
 
 
-def _put(service: Service, product_id: str, body: RequestBody) -> WriteOut:
+def _put(service: Service, write: Put, product_id: str, body: RequestBody) -> WriteOut:
     product, fetch = body.parse(ProductIn), service.make_fetcher().fetch
     images = [*body.images, *(_load_image(image, fetch) for image in product.images or ())]
     if len(images) > MAX_IMAGES:
         raise BadQuery(f"{len(images)} images are too many; {MAX_IMAGES} is the limit")
-    return service.products.put(service.live.version, product_id, images or None, product.metadata)
+    return write(service.live.version, product_id, images or None, product.metadata)
 
 
 def _load_image(image: ImageIn, fetch: FetchImage) -> bytes:

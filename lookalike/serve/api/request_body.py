@@ -7,6 +7,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from lookalike.schema.errors import BadQuery
+from lookalike.serve.api.parameters import describe_repeated
 from lookalike.serve.api.problems import MalformedBody, RequestRefused, explain_validation_errors
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -30,13 +31,13 @@ class RequestBody:
         try:
             return model.model_validate_json(self.text)
         except ValidationError as error:
-            raise MalformedBody(explain_validation_errors(error)) from None
+            raise MalformedBody(explain_validation_errors(error, model)) from None
 
 
 async def read_body(request: Request, json_field: str = "", max_images: int = 0) -> RequestBody:
     """Receive a body. In a form, `json_field` holds the JSON; without `max_images`, forms are refused.
 
-    Raises RequestRefused for another content type, BadQuery for an unknown form field.
+    Raises RequestRefused for another content type, BadQuery for an unknown form field and for a second `json_field`.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == _JSON:
@@ -65,6 +66,8 @@ def describe_form(json_field: str, max_images: int, description: str) -> dict[st
 
 async def _read_form(form: FormData, json_field: str) -> RequestBody:
     text, images = b"{}", []
+    if (count := len(form.getlist(json_field))) > 1:
+        raise BadQuery(describe_repeated("form field", json_field, count))
     for name, value in form.multi_items():
         if name == json_field:
             text = await value.read() if isinstance(value, UploadFile) else value.encode(errors="surrogatepass")

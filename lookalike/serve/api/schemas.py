@@ -2,8 +2,8 @@
 
 import binascii
 from base64 import b64decode
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
@@ -51,7 +51,7 @@ class PartIn(StrictModel):
     """One example to be like, or unlike: exactly one of image, image_url, text, product_id, image_id and vector."""
 
     image: Base64Bytes | None = Field(None, description="An image, in Base64.")
-    image_url: Url | None = Field(None, description="The URL of an image; only where the service has `--fetch-urls`.")
+    image_url: Url | None = Field(None, description="The URL of an image; only where the service fetches URLs.")
     text: Text | None = Field(None, description="Words; only where the collection's encoder embeds text.")
     product_id: Identifier | None = Field(
         None, description="A product of the collection: the normalised mean of its images."
@@ -92,7 +92,7 @@ class SearchIn(StrictModel):
     )
 
     image: Base64Bytes | None = Field(None, description="An image, in Base64.")
-    image_url: Url | None = Field(None, description="The URL of an image; only where the service has `--fetch-urls`.")
+    image_url: Url | None = Field(None, description="The URL of an image; only where the service fetches URLs.")
     text: Text | None = Field(None, description="Words; only where the collection's encoder embeds text.")
     product_id: Identifier | None = Field(None, description="A product of the collection; the result leaves it out.")
     image_id: Identifier | None = Field(None, description="A stored image; the result leaves its product out.")
@@ -238,7 +238,7 @@ class ImageIn(StrictModel):
     """An image of a product: its file, or its URL."""
 
     image: Base64Bytes | None = Field(None, description="An image, in Base64.")
-    image_url: Url | None = Field(None, description="The URL of an image; only where the service has `--fetch-urls`.")
+    image_url: Url | None = Field(None, description="The URL of an image; only where the service fetches URLs.")
 
 
 class ProductIn(StrictModel):
@@ -257,6 +257,21 @@ class WriteOut(BaseModel):
     metadata: int = Field(description="Images that only got new metadata, without a forward pass.")
     unchanged: int
     removed: int
+
+
+def list_fields(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    """List the fields of a body, or of the model at a path in it such as `like/0`."""
+    for name in path:
+        if name in model.model_fields:
+            model = next(_iter_models(model.model_fields[str(name)].annotation), model)
+    return list(model.model_fields)
+
+
+def _iter_models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _iter_models(inner)
 
 
 def image_path(image_id: str) -> str:

@@ -9,7 +9,7 @@ from fastapi import Query as QueryParameter
 from lookalike.schema.errors import BadFilter, BadQuery
 from lookalike.schema.filters.parser import parse_filter
 from lookalike.search.query import MAX_LIMIT, MAX_PARTS, MAX_REACH, Part, Query
-from lookalike.serve.api.problems import describe_error, document_problems, get_request_id
+from lookalike.serve.api.problems import GUARDED, STORE, describe_and_log, document_problems, get_request_id
 from lookalike.serve.api.redaction import reject_location_filters
 from lookalike.serve.api.request_body import RequestBody, describe_body, describe_form, read_body
 from lookalike.serve.api.schemas import MAX_ID, BatchIn, BatchOut, FetchImage, SearchIn, SearchOut
@@ -22,7 +22,9 @@ _FORM = describe_form(_JSON_FIELD, MAX_PARTS, "Images to be like.")
 
 
 @router.post(
-    "/search", responses=document_problems(400, 404, 413, 415, 422), openapi_extra=describe_body(SearchIn, _FORM)
+    "/search",
+    responses=document_problems(*GUARDED, *STORE, 400, 404, 408, 415),
+    openapi_extra=describe_body(SearchIn, _FORM),
 )
 async def search(request: Request) -> SearchOut:
     """Find similar products: by images, words, products, stored images, vectors, or a weighted mix of them.
@@ -36,7 +38,9 @@ async def search(request: Request) -> SearchOut:
 
 
 @router.post(
-    "/search/batch", responses=document_problems(400, 404, 413, 415, 422), openapi_extra=describe_body(BatchIn)
+    "/search/batch",
+    responses=document_problems(*GUARDED, *STORE, 408, 415),
+    openapi_extra=describe_body(BatchIn),
 )
 async def search_batch(request: Request) -> BatchOut:
     """Run several queries. One that fails gets a problem in place of its result."""
@@ -45,7 +49,7 @@ async def search_batch(request: Request) -> BatchOut:
     return await service.executor.run(request, lambda: _search_batch(service, body, request_id))
 
 
-@router.get("/products/{product_id:path}/similar", responses=document_problems(404, 422))
+@router.get("/products/{product_id:path}/similar", responses=document_problems(*GUARDED, *STORE, 404))
 async def similar(
     request: Request,
     product_id: Annotated[str, Path(min_length=1, max_length=MAX_ID)],
@@ -84,7 +88,7 @@ def _search_batch(service: Service, body: RequestBody, request_id: str) -> Batch
     results = [next(found) if isinstance(query, Query) else query for query in queries]
     return BatchOut(
         results=[
-            describe_error(result, request_id) if isinstance(result, Exception) else SearchOut.from_result(result)
+            describe_and_log(result, request_id) if isinstance(result, Exception) else SearchOut.from_result(result)
             for result in results
         ],
         took_ms=round((time.perf_counter() - started) * 1_000, 3),

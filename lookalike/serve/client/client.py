@@ -63,7 +63,10 @@ class SearchRequest(Example, total=False):
 
 
 class ServiceUnreachable(LookalikeError):
-    """The service did not answer at all."""
+    """The service did not answer at all.
+
+    Remedy: start it with `lookalike serve`, or correct its URL.
+    """
 
 
 class Client:
@@ -77,6 +80,7 @@ class Client:
     def __init__(self, base_url: str, *, key: str | None = None, timeout: float = 30.0, retries: int = 3) -> None:
         self._http = httpx2.Client(base_url=_check_url(base_url), headers=_headers(key), timeout=timeout)
         self._stop = stop_after_attempt(retries + 1)
+        self._knows_dry_run = False
 
     def search(self, **query: Unpack[SearchRequest]) -> SearchOut:
         """Find the products most similar to the query."""
@@ -95,14 +99,28 @@ class Client:
         return self._call(requests.get_product(product_id))
 
     def put_product(
-        self, product_id: str, images: Sequence[ImageInput] | None, metadata: Mapping[str, Any]
+        self,
+        product_id: str,
+        images: Sequence[ImageInput] | None,
+        metadata: Mapping[str, Any],
+        *,
+        dry_run: bool = False,
     ) -> WriteOut:
-        """Replace a product: its metadata, and its images unless they are None."""
-        return self._call(requests.put_product(product_id, images, metadata))
+        """Replace a product: its metadata, and its images unless they are None. `dry_run` only counts."""
+        if dry_run:
+            self._check_dry_run()
+        return self._call(requests.put_product(product_id, images, metadata, dry_run=dry_run))
 
-    def delete_product(self, product_id: str) -> None:
-        """Remove a product. A 404 may also mean that an earlier try removed it and its response was lost."""
-        return self._call(requests.delete_product(product_id))
+    def delete_product(self, product_id: str, *, dry_run: bool = False) -> WriteOut | None:
+        """Remove a product. `dry_run` only counts: it returns what would be removed.
+
+        A 404 may also mean that an earlier try removed the product and its response was lost.
+        """
+        if dry_run:
+            self._check_dry_run()
+            return self._call(requests.plan_deletion(product_id))
+        self._call(requests.delete_product(product_id))
+        return None
 
     def get_image(self, image_id: str, size: Size | None = None) -> bytes:
         """Get a stored image, as it is or with no edge longer than `size`."""
@@ -122,6 +140,11 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _check_dry_run(self) -> None:
+        if not self._knows_dry_run:
+            self._call(requests.check_dry_run())
+            self._knows_dry_run = True
+
     def _call(self, request: Request[ResponseType]) -> ResponseType:
         with _map_transport_errors(self._http.base_url):
             retrying = Retrying(
@@ -140,6 +163,7 @@ class AsyncClient:
     def __init__(self, base_url: str, *, key: str | None = None, timeout: float = 30.0, retries: int = 3) -> None:
         self._http = httpx2.AsyncClient(base_url=_check_url(base_url), headers=_headers(key), timeout=timeout)
         self._stop = stop_after_attempt(retries + 1)
+        self._knows_dry_run = False
 
     async def search(self, **query: Unpack[SearchRequest]) -> SearchOut:
         """Find the products most similar to the query."""
@@ -158,14 +182,28 @@ class AsyncClient:
         return await self._call(requests.get_product(product_id))
 
     async def put_product(
-        self, product_id: str, images: Sequence[ImageInput] | None, metadata: Mapping[str, Any]
+        self,
+        product_id: str,
+        images: Sequence[ImageInput] | None,
+        metadata: Mapping[str, Any],
+        *,
+        dry_run: bool = False,
     ) -> WriteOut:
-        """Replace a product: its metadata, and its images unless they are None."""
-        return await self._call(requests.put_product(product_id, images, metadata))
+        """Replace a product: its metadata, and its images unless they are None. `dry_run` only counts."""
+        if dry_run:
+            await self._check_dry_run()
+        return await self._call(requests.put_product(product_id, images, metadata, dry_run=dry_run))
 
-    async def delete_product(self, product_id: str) -> None:
-        """Remove a product. A 404 may also mean that an earlier try removed it and its response was lost."""
-        return await self._call(requests.delete_product(product_id))
+    async def delete_product(self, product_id: str, *, dry_run: bool = False) -> WriteOut | None:
+        """Remove a product. `dry_run` only counts: it returns what would be removed.
+
+        A 404 may also mean that an earlier try removed the product and its response was lost.
+        """
+        if dry_run:
+            await self._check_dry_run()
+            return await self._call(requests.plan_deletion(product_id))
+        await self._call(requests.delete_product(product_id))
+        return None
 
     async def get_image(self, image_id: str, size: Size | None = None) -> bytes:
         """Get a stored image, as it is or with no edge longer than `size`."""
@@ -185,6 +223,11 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    async def _check_dry_run(self) -> None:
+        if not self._knows_dry_run:
+            await self._call(requests.check_dry_run())
+            self._knows_dry_run = True
+
     async def _call(self, request: Request[ResponseType]) -> ResponseType:
         with _map_transport_errors(self._http.base_url):
             retrying = AsyncRetrying(
@@ -203,8 +246,8 @@ def _map_transport_errors(address: httpx2.URL) -> Iterator[None]:
         yield
     except httpx2.TransportError as error:
         raise ServiceUnreachable(
-            f"the service at {address} does not answer ({str(error) or type(error).__name__}). Is `lookalike serve` "
-            "running, and is the address right? A busy service needs a longer timeout"
+            f"the service at {address} does not answer ({str(error) or type(error).__name__}). Is it running, "
+            "and is the address right? A busy service needs a longer timeout"
         ) from error
 
 

@@ -27,7 +27,10 @@ _backoff = wait_random_exponential(multiplier=0.5, max=10)
 
 
 class ServiceError(LookalikeError):
-    """The service answered with an error: `problem` says which."""
+    """The service answered with an error: `problem` says which.
+
+    Remedy: correct what the problem names; its request id finds the line in the log of the service.
+    """
 
     def __init__(self, problem: Problem, retry_after: float | None = None) -> None:
         errors = "".join(f"; {error.at}: {error.detail}" for error in problem.errors)
@@ -88,20 +91,31 @@ def get_product(product_id: str) -> Request[ProductOut]:
     return Request("GET", f"/products/{_quote(product_id)}", _parse_as(ProductOut))
 
 
-def put_product(product_id: str, images: Sequence[ImageInput] | None, metadata: Mapping[str, Any]) -> Request[WriteOut]:
+def put_product(
+    product_id: str, images: Sequence[ImageInput] | None, metadata: Mapping[str, Any], *, dry_run: bool
+) -> Request[WriteOut]:
     """Replace a product; None keeps the images that it has."""
     fields: dict[str, Any] = {"metadata": metadata}
     if images is not None and not images:
         # An empty list must not read as None. It is sent, and the service refuses it.
         fields["images"] = []
-    return Request(
-        "PUT", f"/products/{_quote(product_id)}", _parse_as(WriteOut), _body("product", fields, images or ())
-    )
+    options: RequestOptions = {**_body("product", fields, images or ()), **_dry_run(dry_run)}
+    return Request("PUT", f"/products/{_quote(product_id)}", _parse_as(WriteOut), options)
 
 
 def delete_product(product_id: str) -> Request[None]:
     """Remove a product."""
     return Request("DELETE", f"/products/{_quote(product_id)}", _check)
+
+
+def plan_deletion(product_id: str) -> Request[WriteOut]:
+    """Count what deleting a product would remove."""
+    return Request("DELETE", f"/products/{_quote(product_id)}", _parse_as(WriteOut), _dry_run(True))
+
+
+def check_dry_run() -> Request[None]:
+    """Check that the service knows dry runs: an older one would ignore `dry_run`, and write."""
+    return Request("GET", "/openapi.json", _require_dry_run)
 
 
 def get_image(image_id: str, size: int | None) -> Request[bytes]:
@@ -113,6 +127,10 @@ def get_image(image_id: str, size: int | None) -> Request[bytes]:
 def ready() -> Request[bool]:
     """Check whether the service can search."""
     return Request("GET", "/ready", _read_readiness)
+
+
+def _dry_run(dry_run: bool) -> RequestOptions:
+    return {"params": {"dry_run": "true"}} if dry_run else {}
 
 
 def _body(json_field: str, fields: Mapping[str, Any], images: Sequence[ImageInput]) -> RequestOptions:
@@ -180,6 +198,12 @@ def _read_readiness(response: httpx2.Response) -> bool:
         return False
     _check(response)
     return True
+
+
+def _require_dry_run(response: httpx2.Response) -> None:
+    if b'"dry_run"' not in _read_content(response):
+        detail = f"the service at {response.url.host} is of an older version and knows no dry run; nothing was sent"
+        raise ServiceError(_make_problem(response, detail))
 
 
 def _check(response: httpx2.Response) -> None:

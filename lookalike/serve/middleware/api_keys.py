@@ -2,6 +2,7 @@
 
 from urllib.parse import urlencode, urlsplit
 
+import structlog
 from starlette.requests import Request
 
 from lookalike.serve.api.problems import RequestRefused
@@ -12,6 +13,8 @@ KEY_COOKIE = "lookalike-key"
 """The cookie in which a browser keeps the key that was entered at /login."""
 
 _WRITING = ("PUT", "DELETE")
+
+_log = structlog.get_logger("lookalike")
 
 
 def check_api_key(request: Request, settings: Settings) -> None:
@@ -33,7 +36,8 @@ def check_api_key(request: Request, settings: Settings) -> None:
 def _check_host(request: Request, bound_host: str) -> None:
     # DNS rebinding: a foreign page whose host name resolves to this machine must not read the collection.
     if not _is_own_host(request.headers.get("host", ""), bound_host):
-        raise RequestRefused(403, "without API keys only this machine itself is served; set LOOKALIKE_API_KEYS")
+        _log.warning("a request for another host was refused; to serve others, set LOOKALIKE_API_KEYS")
+        raise RequestRefused(403, "this service answers requests from its own machine only")
 
 
 def _read_key(request: Request) -> str:

@@ -21,6 +21,7 @@ _log = structlog.get_logger("lookalike")
 class RequestGuard:
     """ASGI middleware that names, limits, authorises and logs each request, and adds headers to each response.
 
+    HEAD is answered as GET is, without the body.
     What it refuses, and what a route raises unexpectedly, becomes a problem response.
     """
 
@@ -37,13 +38,17 @@ class RequestGuard:
             return
         started = time.perf_counter()
         request_id = assign_request_id(scope)
-        response = ResponseHeaders(send, request_id)
+        method = scope["method"]
+        response = ResponseHeaders(send, request_id, has_body=method != "HEAD")
+        if method == "HEAD":
+            # A copy: the server has to know that the client expects no body.
+            scope = {**scope, "method": "GET"}
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 with self._limits.in_flight(scope["path"]):
                     await self._serve(scope, receive, response, request_id)
             finally:
-                self._request_log.record(scope, response.status, time.perf_counter() - started)
+                self._request_log.record(scope, method, response.status, time.perf_counter() - started)
 
     async def _serve(self, scope: Scope, receive: Receive, response: ResponseHeaders, request_id: str) -> None:
         try:

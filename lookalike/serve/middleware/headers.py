@@ -13,10 +13,14 @@ _SECURITY_HEADERS = (
 
 
 class ResponseHeaders:
-    """An ASGI `send` that adds the request id and the security headers, and remembers the status."""
+    """An ASGI `send` that adds the request id and the security headers, and remembers the status.
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    Without `has_body` the body is left out; its length stays in the headers.
+    """
+
+    def __init__(self, send: Send, request_id: str, *, has_body: bool = True) -> None:
         self._send = send
+        self._has_body = has_body
         self._headers = ((b"x-request-id", request_id.encode()), *_SECURITY_HEADERS)
         self.status = _NOT_STARTED
 
@@ -30,4 +34,6 @@ class ResponseHeaders:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message.get("headers", []), *self._headers]
+        elif not self._has_body:
+            message["body"] = b""
         await self._send(message)

@@ -26,11 +26,11 @@ class RequestLog:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def record(self, scope: Scope, status: int, seconds: float) -> None:
+    def record(self, scope: Scope, sent_method: str, status: int, seconds: float) -> None:
         """Record how a request ended. A name under `error` in its state is counted as an error."""
         # The route's template, not the path: one counter for all products, and no product ids in the metrics.
         route = getattr(scope.get("route"), "path_format", "other")
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = sent_method if sent_method in _METHODS else "other"
         self._metrics.requests.labels(route, method, str(status)).inc()
         self._metrics.request_seconds.labels(route, method).observe(seconds)
         if (error := scope["state"].get("error")) is not None:

@@ -9,7 +9,10 @@ from lookalike.schema.errors import LookalikeError
 
 
 class DeadlineExceeded(LookalikeError):
-    """The deadline has passed, or the client has gone."""
+    """The deadline of a request has passed, or its client has gone.
+
+    Remedy: send the request again; if it happens often, raise `--deadline` or add workers.
+    """
 
 
 class Deadline:

@@ -34,7 +34,7 @@ class RequestFetcher:
         Raises BadQuery if it cannot be fetched, is one too many, or the service fetches no URLs; DeadlineExceeded.
         """
         if self._fetcher is None:
-            raise BadQuery("this service does not fetch image_url (it needs --fetch-urls); send the file in image")
+            raise BadQuery("this service does not fetch image_url; send the file in image")
         if self._fetched_images == self._max_images:
             raise BadQuery(
                 f"one request may name {self._max_images} images by image_url; send the others in another request"

@@ -1,30 +1,26 @@
 """Reads, puts and removes one product at a time over HTTP. Writes go through the same pipeline as ingest."""
 
 import contextlib
-import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import structlog
 
-from lookalike.encode.decode import open_image
-from lookalike.encode.engine import Content, Engine, LazyEngine
+from lookalike.encode.engine import LazyEngine
 from lookalike.encode.pixel_budget import PixelBudget
-from lookalike.encode.preprocess import Pixels
 from lookalike.encode.process_tuning import count_cores
-from lookalike.encode.stage_timer import NO_TIMER, StageTimer
 from lookalike.ingest.job import ingest_images
-from lookalike.ingest.pipeline.diff import Change
+from lookalike.ingest.pipeline.diff import Change, Diff
 from lookalike.ingest.pipeline.existing_rows import ExistingRows, RowScope, StoredVector
 from lookalike.ingest.pipeline.limits import PipelineLimits
 from lookalike.ingest.pipeline.stages import PipelineContext
 from lookalike.ingest.reports.report import Report
 from lookalike.ingest.sources.metadata import read_metadata
 from lookalike.schema.collection import describe_misfit
-from lookalike.schema.errors import BadImage, BadQuery, BadSettings, UnknownProduct
+from lookalike.schema.errors import BadImage, BadQuery, UnknownProduct
 from lookalike.schema.filters.expression import column_in
 from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
@@ -33,43 +29,24 @@ from lookalike.serve.api.redaction import redact_source
 from lookalike.serve.api.schemas import ProductOut, StoredImage, WriteOut, image_path
 from lookalike.serve.runtime.active_version import OpenVersion
 from lookalike.serve.runtime.deadline import check_deadline
-from lookalike.serve.runtime.thumbnails import hash_bytes
-
-SOURCE = "api"
-"""The source of rows that are put over HTTP."""
+from lookalike.serve.runtime.uploads import UploadFolder
 
 _MAX_IMAGES = 1_000
 _RESERVED_SUFFIX = "/similar"
 """/products/ID/similar is a route of its own."""
 
+_PUT_IMAGES = "; put it with its images first"
 _FIELDS = ("product_id", "source", "image", "metadata")
 
 _log = structlog.get_logger("lookalike")
-
-
-@dataclass(frozen=True)
-class UploadEngine(Engine):
-    """Prepares uploads before anything is written, and hands them to the ingest pipeline: each is decoded once."""
-
-    uploads: dict[bytes, Pixels] = field(default_factory=dict)
-
-    def prepare_uploads(self, contents: Iterable[bytes], budget: PixelBudget) -> None:
-        """Decode images. Raises BadImage for the first that is broken."""
-        for content in contents:
-            self.uploads[content] = super().prepare(content, budget)
-
-    def prepare(self, content: Content, budget: PixelBudget, timer: StageTimer = NO_TIMER) -> Pixels:
-        """Return the pixels of an upload; decode it if it is not an upload."""
-        pixels = self.uploads.get(cast("bytes", content))
-        return super().prepare(content, budget, timer) if pixels is None else pixels
 
 
 class ProductService:
     """Reads and writes products, one write at a time. Uploaded images are stored as files in `uploads`."""
 
     def __init__(self, uploads: Path, budget: PixelBudget) -> None:
-        self._uploads = uploads.absolute()
-        self._budget = budget
+        self._uploads = UploadFolder(uploads, budget)
+        self._max_pixels = budget.max_pixels
         self._write_lock = threading.Lock()
 
     def get(self, store: Store, product_id: str) -> ProductOut:
@@ -103,6 +80,40 @@ class ProductService:
             version.store.require_live()
             return written
 
+    def plan_put(
+        self, version: OpenVersion, product_id: str, images: Sequence[bytes] | None, metadata: dict[str, Any]
+    ) -> WriteOut:
+        """Return what `put` would, and raise what it would; change nothing."""
+        metadata = _validate(product_id, metadata)
+        store = version.store
+        existing = ExistingRows(store, RowScope(None, column_in("product_id", [product_id]))).by_id
+        if images is None and not existing:
+            raise _unknown(product_id, _PUT_IMAGES)
+        changes, diff = Counter[Change](), Diff(existing)
+        uploads = None if images is None else self._uploads.name_images(store.name, product_id, images, metadata)
+        if uploads is not None:
+            self._uploads.decode_new(version, uploads, existing)
+            for image in uploads.images.values():
+                diff.mark_seen(image.image_id)
+                changes[diff.compare_metadata(image) if image.image_id in existing else Change.NEW] += 1
+        store.require_live()
+        return WriteOut(
+            product_id=product_id,
+            new=changes[Change.NEW],
+            changed=0,
+            metadata=changes[Change.METADATA] if uploads is not None else len(existing),
+            unchanged=changes[Change.UNCHANGED],
+            removed=len(diff.removed()) if uploads is not None else 0,
+        )
+
+    def plan_removal(self, version: OpenVersion, product_id: str) -> WriteOut:
+        """Return how many images `remove` would remove, and raise what it would; change nothing."""
+        removed = version.store.count(column_in("product_id", [product_id]), consistency="Strong")
+        if not removed:
+            raise _unknown(product_id)
+        version.store.require_live()
+        return WriteOut(product_id=product_id, new=0, changed=0, metadata=0, unchanged=0, removed=removed)
+
     def remove(self, version: OpenVersion, product_id: str) -> None:
         """Remove a product with its images and their uploaded files. Raises UnknownProduct."""
         store = version.store
@@ -114,37 +125,27 @@ class ProductService:
             version.finder.invalidate_product(product_id)
             store.flush_after(len(rows))
             store.require_live()
-            self._delete_uploads(rows)
+            self._uploads.delete(rows)
 
     def _replace(
         self, version: OpenVersion, product_id: str, images: Sequence[bytes], metadata: dict[str, Any]
     ) -> WriteOut:
         store, report = version.store, Report()
         before = {row["image_id"]: row for row in _fetch(store, product_id)}
-        unique: dict[str, ProductImage] = {}
-        contents: dict[str, bytes] = {}
-        for content in images:
-            file = self._file(store.name, product_id, content, self._suffix(content))
-            image = ProductImage.named(SOURCE, product_id, file.name, str(file), metadata)
-            unique[image.image_id], contents[image.image_id] = image, content
-        upload_engine = UploadEngine(version.encoder, version.engine.batch_size, version.engine.parallel_batches)
-        # A stored image was decoded when it was first uploaded.
-        upload_engine.prepare_uploads(
-            [content for image_id, content in contents.items() if image_id not in before], self._budget
-        )
-        for image_id, content in contents.items():
-            _write(Path(unique[image_id].image), content)
+        uploads = self._uploads.name_images(store.name, product_id, images, metadata)
+        upload_engine = self._uploads.decode_new(version, uploads, before)
+        self._uploads.write(uploads)
         engine = LazyEngine(lambda: upload_engine)
         scope = RowScope(None, column_in("product_id", [product_id]))
-        context = PipelineContext(engine, PipelineLimits(count_cores(), self._budget.max_pixels))
-        diff = ingest_images(unique.values(), scope, store, report, context)
+        context = PipelineContext(engine, PipelineLimits(count_cores(), self._max_pixels))
+        diff = ingest_images(uploads.images.values(), scope, store, report, context)
         if report.first_rejections:
-            self._discard(store, [image for image_id, image in unique.items() if image_id not in before])
+            self._discard(store, [image for image_id, image in uploads.images.items() if image_id not in before])
             _log.error("an image was rejected", reason=report.first_rejections[0].reason)
-            raise BadImage("an image could not be stored, so none of them was; see the service's log for the reason")
+            raise BadImage("an image could not be stored, so none of them was; send another one")
         removed_ids = diff.removed()
         _delete(store, removed_ids)
-        self._delete_uploads([before[image_id] for image_id in removed_ids if image_id in before])
+        self._uploads.delete([before[image_id] for image_id in removed_ids if image_id in before])
         done = report.summary()
         return WriteOut(
             product_id=product_id,
@@ -165,7 +166,7 @@ class ProductService:
                 Change.METADATA,
                 row["image_id"],
             )
-            for row in _fetch_existing(store, product_id)
+            for row in _fetch_existing(store, product_id, _PUT_IMAGES)
             if (known := existing.by_id.get(row["image_id"])) is not None
         ]
         ready, _ = existing.build_rows(changed)
@@ -183,24 +184,7 @@ class ProductService:
     def _discard(self, store: Store, images: Sequence[ProductImage]) -> None:
         """Delete images that were just stored: their rows and their files."""
         _delete(store, [image.image_id for image in images])
-        self._delete_uploads([{"source": image.source, "image": image.image} for image in images])
-
-    def _suffix(self, content: bytes) -> str:
-        """Return the file suffix for an image's format, which its header names. Raises BadImage."""
-        return f".{(open_image(content, self._budget.max_pixels).format or 'image').lower()}"
-
-    def _file(self, collection: str, product_id: str, content: bytes, suffix: str) -> Path:
-        # Names are hashes: no text of a request becomes part of a path.
-        return self._uploads / collection / hash_bytes(product_id.encode())[:16] / (hash_bytes(content) + suffix)
-
-    def _delete_uploads(self, rows: Sequence[Row]) -> None:
-        """Delete the image files of deleted rows, if the files are uploads; files of other sources stay."""
-        for row in rows:
-            file = Path(row["image"])
-            if row["source"] == SOURCE and file.is_relative_to(self._uploads):
-                file.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
-                    file.parent.rmdir()
+        self._uploads.delete([{"source": image.source, "image": image.image} for image in images])
 
 
 def _fetch(store: Store, product_id: str) -> list[Row]:
@@ -208,16 +192,16 @@ def _fetch(store: Store, product_id: str) -> list[Row]:
     return sorted(rows, key=lambda row: str(row["image_id"]))
 
 
-def _fetch_existing(store: Store, product_id: str) -> list[Row]:
-    """Fetch a product's rows. Raises UnknownProduct if there are none."""
+def _fetch_existing(store: Store, product_id: str, advice: str = "") -> list[Row]:
+    """Fetch a product's rows. Raises UnknownProduct, with advice, if there are none."""
     rows = _fetch(store, product_id)
     if not rows:
-        raise _unknown(product_id)
+        raise _unknown(product_id, advice)
     return rows
 
 
-def _unknown(product_id: str) -> UnknownProduct:
-    return UnknownProduct(f"no product {product_id!r}; put it with its images first")
+def _unknown(product_id: str, advice: str = "") -> UnknownProduct:
+    return UnknownProduct(f"no product {product_id!r}{advice}")
 
 
 def _delete(store: Store, image_ids: Sequence[str]) -> None:
@@ -239,19 +223,3 @@ def _validate(product_id: str, metadata: dict[str, Any]) -> dict[str, Any]:
     if problem:
         raise BadQuery(problem)
     return stored
-
-
-def _write(file: Path, content: bytes) -> None:
-    """Write a file atomically. An existing file has the same bytes, because its name is their hash."""
-    if file.exists():
-        return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
-        with part.open("wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
-        part.replace(file)
-    except OSError as error:
-        raise BadSettings(f"cannot write to --uploads {str(file.parents[2])!r}: {error.strerror}") from error

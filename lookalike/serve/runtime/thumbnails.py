@@ -58,7 +58,11 @@ class ThumbnailCache:
             file = self._read_file(row["image"], size, etag)
         except BadImage as error:
             # Clients do not see the path of the file, nor what is wrong with it.
-            raise UnknownProduct(f"the file of image {image_id!r} is missing or is no longer an image") from error
+            public = f"the file of image {image_id!r} is missing or is no longer an image"
+            raise UnknownProduct(
+                f"{public}: {row['image']!r}: {error}",
+                public=public,
+            ) from error
         if len(file.content) <= _MAX_FILE_BYTES:
             with self._lock:
                 self._cache[etag] = file

@@ -3,11 +3,15 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
+from lookalike.schema.errors import BadQuery
+from lookalike.serve.api.parameters import describe_unknown
 from lookalike.serve.middleware import KEY_COOKIE
 from lookalike.serve.service import get_service
 from lookalike.serve.web.templating import render_page
 
 router = APIRouter(include_in_schema=False)
+
+_FORM_FIELDS = frozenset({"key", "then"})
 
 
 @router.get("/login")
@@ -20,8 +24,10 @@ async def show_login(request: Request, then: str = "/") -> Response:
 
 @router.post("/login")
 async def log_in(request: Request) -> Response:
-    """Check the key and set the cookie, which the browser keeps until it is closed."""
+    """Check the key and set the cookie, which the browser keeps until it is closed. Raises BadQuery."""
     async with request.form(max_files=0, max_fields=8) as form:
+        for name in form.keys() - _FORM_FIELDS:
+            raise BadQuery(describe_unknown("form field", name, _FORM_FIELDS))
         key, then = str(form.get("key", "")).strip(), _local_path(str(form.get("then", "/")))
     keys = get_service(request).settings.keys
     if keys.required and keys.may_write(key) is None:

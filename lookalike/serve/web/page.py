@@ -9,13 +9,14 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import UploadFile
 
 from lookalike.encode.encoder import TextEncoder
-from lookalike.schema.errors import LookalikeError
+from lookalike.schema.errors import BadQuery, LookalikeError
 from lookalike.schema.filters.expression import column_in
 from lookalike.schema.milvus.store import Store
 from lookalike.search.explore.browse import browse_products
 from lookalike.search.explore.facets import Facet, FacetValue, RangeFacet, ValueFacet
 from lookalike.search.finder import SearchResult
 from lookalike.search.query import MAX_REACH, Query
+from lookalike.serve.api.parameters import describe_unknown
 from lookalike.serve.api.problems import RequestRefused, get_request_id, make_problem, report_error
 from lookalike.serve.api.schemas import Problem, image_path
 from lookalike.serve.runtime.facet_cache import FacetCache
@@ -30,6 +31,8 @@ LIMIT = 24
 """Cards per page: fills rows of two, three, four and six columns."""
 
 _MAX_FACETS = 20
+_UPLOAD = "upload"
+_FORM_FIELDS = ("image", "text", "product")
 _EXPIRED = (
     "This photo has expired, because uploads are kept in memory for a short time only. "
     "Choose it again, and share the new link."
@@ -150,12 +153,14 @@ async def show_page(request: Request) -> Response:
 async def submit_query(request: Request) -> Response:
     """Take the form with its uploaded image, and redirect to the URL of the query."""
     async with request.form(max_files=1, max_fields=1_000) as form:
-        fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-        upload = form.get("upload")
+        fields = [(name, value if isinstance(value, str) else "") for name, value in form.multi_items()]
+        upload = form.get(_UPLOAD)
         content = await upload.read() if isinstance(upload, UploadFile) else b""
     uploads, query = page_of(request).uploads, PageQuery()
     try:
-        query = PageQuery.parse(fields)
+        query = PageQuery.parse((name, value) for name, value in fields if name != _UPLOAD or value)
+        if query.unknown:
+            raise BadQuery(describe_unknown("form field", query.unknown[0], (*_FORM_FIELDS, _UPLOAD)))
         if content:
             name = await get_service(request).executor.run(request, lambda: uploads.add(content))
             query = replace(query, image=name)

@@ -1,16 +1,22 @@
 """The query of the page, read from and written to the query string of its URL."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import urlencode
 
-from lookalike.schema.errors import BadFilter
+from lookalike.schema.errors import BadFilter, BadQuery
 from lookalike.schema.filters.ast import Condition, Filter, Scalar, check_filter_size
+from lookalike.serve.api.parameters import describe_repeated
 from lookalike.serve.api.redaction import reject_location_filters
 
 Bound = Literal["min", "max"]
 QueryPart = Literal["image", "text", "product"]
+
+_SINGLE = ("image", "text", "product", "offset")
+_TRACKING = re.compile(r"(utm|mc|mtm|pk|hsa)_.*|_.*|.*clk?id|[gw]braid|srsltid|igshid|ref")
+"""What newsletters, advertisements and social networks add to links."""
 
 _CHOICE_PREFIX = "f"
 _MAX_CHOICES = 200
@@ -23,6 +29,7 @@ class PageQuery:
 
     `image` is the name of an uploaded image. `choices` are pairs of column and value; a product matches if it has one
     of the values chosen in each column. `bounds` are triples of column, "min" or "max", and the number as it was typed.
+    `unknown` are the fields of the URL or form that mean nothing here.
     """
 
     image: str = ""
@@ -31,30 +38,38 @@ class PageQuery:
     choices: tuple[tuple[str, str], ...] = ()
     bounds: tuple[tuple[str, str, str], ...] = ()
     offset: int = 0
+    unknown: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, fields: Iterable[tuple[str, str]]) -> "PageQuery":
-        """Read the fields of a query string or a form; unknown ones are ignored. Raises BadFilter for too many."""
+        """Read the fields of a query string or a form. Raises BadFilter for too many, BadQuery for one given twice."""
         values: dict[str, str] = {}
+        unknown: dict[str, None] = {}
         choices: dict[tuple[str, str], None] = {}
         bounds: dict[tuple[str, str], str] = {}
         for name, value in fields:
             prefix, dot, column = name.partition(".")
-            if dot and column and value and prefix == _CHOICE_PREFIX:
-                choices[column, value] = None
-            elif dot and column and value.strip() and prefix in _OPERATORS:
-                bounds[column, prefix] = value.strip()
-            else:
-                values[name] = value.strip()
+            if dot and column and prefix == _CHOICE_PREFIX:
+                choices.update({(column, value): None} if value else {})
+            elif dot and column and prefix in _OPERATORS:
+                _set_once(bounds, (column, prefix), value.strip(), name)
+            elif name in _SINGLE:
+                _set_once(values, name, value.strip(), name)
+            elif not _TRACKING.fullmatch(name):
+                unknown[name] = None
             if len(choices) + len(bounds) > _MAX_CHOICES:
                 raise BadFilter(f"more than {_MAX_CHOICES} choices are too many; leave some out")
+        offset = values.get("offset", "0")
+        if not _is_offset(offset):
+            unknown[f"offset={offset}"] = None
         return cls(
             image=values.get("image", ""),
             text=values.get("text", ""),
             product=values.get("product", ""),
             choices=tuple(choices),
             bounds=tuple((column, bound, value) for (column, bound), value in bounds.items()),
-            offset=_parse_offset(values.get("offset", "")),
+            offset=int(offset) if _is_offset(offset) else 0,
+            unknown=tuple(unknown),
         )
 
     @property
@@ -121,8 +136,19 @@ class PageQuery:
         return replace(self, offset=offset)
 
 
-def _parse_offset(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+Key = TypeVar("Key")
+
+
+def _set_once(values: dict[Key, str], key: Key, value: str, name: str) -> None:
+    """Set a value unless it is empty. Raises BadQuery for a second one."""
+    if value and key in values:
+        raise BadQuery(describe_repeated("parameter", name, 2))
+    if value:
+        values[key] = value
+
+
+def _is_offset(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _scalars(values: Iterable[str]) -> tuple[Scalar, ...]:
