@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from types import TracebackType
 
-from lookalike.schema.collection import FINGERPRINT_PROPERTY, LEFT_PROPERTY, MADE_PROPERTY, Fingerprint
+from lookalike.schema.collection import LEFT_PROPERTY, MADE_PROPERTY, Fingerprint, read_fingerprint
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.milvus.connection import Connection
 from lookalike.schema.milvus.create import create_version, version_name
@@ -109,7 +109,7 @@ class Versions:
 
     def _read_version(self, name: str, number: int, live: str) -> Version:
         properties = self._connection.call("describe_collection", name)["properties"]
-        fingerprint = Fingerprint.from_json(properties[FINGERPRINT_PROPERTY])
+        fingerprint = read_fingerprint(name, properties)
         made, left = properties.get(MADE_PROPERTY, ""), int(properties.get(LEFT_PROPERTY, "0"))
         return Version(name, number, name == live, fingerprint, made, left)
 
