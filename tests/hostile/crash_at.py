@@ -2,7 +2,7 @@
 
 A point is before or after the n-th event of a name. Events are the calls of Milvus that write (`upsert`,
 `alter_alias`, …), the lines of the report (`report new`, …), and `rename`, when a finished file gets its name. `event`
-is an event of any name.
+is an event of any name. `list` is an image that the source has listed; it is no `event`.
 """
 
 import multiprocessing
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from command import process_environment
+from serving import until
 
 WRITES = frozenset(
     {
@@ -71,21 +72,48 @@ class Ended:
     output: str
 
 
-def run_until(arguments: Sequence[str], folder: Path, point: Point = NEVER, action: Action = kill) -> Ended:
+class Running:
+    """A command that runs in a process of its own until it comes to a point, where it does `action`."""
+
+    def __init__(self, arguments: Sequence[object], folder: Path, point: Point = NEVER, action: Action = kill) -> None:
+        self._log, self._output = folder / "events", folder / "output"
+        for file in (self._log, self._output):
+            file.unlink(missing_ok=True)
+        self._process = _PROCESSES.Process(target=partial(_run, [*map(str, arguments)], folder, point, action))
+        self._process.start()
+        self.pid = self._process.pid or 0
+
+    def wait_until_paused(self) -> None:
+        """Wait until the process has stopped at its point; see `pause`."""
+        until(lambda: _state(self.pid) in "TZ", TIMEOUT)
+        assert _state(self.pid) == "T", f"it ended before its point: {self._output.read_text()}"
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def wait(self) -> Ended:
+        """Wait for the end. Raises AssertionError after two minutes."""
+        self._process.join(TIMEOUT)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join()
+            raise AssertionError(f"it had not ended after {TIMEOUT} s: {self._output.read_text()}")
+        events = self._log.read_text().splitlines() if self._log.exists() else []
+        return Ended(self._process.exitcode, events, self._output.read_text(errors="replace"))
+
+
+def pause() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def run_until(arguments: Sequence[object], folder: Path, point: Point = NEVER, action: Action = kill) -> Ended:
     """Run a command in `folder` until a point is reached, and do `action` there; by default kill the process."""
-    log, output = folder / "events", folder / "output"
-    for file in (log, output):
-        file.unlink(missing_ok=True)
-    run = partial(_run, [*map(str, arguments)], folder, point, action)
-    process = _PROCESSES.Process(target=run)
-    process.start()
-    process.join(TIMEOUT)
-    if process.exitcode is None:
-        process.kill()
-        process.join()
-        raise AssertionError(f"{arguments} had not ended after {TIMEOUT} s: {output.read_text()}")
-    events = log.read_text().splitlines() if log.exists() else []
-    return Ended(process.exitcode, events, output.read_text(errors="replace"))
+    return Running(arguments, folder, point, action).wait()
+
+
+def _state(pid: int) -> str:
+    """Return the state of a process: T when it is stopped, Z when it has ended."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def choose_points(events: Sequence[str], *, fewer: bool = False) -> list[Point]:
@@ -123,6 +151,7 @@ class _Taps:
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._point, self._action = point, action
         self._counts: Counter[str] = Counter()
+        self._listed = 0
         self._lock = threading.Lock()
 
     @contextmanager
@@ -135,6 +164,10 @@ class _Taps:
         yield
         self._reach("after", counts)
 
+    def count_listed(self) -> None:
+        self._listed += 1
+        self._reach("after", {"list": self._listed})
+
     def _reach(self, moment: str, counts: Mapping[str, int]) -> None:
         if self._point.moment == moment and counts.get(self._point.event) == self._point.number:
             self._action()
@@ -143,9 +176,10 @@ class _Taps:
 def _watch(taps: _Taps) -> None:
     """Let every event pass through the taps. Nothing else of the run changes."""
     from lookalike.ingest.reports.report import Report
+    from lookalike.ingest.sources.folder import FolderSource
     from lookalike.schema.milvus.connection import Connection
 
-    call, write, replace = Connection.call, Report._write, Path.replace
+    call, write, replace, images = Connection.call, Report._write, Path.replace, FolderSource.images
 
     def tapped_call(self: Connection, method: str, *arguments: Any, **options: Any) -> Any:
         if method not in WRITES:
@@ -163,4 +197,11 @@ def _watch(taps: _Taps) -> None:
 
     Connection.call = tapped_call  # type: ignore[method-assign]
     Report._write = tapped_write  # type: ignore[method-assign]
+
+    def tapped_images(self: FolderSource) -> Iterator[Any]:
+        for item in images(self):
+            taps.count_listed()
+            yield item
+
     Path.replace = tapped_replace  # type: ignore[method-assign]
+    FolderSource.images = tapped_images  # type: ignore[method-assign]
