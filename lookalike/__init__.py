@@ -23,6 +23,7 @@ __all__ = [
     "ReindexResult",
     "Result",
     "ServiceCollection",
+    "Source",
     "Summary",
     "connect",
     "errors",
@@ -40,6 +41,7 @@ _LOCATIONS = {
     "ReindexResult": "lookalike.ingest.admin.reindex:ReindexResult",
     "Result": "lookalike.api.results.result:Result",
     "ServiceCollection": "lookalike.api.service_collection:ServiceCollection",
+    "Source": "lookalike.ingest.admin.sources:Source",
     "Summary": "lookalike.ingest.reports.report:Summary",
     "connect": "lookalike.api.connect:connect",
     "errors": "lookalike.schema.errors",
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from lookalike.api.service_collection import ServiceCollection
     from lookalike.ingest.admin.deletion import DeleteResult
     from lookalike.ingest.admin.reindex import ReindexResult
+    from lookalike.ingest.admin.sources import Source
     from lookalike.ingest.reports.report import Summary
     from lookalike.schema import errors
     from lookalike.schema.errors import LookalikeError

@@ -30,6 +30,7 @@ COMMANDS = {
     "info": "lookalike.search.cli:info",
     "duplicates": "lookalike.search.cli:duplicates",
     "delete": "lookalike.ingest.admin.cli:delete",
+    "sources": "lookalike.ingest.admin.sources_cli:sources",
     "reindex": "lookalike.ingest.admin.cli:reindex",
     "rollback": "lookalike.ingest.admin.cli:rollback",
     "versions": "lookalike.ingest.admin.cli:versions",

@@ -7,8 +7,9 @@ from typing import Self
 
 from lookalike.api.inputs import checks
 from lookalike.api.inputs.filters import Where, read_filter
-from lookalike.api.inputs.images import ImageInput, ImageLoader
-from lookalike.api.inputs.queries import PartReader, Parts
+from lookalike.api.inputs.images import ImageLoader
+from lookalike.api.inputs.queries import Images, PartReader, Parts
+from lookalike.api.parameter_names import name_parameters
 from lookalike.api.results.records import Info, Product, read_info, read_product
 from lookalike.api.results.result import Result
 from lookalike.api.runs import RunOptions, SourceOptions, run_ingest, run_reindex
@@ -22,8 +23,10 @@ from lookalike.ingest.admin.deletion import (
 )
 from lookalike.ingest.admin.export import export_collection
 from lookalike.ingest.admin.reindex import ReindexResult
+from lookalike.ingest.admin.sources import Source, list_sources, remove_source, rename_source
 from lookalike.ingest.reports.report import Summary
 from lookalike.schema.errors import BadSettings
+from lookalike.schema.numbers import ValueFormat
 from lookalike.search.query import Query
 
 OnProgress = Callable[[int], object]
@@ -64,6 +67,11 @@ class Collection:
         layout: str | None = None,
         source_name: str | None = None,
         fields: Mapping[str, str] | None = None,
+        decimal_comma: bool = False,
+        thousands: bool = False,
+        strip_currency: bool = False,
+        null_values: Sequence[str] = (),
+        move_source: str | None = None,
         prune: bool = False,
         max_removals: int | str = "20%",
         max_rejected: int | str | None = None,
@@ -75,22 +83,30 @@ class Collection:
 
         The options are those of `lookalike ingest`. `layout` says what the path of an image means, `fields` gives the
         types of metadata fields (text, int, float, bool, list), `source_name` names the source that owns the rows.
-        `prune` deletes the rows that the source no longer has, unless they are more than `max_removals`. `report` is a
-        JSONL file with a line for each change and each rejected image. `on_progress` is called with the number of
-        images done. A run can be interrupted at any time; the next one does the rest.
+        `decimal_comma` reads 12,5 as a number, `thousands` 1,299.00, `strip_currency` € 12.50. A product with one of
+        the texts `null_values` in a column does not have the column.
+        `move_source` names the source that this one was before it moved: its rows are deleted at the end, unless more
+        than `max_removals` have no counterpart. `prune` deletes the rows that the source no longer has, unless they are
+        more than `max_removals`. `report` is a JSONL file with a line for each change and each rejected image.
+        `on_progress` is called with the number of images done. A run can be interrupted at any time; the next one does
+        the rest.
 
-        Raises BadSource, EncoderMismatch, EncoderUnavailable, LimitExceeded for `max_removals` or `max_rejected`, and
-        AlreadyRunning when another run writes the same rows.
+        Raises DuplicateSource for a new source with the images of another one, BadSource, EncoderMismatch,
+        EncoderUnavailable, LimitExceeded for `max_removals` or `max_rejected`, and AlreadyRunning when another run
+        writes the same rows.
 
         >>> summary = shop.ingest("shop/photos", layout="{category}/{product_id}/{image}")
         >>> summary.stored, summary.unchanged
         (0, 192)
         """
         self._session.check_open()
-        read_options = SourceOptions(checks.check_path("source", source), layout, source_name, fields or {})
+        nulls = frozenset(text.strip() for text in checks.check_texts("null_values", null_values))
+        values = ValueFormat(decimal_comma, thousands, strip_currency, nulls)
+        read_options = SourceOptions(checks.check_path("source", source), layout, source_name, fields or {}, values)
         options = RunOptions(
             self._loader.allow_private_urls,
             prune,
+            None if move_source is None else checks.check_text("move_source", move_source),
             max_removals,
             max_rejected,
             None if report is None else Path(checks.check_path("report", report)),
@@ -100,7 +116,7 @@ class Collection:
 
     def search(
         self,
-        image: ImageInput | None = None,
+        image: Images | None = None,
         *,
         text: str | None = None,
         product: str | None = None,
@@ -117,11 +133,11 @@ class Collection:
         """Find the products most like an image, a text, a product, or a mix of them.
 
         `image` is a path, an http(s): or data: URL, the bytes of an image file, a PIL image, or a numpy array of uint8
-        and shape (H, W, 3) or (H, W). `like` and `unlike` take product ids, and dicts with one of image, text,
-        product_id, image_id and vector, and a weight. `where` is a filter as text or as a dict; in a list of filters
-        all have to hold. `within` leaves out products that score more than it below the best one, `min_score` those
-        with a lower cosine. `per_product` is how many images of a product to return, `fields` which metadata fields
-        (all by default).
+        and shape (H, W, 3) or (H, W); or a list of these, which makes one query of several images. `like` and `unlike`
+        take product ids, and dicts with one of image, text, product_id, image_id and vector, and a weight. `where` is a
+        filter as text or as a dict; in a list of filters all have to hold. `within` leaves out products that score more
+        than it below the best one, `min_score` those with a lower cosine. `per_product` is how many images of a product
+        to return, `fields` which metadata fields (all by default).
 
         Raises BadImage, BadQuery, BadFilter, and UnknownProduct.
 
@@ -192,19 +208,49 @@ class Collection:
         """
         return read_info(self._session.finder().store)
 
+    def sources(self) -> list[Source]:
+        """List the sources that own the rows, with the number of their images and products.
+
+        >>> [(source.images, source.products) for source in shop.sources()]
+        [(192, 64)]
+        """
+        return list_sources(self._session.finder().store)
+
+    def rename_source(self, old: str, new: str, *, dry_run: bool = False) -> Source:
+        """Give a source another name, under which the next `ingest` finds its rows unchanged; return the source.
+
+        Raises BadSettings without such a source, and for a name that another one has; AlreadyRunning during a run.
+        """
+        store = self._session.finder().store
+        with name_parameters():
+            renamed = rename_source(
+                store, checks.check_text("old", old), checks.check_text("new", new), dry_run=dry_run
+            )
+        self._session.see_writes()
+        return renamed
+
+    def remove_source(self, source: str, *, dry_run: bool = False) -> DeleteResult:
+        """Delete all rows of a source; return how many. Raises BadSettings without such a source, AlreadyRunning."""
+        removed = remove_source(self._session.finder().store, checks.check_text("source", source), dry_run=dry_run)
+        self._session.see_writes()
+        return removed
+
     def reindex(
         self,
         encoder: str,
         *,
         max_rejected: int | str = 0,
+        dry_run: bool = False,
         report: str | os.PathLike[str] | None = None,
         on_progress: OnProgress | None = None,
     ) -> ReindexResult:
         """Move the collection to another encoder, by encoding its images again, while searches go on.
 
         The old version stays for `lookalike rollback`. Raises LimitExceeded, and moves nothing, when more than
-        `max_rejected` images can no longer be read.
+        `max_rejected` images can no longer be read. `dry_run` only reads the images, and counts.
 
+        >>> shop.reindex("efficientnet-lite0", dry_run=True).stored
+        192
         >>> result = shop.reindex("efficientnet-lite0")
         >>> result.before != result.after
         True
@@ -218,7 +264,7 @@ class Collection:
             report=None if report is None else Path(checks.check_path("report", report)),
             on_progress=on_progress,
         )
-        return run_reindex(self._session, checks.check_text("encoder", encoder), options)
+        return run_reindex(self._session, checks.check_text("encoder", encoder), options, is_dry=dry_run)
 
     def export(self, file: str | os.PathLike[str]) -> int:
         """Write the collection to a file; return the number of rows. Raises BadSettings for another suffix than these.

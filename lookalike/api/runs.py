@@ -1,16 +1,17 @@
 """The methods of Collection that write many rows: one run of ingest, one of reindex."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lookalike.api.parameter_names import name_parameters
+from lookalike.api.parameter_names import name_parameters, replace_options
 from lookalike.api.session import Session
 from lookalike.encode.decode import MAX_PIXELS
 from lookalike.encode.engine import LazyEngine
 from lookalike.encode.fetch.limits import MAX_PER_HOST
 from lookalike.encode.process_tuning import count_cores
 from lookalike.ingest.admin.reindex import ReindexResult, reindex
+from lookalike.ingest.admin.reindex import dry_run as dry_run_reindex
 from lookalike.ingest.job import Job, dry_run, run
 from lookalike.ingest.pipeline.limits import PipelineLimits
 from lookalike.ingest.pipeline.load import ReadChanged
@@ -21,10 +22,11 @@ from lookalike.ingest.sources.files import image_reader
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.open import find_first_product, open_source
 from lookalike.ingest.sources.source import ImageSource
-from lookalike.ingest.threshold import PruneOptions, Threshold
+from lookalike.ingest.threshold import MoveOptions, PruneOptions, Threshold
 from lookalike.schema.cancellation import CancelToken
 from lookalike.schema.metadata import ColumnTypes, parse_column_types
 from lookalike.schema.milvus.versions import Versions
+from lookalike.schema.numbers import PLAIN, ValueFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class SourceOptions:
     layout: str | None
     name: str | None
     fields: Mapping[str, str]
+    values: ValueFormat = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class RunOptions:
 
     allow_private_urls: bool
     prune: bool = False
+    move_source: str | None = None
     max_removals: int | str = "20%"
     max_rejected: int | str | None = None
     report: Path | None = None
@@ -70,13 +74,14 @@ def run_ingest(session: Session, source: SourceOptions, options: RunOptions, *, 
     with options.open_report() as report:
         (dry_run if is_dry else run)(job, report, CancelToken())
         summary = report.summary()
-    if not is_dry:
+        summary = replace(summary, warnings=tuple(map(replace_options, summary.warnings)))
+    if not is_dry and (summary.stored or summary.removed):
         session.see_writes()
     return summary
 
 
 @name_parameters()
-def run_reindex(session: Session, encoder: str, options: RunOptions) -> ReindexResult:
+def run_reindex(session: Session, encoder: str, options: RunOptions, *, is_dry: bool) -> ReindexResult:
     """Move the collection to another encoder. Raises what ingest.reindex.reindex raises."""
     address, max_missing = session.address, Threshold(str(options.max_rejected))
     with (
@@ -86,6 +91,8 @@ def run_reindex(session: Session, encoder: str, options: RunOptions) -> ReindexR
     ):
         engine = LazyEngine(lambda: session.load_engine(encoder))
         context = PipelineContext(engine, options.limits, options.read_image)
+        if is_dry:
+            return dry_run_reindex(versions, context, report, max_missing)
         result = reindex(versions, context, report, max_missing)
     session.encoder = encoder
     session.see_writes()
@@ -94,7 +101,8 @@ def run_reindex(session: Session, encoder: str, options: RunOptions) -> ReindexR
 
 def _make_job(session: Session, source: SourceOptions, options: RunOptions) -> Job:
     fields = parse_column_types(f"{name}:{kind}" for name, kind in source.fields.items())
-    pruning = PruneOptions(Threshold(str(options.max_removals))) if options.prune else None
+    max_removals = Threshold(str(options.max_removals))
+    pruning = PruneOptions(max_removals) if options.prune else None
     return Job(
         source=_open_source(source, fields, may_be_empty=pruning is not None and pruning.max_removals.allows_all),
         address=session.address,
@@ -102,15 +110,18 @@ def _make_job(session: Session, source: SourceOptions, options: RunOptions) -> J
         load_engine=session.load_engine,
         limits=options.limits,
         columns=fields,
+        values=source.values,
         pruning=pruning,
         max_rejected=None if options.max_rejected is None else Threshold(str(options.max_rejected)),
+        move=None if options.move_source is None else MoveOptions(options.move_source, max_removals),
+        has_given_name=source.name is not None,
         read=options.read_image,
     )
 
 
 def _open_source(options: SourceOptions, fields: ColumnTypes, *, may_be_empty: bool) -> ImageSource:
     """Open a source. Raises BadSource for a folder without images, before a collection is created for it."""
-    source = open_source(options.path, options.layout, options.name, fields)
+    source = open_source(options.path, options.layout, options.name, fields, options.values)
     if isinstance(source, FolderSource) and not may_be_empty:
         find_first_product(source)
     return source

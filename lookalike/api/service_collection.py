@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lookalike.api.inputs import checks
 from lookalike.api.inputs.filters import Where, read_filter
-from lookalike.api.inputs.images import ImageInput, ImageLoader
-from lookalike.api.inputs.queries import PartReader, Parts
+from lookalike.api.inputs.images import ImageLoader
+from lookalike.api.inputs.queries import Images, PartReader, Parts
 from lookalike.api.results.records import Product
 from lookalike.api.results.result import Result
 from lookalike.ingest.admin.deletion import DeleteResult
@@ -19,7 +19,7 @@ from lookalike.serve.client import Client, ServiceError
 
 _ERRORS: Mapping[int, type[LookalikeError]] = {404: UnknownProduct, 422: BadQuery, 503: StoreUnavailable}
 
-_ONLY_WITH_MILVUS = frozenset({"ingest", "info", "reindex", "export"})
+_ONLY_WITH_MILVUS = frozenset({"ingest", "info", "reindex", "export", "sources", "rename_source", "remove_source"})
 
 
 class ServiceCollection:
@@ -27,8 +27,8 @@ class ServiceCollection:
 
     `search`, `get` and `delete` work as those of Collection do, and raise the same errors. Images are read here and
     sent as bytes, so a URL is fetched by this process. `Hit.image` is the address of the image at the service. What
-    needs Milvus itself (`ingest`, `info`, `reindex`, `export`) is not here. Raises ServiceUnreachable without a
-    service.
+    needs Milvus itself (`ingest`, `info`, `reindex`, `export`, its sources) is not here. Raises ServiceUnreachable
+    without a service.
     """
 
     def __init__(self, address: str, client: Client, loader: ImageLoader) -> None:
@@ -60,7 +60,7 @@ class ServiceCollection:
 
     def search(
         self,
-        image: ImageInput | None = None,
+        image: Images | None = None,
         *,
         text: str | None = None,
         product: str | None = None,

@@ -6,16 +6,19 @@ from typing import Any
 import click
 
 from lookalike.encode.registry import DEFAULT_ENCODER, REGISTRY, RegisteredEncoder
-from lookalike.schema.output import format_option, print_table
+from lookalike.schema.output import format_option, print_records, print_table
 
 
 @click.command()
-@format_option("table", "json")
+@format_option("table", "json", "jsonl", "csv")
 def encoders(output: str) -> None:
     """List the encoders, and whether their weights are on this machine."""
     rows = [_describe(encoder) for encoder in REGISTRY]
     if output == "json":
         click.echo(json.dumps(rows))
+        return
+    if output != "table":
+        print_records(output, rows)
         return
     cells = [
         [row["name"], row["description"], row["dim"], "yes" if row["has_text"] else "no", row["state"]] for row in rows

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lookalike.encode.options import engine_options
-from lookalike.ingest.options import IngestOptions, report_options, url_options
+from lookalike.ingest.options import IngestOptions, report_options, url_options, value_options
 from lookalike.schema.errors import AlreadyRunning, BadSource, LimitExceeded, LookalikeError, StoreUnavailable
 from lookalike.schema.settings import ALL_ENGINES, complete_files, setting_option, store_options
 
@@ -32,12 +32,16 @@ _RETRIED_BY_WATCH = (StoreUnavailable, LimitExceeded, BadSource, AlreadyRunning)
 @setting_option(
     "--field", "fields", metavar="NAME:TYPE", multiple=True, help="Type of a column: text, int, float, bool or list."
 )
+@value_options
 @setting_option("--encoder", help="Name, hub id or directory.  [default: the collection's own, or efficientnet-lite0]")
 @store_options
 @click.option("--dry-run", is_flag=True, help="Only report what would be done.")
 @click.option("--prune", is_flag=True, help="Delete the rows of this source whose image it no longer has.")
 @setting_option(
-    "--max-removals", default="20%", show_default=True, help="Delete nothing when --prune would delete more."
+    "--max-removals",
+    default="20%",
+    show_default=True,
+    help="Delete nothing when --prune would delete more, or --move-source more that the new source lacks.",
 )
 @click.option("--prune-unreadable", is_flag=True, help="With --prune: also rows whose image cannot be read any more.")
 @setting_option(
@@ -54,6 +58,11 @@ _RETRIED_BY_WATCH = (StoreUnavailable, LimitExceeded, BadSource, AlreadyRunning)
 )
 @partial(engine_options, engines=ALL_ENGINES)
 @setting_option("--source-name", metavar="NAME", help="Name of the source in the collection.  [default: its full path]")
+@click.option(
+    "--move-source",
+    metavar="OLD",
+    help="SOURCE is the source OLD at another path: store it under its new name, then delete the rows of OLD.",
+)
 @click.option(
     "--profile", type=click.Path(path_type=Path), metavar="FILE", help="Print where time went; FILE opens in Perfetto."
 )
@@ -117,6 +126,8 @@ def _watch(job: "Job", options: IngestOptions, seconds: int, cancel: "CancelToke
             click.echo(f"Error: {error}\nTrying again in {seconds} s.", err=True)
         elif isinstance(error, LookalikeError):
             raise error
+        elif error is None:
+            job = replace(job, move=None)
         is_repeat = True
         cancel.wait(seconds)
 

@@ -35,3 +35,11 @@ class PruneOptions:
 
     max_removals: Threshold
     unreadable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MoveOptions:
+    """The source whose rows the run takes over, and how many of them may be deleted without a counterpart."""
+
+    source: str
+    max_removals: Threshold

@@ -2,6 +2,7 @@
 
 LookalikeError
   BadSettings           a setting is invalid
+    DuplicateSource     the images of a new source are in the collection already, as another source
   BadSource             the folder or manifest cannot be read as a catalogue
   BadImage              one image cannot be read: it is reported, the run goes on
   BadRow                a row that Milvus would refuse or damage
@@ -40,6 +41,13 @@ class BadSettings(LookalikeError):
     """A setting, an option or an argument is invalid, or names something that does not exist.
 
     Remedy: correct the value that the message names; `lookalike COMMAND --help` lists what is allowed.
+    """
+
+
+class DuplicateSource(BadSettings):
+    """The images of a new source are in the collection already, as another source. Nothing was written.
+
+    Remedy: say which it is: the source has moved (`--move-source`), is the same one (`--source-name` OLD), or another.
     """
 
 

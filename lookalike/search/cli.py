@@ -2,30 +2,25 @@
 
 import json
 import math
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lookalike.encode.decode import MAX_BYTES
-from lookalike.schema.errors import BadQuery, BadSettings
+from lookalike.schema.errors import BadQuery
 from lookalike.schema.filters.parser import parse_filter
 from lookalike.schema.output import escape_controls, format_option, print_table
 from lookalike.schema.settings import complete_files, encoder_options, setting_option, store_options
+from lookalike.search.command.query_images import read_images
+from lookalike.search.command.results import print_groups, print_result
+from lookalike.search.command.sheet import check_sheet, draw_duplicates, draw_result
 from lookalike.search.options import CollectionOptions
 from lookalike.search.query import Part, Query
 
-_MAX_DRAWN_GROUPS = 20
-
 if TYPE_CHECKING:
-    from PIL import Image
-
     from lookalike.encode.backends.select import EngineName
     from lookalike.encode.encoder import Encoder
-    from lookalike.schema.product import Hit
-    from lookalike.search.explore.duplicates import Group
     from lookalike.search.finder import SearchResult
 
 
@@ -33,7 +28,7 @@ if TYPE_CHECKING:
 class SearchOptions(CollectionOptions):
     """The options of `lookalike search`, as on the command line."""
 
-    image: str | None
+    images: tuple[str, ...]
     text: str | None
     product: tuple[str, ...]
     unlike: tuple[str, ...]
@@ -51,11 +46,13 @@ class SearchOptions(CollectionOptions):
     output: str
 
     def query(self) -> Query:
-        """Make the query. Raises BadQuery, BadFilter."""
+        """Read the images and make one query of all parts. Raises BadQuery, BadFilter."""
         return Query(
-            image=None if self.image is None else _read_image(self.image, allow_private=self.allow_private_urls),
             text=self.text,
-            like=tuple(Part(product_id=product) for product in self.product),
+            like=(
+                *read_images(self.images, allow_private=self.allow_private_urls),
+                *(Part(product_id=product) for product in self.product),
+            ),
             unlike=tuple(Part(product_id=product) for product in self.unlike),
             where=parse_filter(self.where),
             limit=self.limit,
@@ -85,12 +82,13 @@ class DuplicatesOptions(CollectionOptions):
     """The options of `lookalike duplicates`."""
 
     threshold: float
+    within_products: bool
     sheet: Path | None
     output: str
 
 
 @click.command()
-@click.argument("image", required=False, shell_complete=complete_files)
+@click.argument("images", metavar="[IMAGE]...", nargs=-1, shell_complete=complete_files)
 @click.option("--text", metavar="TEXT", help="Find products by a description; needs an encoder for text, such as clip.")
 @click.option("--product", metavar="ID", multiple=True, help="Find products like this one, without itself. Repeatable.")
 @click.option("--unlike", metavar="ID", multiple=True, help="Find products unlike this one. Repeatable.")
@@ -100,7 +98,7 @@ class DuplicatesOptions(CollectionOptions):
     multiple=True,
     help="Such as 'category = Apple', 'price < 50', or a filter in JSON. Repeatable; all have to hold.",
 )
-@click.option("--limit", default=10, show_default=True, help="How many products to find.")
+@click.option("--limit", "-k", "-n", default=10, show_default=True, help="How many products to find.")
 @click.option("--offset", default=0, help="How many products to skip: for the next page, with the same --limit.")
 @click.option("--min-score", type=float, help="Leave out products with a lower cosine, -1 to 1.")
 @click.option("--within", type=float, help="Leave out products that score more than this below the best one.")
@@ -113,26 +111,20 @@ class DuplicatesOptions(CollectionOptions):
     is_flag=True,
     help="Fetch IMAGE also from this machine or a private network.",
 )
-@format_option("table", "json", "ids")
+@format_option("table", "json", "jsonl", "csv", "ids")
 def search(**values: Any) -> None:
     """Find the products most like an image, a text, a product, or a mix of them.
 
-    IMAGE is the path of an image file, an http(s): URL, or - for standard input.
+    IMAGE is the path of an image file, an http(s): URL, or - for standard input. Several make one query: photos of one
+    thing from several sides, for example.
     """
     options = SearchOptions(**values)
     query = options.query()
-    if options.sheet is not None:
-        _check_sheet(options.sheet)
+    check_sheet(options.sheet)
     result = _find(query, options)
-    if options.output == "json":
-        click.echo(json.dumps({**asdict(result), "hits": [_hit_as_json(hit) for hit in result.hits]}))
-    elif options.output == "ids":
-        for hit in result.hits:
-            click.echo(escape_controls(hit.product_id))
-    else:
-        _print_hits(result)
+    print_result(result, options.output)
     if options.sheet is not None:
-        _draw_result(options.sheet, query, result.hits)
+        draw_result(options.sheet, query, result.hits)
 
 
 @click.command()
@@ -163,28 +155,24 @@ def info(**values: Any) -> None:
 @click.option(
     "--threshold", default=0.98, show_default=True, type=click.FloatRange(0, 1), help="The lowest cosine of two images."
 )
+@click.option("--within-products", is_flag=True, help="Find copies within each product, not between products.")
 @store_options
 @click.option("--sheet", type=click.Path(path_type=Path), help="Draw the first groups to this image file.")
-@format_option("table", "json")
+@format_option("table", "json", "jsonl", "csv")
 def duplicates(**values: Any) -> None:
-    """Find images that are nearly the same in different products."""
+    """Find images that are nearly the same in different products, or (--within-products) in the same product."""
     from lookalike.search.explore.duplicates import find_duplicates
+    from lookalike.search.explore.product_copies import find_copies
 
     options = DuplicatesOptions(**values)
     if not math.isfinite(options.threshold):
         raise BadQuery(f"--threshold {options.threshold} is not a cosine; give a number between 0 and 1")
-    if options.sheet is not None:
-        _check_sheet(options.sheet)
+    check_sheet(options.sheet)
     with options.open_store() as store:
-        groups = find_duplicates(store, options.threshold)
-    if options.output == "json":
-        click.echo(json.dumps({"threshold": options.threshold, "groups": [asdict(group) for group in groups]}))
-    else:
-        _print_groups(groups, options.threshold)
+        groups = (find_copies if options.within_products else find_duplicates)(store, options.threshold)
+    print_groups(groups, options.threshold, options.output)
     if options.sheet is not None:
-        from lookalike.search.contact_sheet import draw_groups
-
-        _save_sheet(draw_groups([group.images for group in groups[:_MAX_DRAWN_GROUPS]]), options.sheet)
+        draw_duplicates(options.sheet, groups)
 
 
 def _find(query: Query, options: SearchOptions) -> "SearchResult":
@@ -192,77 +180,3 @@ def _find(query: Query, options: SearchOptions) -> "SearchResult":
 
     with options.open_store() as store:
         return Finder(store, lambda: options.load_encoder(store.fingerprint.encoder)).find(query)
-
-
-def _hit_as_json(hit: "Hit") -> dict[str, Any]:
-    return {name: value for name, value in asdict(hit).items() if name != "images"}
-
-
-def _read_image(image: str, *, allow_private: bool) -> bytes:
-    if image == "-":
-        return _read_limited(sys.stdin.buffer)
-    if image.lower().startswith(("http://", "https://")):
-        from lookalike.encode.fetch.query_image import fetch_query_image
-
-        return fetch_query_image(image, allow_private=allow_private)
-    try:
-        with Path(image).open("rb") as file:
-            return _read_limited(file)
-    except FileNotFoundError as error:
-        raise BadQuery(f"there is no file {image!r}; to search by a product id, write --product {image}") from error
-    except OSError as error:
-        raise BadQuery(f"the image {image!r} cannot be read: {error.strerror}") from error
-
-
-def _read_limited(file: BinaryIO) -> bytes:
-    content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise BadQuery(f"the image has more than {MAX_BYTES} bytes, the limit; make it smaller")
-    return content
-
-
-def _check_sheet(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise BadSettings(f"--sheet {str(path)!r}: the folder {str(path.parent)!r} does not exist")
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise BadSettings(f"--sheet {str(path)!r} should end in .png, .jpg or .webp")
-
-
-def _draw_result(path: Path, query: Query, hits: "list[Hit]") -> None:
-    from lookalike.search.contact_sheet import SheetQuery, draw_sheet
-
-    words = " + ".join(part.text or part.product_id or "your image" for part in query.liked)
-    _save_sheet(draw_sheet(SheetQuery(query.image, words), hits), path)
-
-
-def _save_sheet(sheet: "Image.Image", path: Path) -> None:
-    try:
-        sheet.save(path)
-    except (OSError, ValueError) as error:
-        raise BadSettings(f"--sheet {str(path)!r} cannot be written: {error}") from error
-    click.echo(f"sheet: {path}", err=True)
-
-
-def _print_hits(result: "SearchResult") -> None:
-    columns = sorted({name for hit in result.hits for name in hit.metadata})
-    rows = [
-        [rank, hit.product_id, hit.score, *(hit.metadata.get(name, "") for name in columns), _short_path(hit.image)]
-        for rank, hit in enumerate(result.hits, 1)
-    ]
-    print_table(["", "product_id", "score", *columns, "image"], rows)
-    click.echo(f"{len(result.hits)} products in {result.took_ms:.1f} ms")
-
-
-def _print_groups(groups: "list[Group]", threshold: float) -> None:
-    rows = [
-        [number, hit.product_id, hit.score, _short_path(hit.image)]
-        for number, group in enumerate(groups, 1)
-        for hit in group.images
-    ]
-    print_table(["group", "product_id", "score", "image"], rows)
-    click.echo(f"{len(groups)} groups of images alike, at {threshold} or more")
-
-
-def _short_path(image: str) -> str:
-    """Shorten a path below the working directory to a relative one: easier to read, and to copy."""
-    return image.removeprefix(f"{Path.cwd()}/")

@@ -1,5 +1,6 @@
 """A contact sheet: a query and its hits, or groups of hits, drawn on one image."""
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +23,9 @@ Corner = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class SheetQuery:
-    """The query as the sheet shows it: its image, or `words` where it has none."""
+    """The query as the sheet shows it: all its images, or `words` where it has none."""
 
-    image: bytes | None
+    images: Sequence[bytes]
     words: str
 
 
@@ -77,15 +78,28 @@ def _draw_caption(draw: ImageDraw.ImageDraw, corner: Corner, title: str, note: s
 
 
 def _query_image(query: SheetQuery) -> Image.Image:
-    """The image of the query; where it has none, its words on a card."""
-    if query.image is not None:
-        return decode(query.image)
+    """The images of the query, several side by side in one tile; where it has none, its words on a card."""
+    if len(query.images) == 1:
+        return decode(query.images[0])
+    if query.images:
+        return _mosaic(query.images)
     card = Image.new("RGB", (_TILE, _TILE), "#eef3fe")
     text = "\n".join(textwrap.wrap(query.words, 18)[:6])
     ImageDraw.Draw(card).multiline_text(
         (_TILE / 2, _TILE / 2), text, fill=_BLUE, font=_font(18), anchor="mm", align="center"
     )
     return card
+
+
+def _mosaic(images: Sequence[bytes]) -> Image.Image:
+    """Draw all images into one tile, in rows as long as there are rows."""
+    columns = math.ceil(math.sqrt(len(images)))
+    edge = _TILE // columns
+    tile = Image.new("RGB", (_TILE, _TILE), _BACKGROUND)
+    for index, content in enumerate(images):
+        row, column = divmod(index, columns)
+        tile.paste(ImageOps.pad(decode(content), (edge, edge), color="#f4f4f6"), (column * edge, row * edge))
+    return tile
 
 
 def _stored_image(hit: Hit) -> Image.Image:

@@ -22,7 +22,7 @@ class Part:
     """One example of a query: exactly one of the five, and its weight relative to the other parts.
 
     `image` is the bytes of an image file, `vector` an embedding of the collection's encoder, of any length but zero.
-    Raises BadQuery.
+    `name` is what an error calls an image that cannot be read. Raises BadQuery.
     """
 
     image: bytes | None = None
@@ -31,6 +31,7 @@ class Part:
     image_id: str | None = None
     vector: Sequence[float] | None = None
     weight: float = 1.0
+    name: str = ""
 
     def __post_init__(self) -> None:
         given = (self.image, self.text, self.product_id, self.image_id, self.vector)

@@ -58,9 +58,9 @@ def resolve_query(
 ) -> ResolvedQuery | PartError:
     """Combine the resolved parts of a query; return the first error among them, if there is one."""
     parts: list[ResolvedPart] = []
-    for part in (*like, *unlike):
+    for index, part in enumerate((*like, *unlike)):
         if not isinstance(part, ResolvedPart):
-            return part
+            return _name_image(query, index, part)
         parts.append(part)
     weights = [part.weight for part in (*query.liked, *query.unlike)]
     weighted = [(weight, part.vector) for weight, part in zip(weights, parts, strict=True)]
@@ -73,6 +73,17 @@ def resolve_query(
         excluded_products=frozenset().union(*(part.product_ids for part in parts)),
         first_limit=query.limit * max(ROWS_PER_PRODUCT, min(images_per_product, _MAX_FIRST_ROWS // query.limit)),
     )
+
+
+def _name_image(query: Query, index: int, error: PartError) -> PartError:
+    """Say in the error of a part which image it is about: its name, or which of several."""
+    if not isinstance(error, BadImage):
+        return error
+    parts = (*query.liked, *query.unlike)
+    images = [position for position, part in enumerate(parts) if part.image is not None]
+    number = f"image {images.index(index) + 1} of {len(images)}" if len(images) > 1 else ""
+    name = parts[index].name or number
+    return BadImage(f"{name}: {error}") if name else error
 
 
 def combine_vectors(like: Sequence[WeightedVector], unlike: Sequence[WeightedVector]) -> Vector:

@@ -153,7 +153,11 @@ ACCEPTED = r"it takes a path .* URL, the bytes .* PIL image, or a numpy array of
     ("arguments", "error", "message"),
     [
         ({"image": 5}, BadQuery, f"the image is int; {ACCEPTED}"),
-        ({"image": ["a.jpg"]}, BadQuery, f"the image is list; {ACCEPTED}"),
+        ({"image": ["a.jpg"]}, BadImage, "'a.jpg' cannot be used: .*No such file"),
+        ({"image": [["a.jpg"]]}, BadQuery, f"the image is list; {ACCEPTED}"),
+        ({"image": []}, BadQuery, "image is an empty list"),
+        ({"image": [np.zeros((9, 9), np.uint8), b"text"]}, BadImage, "image 2 of 2: not an image"),
+        ({"image": str(ROOT / "README.md")}, BadImage, "README.md': not an image"),
         ({"image": io.BytesIO()}, BadQuery, f"the image is _io.BytesIO; {ACCEPTED}"),
         ({"image": np.zeros((2, 2, 3))}, BadQuery, rf"a numpy array of float64 and shape \(2, 2, 3\); {ACCEPTED}"),
         ({"image": np.zeros((2, 2, 4), np.uint8)}, BadQuery, rf"uint8 and shape \(2, 2, 4\); {ACCEPTED}"),
@@ -216,6 +220,13 @@ def test_a_query_mixes_its_parts(shop: lookalike.Collection, catalogue: Path) ->
     assert ids(shop.search(like={"vector": vector})) == ids(shop.search(like={"image": mug})) == ids(shop.search(mug))
     assert "blue-checked-shirt" not in ids(shop.search(like=["blue-checked-shirt", {"image": mug, "weight": 0.5}]))
     assert ids(shop.search(mug, unlike="red-dotted-shirt")) != ids(shop.search(mug))
+
+
+def test_several_images_make_one_query(shop: lookalike.Collection, catalogue: Path) -> None:
+    mug, lamp = catalogue / MUG, catalogue / "queries" / "teal-plain-lamp.jpg"
+    both = list(shop.search([mug, lamp], limit=5))
+    assert both == list(shop.search((str(mug), lamp.read_bytes()), limit=5)) != list(shop.search(mug, limit=5))
+    assert both == list(shop.search(like=[{"image": mug}, {"image": lamp}], limit=5))
 
 
 def test_pages_continue_each_other(shop: lookalike.Collection) -> None:
@@ -310,8 +321,12 @@ def test_reindex_moves_to_an_encoder_with_text_while_others_search(
     shop, other = new_shop(), new_shop(None)
     shop.ingest(photos)
     assert len(other.search(product="p1", limit=20)) == 9
+    plan = shop.reindex(TINY_CLIP, dry_run=True)
+    assert (plan.stored, plan.rejected, shop.info().encoder) == (20, 0, "pixels")
     result = shop.reindex(TINY_CLIP)
-    assert result.before != result.after
+    assert result.before == plan.before != result.after
+    assert result.after.startswith(plan.after)
+    assert (result.stored, result.rejected) == (20, 0)
     assert shop.info().encoder == TINY_CLIP
     assert len(shop.search(text="red", limit=20)) == 10
     time.sleep(1.5)  # once a second a search checks which version is live

@@ -47,6 +47,7 @@ def test_searches_give_the_same_hits(
     for options in (
         {"image": photo},
         {"image": pixels, "where": "category = mug", "limit": 3},
+        {"image": [photo, catalogue / "queries" / "teal-plain-lamp.jpg"]},
         {"image": photo.read_bytes(), "where": {"category": {"in": ["mug", "bag"]}}, "per_product": 2},
         {"product": "red-plain-mug", "offset": 2, "within": 0.5, "fields": ["category"]},
         {"like": ["red-plain-mug", {"image": photo, "weight": 0.5}], "unlike": "blue-checked-shirt", "min_score": 0.1},

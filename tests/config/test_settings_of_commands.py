@@ -16,8 +16,8 @@ from lookalike.config.setting import OTHER_VARIABLES, WITHOUT_OPTION, list_comma
 PER_CALL = {
     *("text", "product", "unlike", "where", "limit", "offset", "min-score", "within"),
     *("threshold", "recall", "queries", "to", "drop"),
-    *("dry-run", "yes", "prune", "prune-unreadable"),
-    *("format", "sheet", "plot", "profile"),
+    *("dry-run", "yes", "prune", "prune-unreadable", "move-source", "rename", "remove", "within-products"),
+    *("format", "json", "sheet", "plot", "profile"),
 }
 # `reindex --encoder` says where to move: a variable for new collections must not move one.
 PER_CALL_OF = {"reindex": {"encoder"}}

@@ -1,6 +1,8 @@
 """The store behaves the same on Milvus Lite and on a server; each test is about a difference or defect of one."""
 
 import dataclasses
+import os
+import re
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ from lookalike.schema.errors import BadRow, BadSettings, EncoderMismatch, StoreU
 from lookalike.schema.filters.expression import column_in
 from lookalike.schema.milvus.driver import MilvusClient
 from lookalike.schema.milvus.store import Store
+from lookalike.schema.milvus.versions import Versions
 from lookalike.schema.product import ImageRow
 
 FIELDS = ("product_id", "image", "metadata")
@@ -128,13 +131,29 @@ def test_rows_beyond_the_window_of_one_query_are_read(store: Store, monkeypatch:
 
 
 def test_a_collection_refuses_another_encoder(uri: str, new_store: NewStore) -> None:
-    name = new_store().name
+    filled = new_store()
+    filled.upsert([a_row("1.jpg")])
+    name = filled.name
     Store.create(uri, dataclasses.replace(PLAIN, encoder="same weights, other name"), collection=name).close()
 
     with pytest.raises(EncoderMismatch, match=r"'test'.*'other'.*weights none / abc.*--collection"):
         Store.create(uri, dataclasses.replace(PLAIN, encoder="other", weights="abc"), collection=name)
     with Store.open(uri, collection=name) as store:
         assert store.fingerprint == PLAIN
+
+
+def test_an_empty_collection_takes_any_encoder(uri: str, new_store: NewStore) -> None:
+    empty = new_store()
+    empty.upsert([a_row("1.jpg")])
+    empty.delete([a_row("1.jpg").image_id])
+    other = dataclasses.replace(PLAIN, encoder="other", weights="abc", dim=4)
+
+    with Store.create(uri, other, collection=empty.name) as store:
+        assert (store.fingerprint, store.count()) == (other, 0)
+        with Versions(uri, collection=empty.name) as versions:
+            assert [version.name for version in versions.all()] == [store.version], "the empty version is dropped"
+    with Store.open(uri, collection=empty.name) as store:
+        assert store.fingerprint == other
 
 
 def test_the_error_for_a_missing_collection_names_the_existing_ones(
@@ -176,7 +195,8 @@ def test_a_collection_that_lookalike_did_not_create_is_left_unchanged(uri: str) 
 
 def test_a_failed_open_releases_the_folder_for_other_processes(tmp_path: Path) -> None:
     uri = tmp_path / "x.db"
-    Store.create(str(uri), PLAIN, collection="t").close()
+    with Store.create(str(uri), PLAIN, collection="t") as store:
+        store.upsert([a_row("1.jpg")])
     with pytest.raises(EncoderMismatch):
         Store.create(str(uri), dataclasses.replace(PLAIN, dim=9), collection="t")
     assert script('Store.open(sys.argv[1], collection="t")', uri).stderr == ""
@@ -269,11 +289,15 @@ def test_a_full_disk_loses_no_acknowledged_row(small_disk: Path, reserve: int, m
     assert acknowledged <= stored(uri)
 
 
-def test_the_error_says_that_another_process_has_the_folder_open(tmp_path: Path) -> None:
-    with Store.create(str(tmp_path / "x.db"), PLAIN, collection="t"):
-        second = script('Store.open(sys.argv[1], collection="t")', tmp_path / "x.db")
-    assert "StoreUnreachable" in second.stderr
-    assert "another process has it open" in second.stderr
+def test_the_error_says_which_process_has_the_folder_open(tmp_path: Path) -> None:
+    uri = tmp_path / "x.db"
+    with Store.create(str(uri), PLAIN, collection="t"):
+        second = script('Store.open(sys.argv[1], collection="t")', uri)
+        assert "StoreUnreachable" in second.stderr
+        # pytest is no command of ours.
+        assert re.search(rf"{uri} is open in process {os.getpid()} \(`python \S+`, since \d\d:\d\d\)", second.stderr)
+        assert "A Milvus server takes several processes at once: set MILVUS_URI" in second.stderr
+    assert script('Store.open(sys.argv[1], collection="t").close()', uri).returncode == 0
 
 
 def test_a_reopened_store_has_all_rows(tmp_path: Path) -> None:

@@ -42,7 +42,16 @@ READ_BY_CALLERS = {
     "RequestRefused",
 }
 # Never run by a service: the command line, the Python API, Towhee, and the client, which runs at the caller.
-ELSEWHERE = ("cli.py", "api/", "stack/", "serve/client/", "serve/cli.py", "search/cli.py", "encode/towhee/")
+ELSEWHERE = (
+    "cli.py",
+    "api/",
+    "stack/",
+    "serve/client/",
+    "serve/cli.py",
+    "search/cli.py",
+    "search/command/",
+    "encode/towhee/",
+)
 # Their BadImage is an ingest's; the service replaces it in runtime/thumbnails and runtime/product_service.
 OF_AN_INGEST = ("ingest/", "encode/decode_pool.py", "encode/fetch/query_image.py")
 

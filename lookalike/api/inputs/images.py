@@ -72,6 +72,14 @@ class ImageLoader:
         return file.getvalue()
 
 
+def name_image(image: object) -> str:
+    """Return what an error calls an image: its path or URL, nothing for one without a name."""
+    if not isinstance(image, str | os.PathLike):
+        return ""
+    reference = os.fsdecode(image)
+    return "" if reference[:5].lower() == "data:" else f"{reference[:_MAX_QUOTED]!a}"
+
+
 def _check_array(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
     if array.dtype != np.uint8 or not is_image:

@@ -3,14 +3,14 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from lookalike.api.inputs.checks import check_number, check_text, wrong_type
-from lookalike.api.inputs.images import ImageInput, ImageLoader
+from lookalike.api.inputs.images import ImageInput, ImageLoader, name_image
 from lookalike.schema.errors import BadQuery
 from lookalike.search.query import Part
 
@@ -26,6 +26,9 @@ class QueryPart(TypedDict, total=False):
     weight: float
 
 
+Images: TypeAlias = ImageInput | Sequence[ImageInput]
+"""An image, or several that make one query."""
+
 Parts: TypeAlias = str | QueryPart | Sequence[str | QueryPart]
 """A product id, a part, or several of either."""
 
@@ -39,10 +42,10 @@ class PartReader:
 
     loader: ImageLoader
 
-    def read_main(self, image: ImageInput | None, text: str | None, product: str | None) -> Iterator[Part]:
-        """Read the arguments `image`, `text` and `product`."""
-        if image is not None:
-            yield Part(image=self.loader.load(image))
+    def read_main(self, image: Images | None, text: str | None, product: str | None) -> Iterator[Part]:
+        """Read the arguments `image`, `text` and `product`. Raises BadQuery, BadImage."""
+        for one in _list_images(image):
+            yield Part(image=self.loader.load(one), name=name_image(one))
         if text is not None:
             yield Part(text=check_text("text", text))
         if product is not None:
@@ -72,8 +75,20 @@ class PartReader:
             image=self.loader.load(part["image"]) if part.get("image") is not None else None,
             vector=_vector(part["vector"]) if part.get("vector") is not None else None,
             weight=check_number(f"weight of {name}", part.get("weight", 1.0)),
+            name=name_image(part.get("image")),
             **texts,
         )
+
+
+def _list_images(image: Images | None) -> Sequence[ImageInput]:
+    if image is None:
+        return ()
+    if not isinstance(image, list | tuple):
+        # A type checker cannot know that no other sequence is an image.
+        return (cast("ImageInput", image),)
+    if not image:
+        raise BadQuery("image is an empty list; give it an image, or leave it out")
+    return image
 
 
 def _vector(value: object) -> list[float]:

@@ -1,1 +1,1 @@
-"""Commands that maintain a collection: delete, reindex, export, import, versions and rollback."""
+"""Commands that maintain a collection: delete, sources, reindex, export, import, versions and rollback."""

@@ -83,6 +83,8 @@ def check_export_file(path: Path) -> Fingerprint:
                 raise BadSource(
                     f"{str(path)!r} was changed since its export: row {count + 1} is invalid ({error}); export it again"
                 ) from error
+        if not count:
+            raise BadSource(f"{str(path)!r} has no rows; there is nothing to import")
         return fingerprint
 
 
@@ -95,6 +97,17 @@ def import_rows(store: Store, path: Path) -> int:
         store.flush_after(count)
         store.require_live()
     return count
+
+
+def count_rows(store: Store | None, path: Path) -> tuple[int, int]:
+    """Return how many rows `import_rows` would write, and how many of them in place of rows that the store has."""
+    count, replaced = 0, 0
+    with _open_parquet(path) as table:
+        for batch in table.iter_batches(_BATCH, columns=["image_id"]):
+            count += len(batch)
+            if store is not None:
+                replaced += sum(1 for _ in store.get(batch.column("image_id").to_pylist(), [], consistency="Strong"))
+    return count, replaced
 
 
 def _check_row(row: ImageRow) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lookalike.ingest.pipeline.diff import Change, ExistingImage, FileStamp
+from lookalike.ingest.pipeline.new_collection import NewCollection
 from lookalike.ingest.reports.report import ReadyRow
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import FileState, ImageRow, ProductImage
@@ -38,7 +39,7 @@ class ExistingRows:
     Memory grows with the number of rows, by some hundred bytes each.
     """
 
-    def __init__(self, store: Store, scope: RowScope) -> None:
+    def __init__(self, store: Store | NewCollection, scope: RowScope) -> None:
         self.by_id: dict[str, ExistingImage] = {}
         self._key_by_hash: dict[str, str] = {}
         self._store = store

@@ -1,6 +1,8 @@
 """Deleting the rows whose image the source no longer has."""
 
-from lookalike.ingest.pipeline.diff import Diff
+from collections.abc import Mapping
+
+from lookalike.ingest.pipeline.diff import Diff, ExistingImage
 from lookalike.ingest.reports.report import Report
 from lookalike.ingest.threshold import PruneOptions
 from lookalike.schema.errors import LimitExceeded
@@ -15,11 +17,16 @@ def prune(diff: Diff, store: Store, report: Report, options: PruneOptions) -> No
     Raises LimitExceeded, with nothing deleted, when there are more than `max_removals` or when part of the source could
     not be read: an empty mount must not empty the shop.
     """
-    image_ids = list_removals(diff, options)
+    delete_rows({image_id: diff.existing[image_id] for image_id in list_removals(diff, options)}, store, report)
+
+
+def delete_rows(rows: Mapping[str, ExistingImage], store: Store, report: Report) -> None:
+    """Delete rows by key, and report them."""
+    image_ids = list(rows)
     for start in range(0, len(image_ids), _CHUNK):
         chunk = image_ids[start : start + _CHUNK]
         store.delete(chunk)
-        report.record_removed(diff.existing[image_id] for image_id in chunk)
+        report.record_removed(rows[image_id] for image_id in chunk)
     store.flush_after(len(image_ids))
 
 

@@ -15,6 +15,7 @@ from lookalike.ingest.pipeline.diff_source import diff_source, reject
 from lookalike.ingest.pipeline.existing_rows import ExistingRows, RowScope, StoredVector
 from lookalike.ingest.pipeline.limits import PipelineLimits
 from lookalike.ingest.pipeline.load import Loaded, LoadedImage, Loader, ReadChanged, Unchanged
+from lookalike.ingest.pipeline.new_collection import NewCollection
 from lookalike.ingest.reports.report import ReadyRow, Rejection, Report
 from lookalike.ingest.sources.files import image_reader
 from lookalike.schema.cancellation import CancelToken
@@ -49,7 +50,7 @@ class Batch:
 class Stages:
     """The stages of one run, and what they share. Each may raise StoreUnavailable."""
 
-    def __init__(self, store: Store, scope: RowScope, report: Report, context: PipelineContext) -> None:
+    def __init__(self, store: Store | NewCollection, scope: RowScope, report: Report, context: PipelineContext) -> None:
         """Read the keys and hashes of the existing rows."""
         self._store = store
         self._report = report

@@ -7,6 +7,7 @@ succeeds and the other drops its own version. No call drops a version that anoth
 """
 
 import hashlib
+import re
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -40,6 +41,28 @@ def create_collection(connection: Connection, alias: str, fingerprint: Fingerpri
         connection.call("drop_collection", version)
         if not connection.call("has_collection", alias):
             raise
+
+
+def replace_empty_version(connection: Connection, alias: str, empty: str, fingerprint: Fingerprint) -> None:
+    """Give a collection without rows to another encoder: create the next version, move the alias, drop the empty one.
+
+    Does nothing when the alias has moved meanwhile. A version that has got rows meanwhile stays.
+    """
+    version = version_name(alias, max(list_versions(connection, alias).values()) + 1)
+    create_version(connection, version, fingerprint)
+    if connection.call("describe_collection", alias)["collection_name"] != empty:
+        connection.call("drop_collection", version)
+        return
+    connection.call("alter_alias", version, alias)
+    if not connection.call("query", empty, output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"]:
+        connection.call("drop_collection", empty)
+
+
+def list_versions(connection: Connection, alias: str) -> dict[str, int]:
+    """Return the versions of a collection by name, with their numbers."""
+    pattern = re.compile(re.escape(alias) + r"__v(\d+)_[0-9a-f]{8}")
+    names = connection.call("list_collections")
+    return {match[0]: int(match[1]) for name in names if (match := pattern.fullmatch(name))}
 
 
 def version_name(alias: str, number: int) -> str:

@@ -27,6 +27,7 @@ from lookalike.schema.milvus.create import (
     index_metadata,
     list_collections,
     load_version,
+    replace_empty_version,
 )
 from lookalike.schema.milvus.driver import LoadState
 from lookalike.schema.milvus.retry import DEFAULT_RETRY, RetryPolicy
@@ -50,7 +51,7 @@ class Store(StoreReader):
     def __init__(self, connection: Connection, name: str, info: VersionInfo) -> None:
         super().__init__(connection, info)
         self.name = name
-        self.parallel_writes = 1 if self._is_lite else _SERVER_PARALLEL_WRITES
+        self.parallel_writes = choose_parallel_writes(connection.uri)
         """How many upserts at once are fastest."""
         self._columns = [column for column in COLUMNS if self.has_column(column)]
 
@@ -87,7 +88,7 @@ class Store(StoreReader):
 
     @classmethod
     def create(cls, uri: str, fingerprint: Fingerprint, *, token: str = "", collection: str = "products") -> "Store":
-        """Open a collection for an encoder; create it first when there is none.
+        """Open a collection for an encoder; create it first when there is none. An empty one takes any encoder.
 
         Raises EncoderMismatch when it holds another encoder's vectors.
         """
@@ -97,6 +98,10 @@ class Store(StoreReader):
                 if not connection.call("has_collection", name):
                     create_collection(connection, name, fingerprint)
             store = cls._load(connection, name)
+            if store.fingerprint.list_differences(fingerprint) and store.version != name and not store.count():
+                with connection.write_lock:
+                    replace_empty_version(connection, name, store.version, fingerprint)
+                store = cls._load(connection, name)
             require_same_encoder(name, store.fingerprint, fingerprint)
             return store
 
@@ -132,8 +137,13 @@ class Store(StoreReader):
 
     def set_search_ef(self, ef: int) -> None:
         """Set `ef`, and store it with this version: every store that is opened later uses it too."""
-        self.connection.call("alter_collection_properties", self.version, {EF_PROPERTY: str(ef)})
+        self.set_property(EF_PROPERTY, str(ef))
         self.ef = ef
+
+    def set_property(self, name: str, value: str) -> None:
+        """Store a property with this version."""
+        with self.connection.write_lock:
+            self.connection.call("alter_collection_properties", self.version, {name: value})
 
     def upsert(self, rows: Iterable[ImageRow]) -> int:
         """Write rows, replacing those with the same image_id; return how many were written.
@@ -181,3 +191,8 @@ class Store(StoreReader):
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def choose_parallel_writes(uri: str) -> int:
+    """Return how many upserts at once are fastest."""
+    return 1 if is_lite(uri) else _SERVER_PARALLEL_WRITES

@@ -81,9 +81,19 @@ class StoreReader:
         self._index_status = IndexStatus(connection, info.version)
 
     @property
+    def encoder(self) -> str:
+        """The name of the encoder whose vectors are in the collection."""
+        return self.fingerprint.encoder
+
+    @property
     def is_exact(self) -> bool:
         """Whether a search compares every row (Milvus Lite) instead of following a graph (HNSW on a server)."""
         return self._is_lite
+
+    def read_property(self, name: str) -> str | None:
+        """Return a property that is stored with this version."""
+        value: str | None = self.connection.call("describe_collection", self.version).get("properties", {}).get(name)
+        return value
 
     def has_column(self, column: str) -> bool:
         """Return whether the rows have a column; those of an earlier layout lack some."""

@@ -4,7 +4,6 @@ The name that users see is an alias. Changing the encoder builds the next versio
 alias in one atomic step. The previous version stays until it is dropped.
 """
 
-import re
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,7 +11,7 @@ from types import TracebackType
 from lookalike.schema.collection import LEFT_PROPERTY, MADE_PROPERTY, Fingerprint, read_fingerprint
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.milvus.connection import Connection
-from lookalike.schema.milvus.create import create_version, version_name
+from lookalike.schema.milvus.create import create_version, list_versions, version_name
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.settings import check_collection, check_uri
 
@@ -48,10 +47,8 @@ class Versions:
     def all(self) -> list[Version]:
         """List the versions, oldest first."""
         live = self._connection.call("describe_collection", self.collection)["collection_name"]
-        pattern = re.compile(re.escape(self.collection) + r"__v(\d+)_[0-9a-f]{8}")
-        names = self._connection.call("list_collections")
-        matches = [match for name in names if (match := pattern.fullmatch(name))]
-        versions = [self._read_version(match[0], int(match[1]), live) for match in matches]
+        numbers = list_versions(self._connection, self.collection)
+        versions = [self._read_version(name, number, live) for name, number in numbers.items()]
         return sorted(versions, key=lambda version: (version.number, version.made, version.name))
 
     @property
@@ -66,9 +63,13 @@ class Versions:
     def make(self, fingerprint: Fingerprint) -> str:
         """Create the next version, empty; return its name."""
         with self._connection.write_lock:
-            name = version_name(self.collection, max(version.number for version in self.all()) + 1)
+            name = version_name(self.collection, self.next_number())
             create_version(self._connection, name, fingerprint)
         return name
+
+    def next_number(self) -> int:
+        """Return the number of the version that `make` would create."""
+        return max(version.number for version in self.all()) + 1
 
     def make_live(self, version: str) -> None:
         """Point the alias to a version; stores that are opened from now on use it."""
@@ -82,10 +83,16 @@ class Versions:
 
     def drop(self, version: str) -> None:
         """Drop a version for good. Raises BadSettings for the live one."""
-        if self._require(version).live:
-            raise BadSettings(f"{version} is live; make another version of {self.collection!r} live before you drop it")
+        self.require_droppable(version)
         with self._connection.write_lock:
             self._connection.call("drop_collection", version)
+
+    def require_droppable(self, name: str) -> Version:
+        """Return a version that can be dropped. Raises BadSettings for the live one and an unknown one."""
+        version = self._require(name)
+        if version.live:
+            raise BadSettings(f"{name} is live; make another version of {self.collection!r} live before you drop it")
+        return version
 
     def get_previous(self) -> Version:
         """Return the version that was live before the live one. Raises BadSettings when there is none."""

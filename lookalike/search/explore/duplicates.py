@@ -1,6 +1,6 @@
 """Images that are nearly the same in different products: a product entered twice, or a photo on the wrong product."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -22,7 +22,7 @@ Pair = tuple[Row, Row]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Near-duplicate images of different products, by product; `score` is the lowest cosine that links them."""
+    """Near-duplicate images, by product; `score` is the lowest cosine that links them."""
 
     score: float
     images: list[Hit]
@@ -82,7 +82,8 @@ def find_duplicates(store: Store, threshold: float) -> list[Group]:
         for row, duplicate in _find_pairs(store, distinct, threshold):
             products[duplicate["image_id"]] = duplicate["product_id"]
             links.join(row["image_id"], duplicate["image_id"], duplicate["score"])
-    return _make_groups(store, links, products)
+    sets = links.sets().values()
+    return make_groups(store, [keys for keys in sets if len({products[key] for key in keys}) > 1], links)
 
 
 def _find_pairs(store: Store, rows: Sequence[Row], threshold: float, limit: int = _FIRST_LIMIT) -> Iterator[Pair]:
@@ -102,13 +103,10 @@ def _find_pairs(store: Store, rows: Sequence[Row], threshold: float, limit: int 
         yield from _find_pairs(store, unfinished, threshold, min(_GROWTH * limit, store.window))
 
 
-def _make_groups(store: Store, links: Links, products: Mapping[str, str]) -> list[Group]:
-    """Make a group of each set with more than one product."""
-    groups = [
-        Group(links.score(first), _read_hits(store, image_ids, links.score(first)))
-        for first, image_ids in links.sets().items()
-        if len({products[image_id] for image_id in image_ids}) > 1
-    ]
+def make_groups(store: Store, sets: Iterable[Sequence[str]], links: Links) -> list[Group]:
+    """Read the images of each set; return a group of each, largest first."""
+    scores = [(links.score(image_ids[0]), image_ids) for image_ids in sets]
+    groups = [Group(score, _read_hits(store, image_ids, score)) for score, image_ids in scores]
     return sorted(groups, key=lambda group: (-len(group.images), -group.score, group.images[0].product_id))
 
 

@@ -43,7 +43,13 @@ class TuneOptions(CollectionOptions):
     help="The share of the nearest products that a search has to find.",
 )
 @click.option(
-    "--limit", default=10, show_default=True, type=click.IntRange(1, 1_000), help="How many products a search finds."
+    "--limit",
+    "-k",
+    "-n",
+    default=10,
+    show_default=True,
+    type=click.IntRange(1, 1_000),
+    help="How many products a search finds.",
 )
 @click.option(
     "--queries", default=200, show_default=True, type=click.IntRange(10, 5_000), help="How many searches to measure."
