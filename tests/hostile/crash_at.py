@@ -192,6 +192,8 @@ def _watch(taps: _Taps) -> None:
             write(self, event, **details)
 
     def tapped_replace(self: Path, target: Any) -> Path:
+        if self.suffix != ".unfinished":
+            return replace(self, target)
         with taps.event("rename"):
             return replace(self, target)
 

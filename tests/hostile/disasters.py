@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 FILLER = "filler"
@@ -30,6 +31,12 @@ def replace_photos(folder: Path) -> None:
     status = file.stat()
     shutil.copyfile(folder / "swap_with.png", file)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def set_clock_back(days: int) -> None:
+    """Let the nanoseconds of this process be earlier. `time.time` stays: gRPC's deadlines would pass at once."""
+    now = time.time_ns
+    time.time_ns = lambda: now() - days * 86_400 * 10**9
 
 
 LINKS = {

@@ -67,6 +67,8 @@ class Scenario:
     setup: Sequence[Command] = ()
     is_whole: bool = False
     """Whether the collection is at any moment all as before or all as after, not in between."""
+    keeps_images: bool = False
+    """Whether no image may be missing at any moment, under one name of its source or under both."""
     statuses: Sequence[int] = (0,)
     """How the command may end when it is run again."""
 
@@ -139,6 +141,19 @@ def _list_scenarios(folder: Path, ingest: Command) -> dict[str, Scenario]:
         # Each server flushes a thousand rows or more, which it does six times a minute at most.
         "import": Scenario(
             "import", lambda place: ["import", str(folder / ("after.parquet" if place.is_server else "many.parquet"))]
+        ),
+        "sources --rename": Scenario(
+            "sources --rename",
+            lambda _: ["sources", "--rename", "shop", "renamed"],
+            after,
+            keeps_images=True,
+            statuses=(0, 2),
+        ),
+        "move": Scenario(
+            "ingest --move-source",
+            lambda place: [*ingest(place), "--source-name", "moved", "--move-source", "shop"],
+            after,
+            keeps_images=True,
         ),
         "delete": Scenario("delete", lambda _: ["delete", "--where", "category = c1", "--yes"], after),
         "rollback": Scenario(

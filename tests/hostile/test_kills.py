@@ -13,7 +13,7 @@ from hostile.rows import Rows, are_between, are_same
 
 from lookalike.schema.milvus.versions import Versions
 
-SCENARIOS = ("ingest", "prune", "reindex", "import", "delete", "rollback", "drop")
+SCENARIOS = ("ingest", "prune", "reindex", "import", "delete", "sources --rename", "move", "rollback", "drop")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,8 @@ def _kill(scenario: Scenario, place: Place, point: Point, states: tuple[Rows, Ro
     else:
         assert are_between(rows, before, after), where
         _check_report(place, rows, after, where)
+    if scenario.keeps_images:
+        assert {row.values[:2] for row in rows.values()} == {row.values[:2] for row in before.values()}, where
     place.run(*command, statuses=scenario.statuses)
     assert are_same(place.rows(), after), where
     with Versions(place.uri, collection=place.collection) as versions:
@@ -72,7 +74,7 @@ def _check_report(place: Place, rows: Rows, after: Rows, where: str) -> None:
     stored = {images[line["image"]] for line in lines if line["event"] in ("new", "changed", "metadata")}
     assert all(are_same({key: rows[key]}, {key: after[key]}) for key in stored), where
     removed = {line["image"] for line in lines if line["event"] == "removed"}
-    assert not removed.intersection(row.values[1] for row in rows.values()), where
+    assert not (removed - images.keys()).intersection(row.values[1] for row in rows.values()), where
 
 
 def _record(outcome: Outcome, scenario: Scenario, kind: str, points: list[Point]) -> None:

@@ -83,7 +83,8 @@ def create_version(connection: Connection, version: str, fingerprint: Fingerprin
 
 
 def create_columns(connection: Connection, version: str, fingerprint: Fingerprint) -> None:
-    """Create an empty version that can be written to, but not read yet."""
+    """Create an empty version that can be written to, but not read yet. Raises DiskFull before anything is written."""
+    connection.require_free_disk()
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("image_id", DataType.VARCHAR, is_primary=True, max_length=MAX_BYTES["image_id"])
     schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=fingerprint.dim)
