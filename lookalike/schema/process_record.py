@@ -43,9 +43,12 @@ class ProcessRecord:
         """Write the record. Does nothing when the file cannot be written: it is only for a message."""
         # Another process never sees half of it.
         part = file.with_name(f"{file.name}.{self.pid}")
-        with suppress(OSError):
+        try:
             part.write_text(json.dumps(asdict(self)), encoding="utf-8")
             part.replace(file)
+        except OSError:
+            with suppress(OSError):
+                part.unlink()
 
     def with_pid(self, pid: int) -> Self:
         """Return the record for another process id."""

@@ -254,11 +254,15 @@ os._exit(9)
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", disk], capture_output=True)
     if mounted.returncode:
         pytest.skip("only root can mount a small disk: sudo make test")
     yield disk
     subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def resize(disk: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
 
 
 FILL = """
@@ -278,6 +282,9 @@ def test_a_full_disk_loses_no_acknowledged_row(small_disk: Path, reserve: int, m
     # Small memtables are flushed often, so that the disk fills up in every kind of write.
     monkeypatch.setenv("MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES", str(2**20))
     uri = small_disk / "x.db"
+    # With too little space none would be created.
+    Store.create(str(uri), PLAIN, collection="t").close()
+    resize(small_disk, "12m")
     full = script(FILL, uri, reserve)
     acknowledged = {f"{n}-{m}" for n in map(int, full.stdout.split()) for m in range(100)}
 
@@ -285,7 +292,7 @@ def test_a_full_disk_loses_no_acknowledged_row(small_disk: Path, reserve: int, m
     assert "DiskFull" in full.stderr
     assert "free some space and run the same command again" in full.stderr
     assert len(acknowledged) > 500
-    subprocess.run(["mount", "-o", "remount,size=512m", small_disk], check=True)
+    resize(small_disk, "512m")
     assert acknowledged <= stored(uri)
 
 
