@@ -1,14 +1,15 @@
-"""HTTP/1.1 by uvicorn, with a timeout that it lacks: for the request line and the headers."""
+"""HTTP/1.1 by uvicorn, with a timeout that it lacks, and one response to a request that breaks off."""
 
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 10.0
 
 
-class HeadTimeoutProtocol(H11Protocol):
+class HttpProtocol(H11Protocol):
     """Closes a connection whose next request line and headers are not complete after HEAD_SECONDS.
 
     Otherwise clients that send a byte now and then would use up the file handles of the process. What a client sends
@@ -34,6 +35,18 @@ class HeadTimeoutProtocol(H11Protocol):
         """Stop the timer. From asyncio.Protocol."""
         self._stop_timer()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP; a route that runs for it has nobody to respond to. From H11Protocol."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+        cycle: Any = self.cycle
+        if cycle is not None:
+            # Otherwise the response of the route would be an exception, with a traceback in the log.
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def _is_waiting(self) -> bool:
         """Whether no request is in progress on this connection."""

@@ -17,7 +17,7 @@ from lookalike.schema.milvus.retry import RetryPolicy
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.settings import CollectionAddress
 from lookalike.serve.app import create_app
-from lookalike.serve.http_protocol import HeadTimeoutProtocol
+from lookalike.serve.http_protocol import HttpProtocol
 from lookalike.serve.logs import log_to_stderr
 from lookalike.serve.service import Service
 from lookalike.serve.settings import Settings
@@ -74,7 +74,7 @@ def make_server(service: Service) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             create_app(service),
-            http=HeadTimeoutProtocol,
+            http=HttpProtocol,
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,

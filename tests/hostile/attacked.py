@@ -1,14 +1,20 @@
 """A small shop behind the real service, for attacks on it, and raw requests as no client library sends them."""
 
 import io
+import os
+import re
 import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
 import httpx2
+from command import process_command, process_environment
 from conftest import bring
 from make_tiny_clip import draw
 from serving import client, listening, service_for
@@ -48,6 +54,52 @@ def attacked_shop(folder: Path, **settings: Any) -> Iterator[Attacked]:
         service = service_for(store, encoder, folder / "uploads", **settings)
         with listening(service) as address, client(address) as http:
             yield Attacked(http, service, store, address)
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A service as a process of its own, and its log."""
+
+    process: "subprocess.Popen[bytes]"
+    address: str
+    log: Path
+
+    def memory(self) -> int:
+        """Return the resident bytes of the process."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def child_service(folder: Path, *options: str, **environment: str) -> Iterator[Child]:
+    """Run `lookalike serve` on a collection of the folder until the end of the block."""
+    log = folder / "service.log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            process_command("serve", "--port", "0", *options),
+            cwd=folder,
+            env={**process_environment(), **environment},
+            stderr=stderr,
+        )
+    try:
+        yield Child(process, _wait_for_address(process, log), log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for_address(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    for _ in range(1_200):
+        match = re.search(r" at (http://[^,]+),", log.read_text())
+        if match:
+            return match[1]
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.1)
+    raise AssertionError(f"not ready within two minutes: {log.read_text()}")
 
 
 def draw_products(folder: Path) -> None:

@@ -83,7 +83,9 @@ REFUSED: dict[str, list[tuple[Send, int]]] = {
             where(b'{"price":{"lt":%s}}'),
         )
     ],
-    "NaN and infinity in metadata": [(put(b'{"metadata":{"price":%s}}' % number.encode()), 422) for number in NOT_FINITE],
+    "NaN and infinity in metadata": [
+        (put(b'{"metadata":{"price":%s}}' % number.encode()), 422) for number in NOT_FINITE
+    ],
     "NaN and infinity in the URL": [
         (send, 422)
         for number in NOT_FINITE
@@ -247,10 +249,35 @@ def test_what_is_not_http_is_refused(shop: Attacked, outcome: Outcome, attack: s
         assert status in statuses, response
         assert response.count(b"HTTP/1.1 ") == 1, "a smuggled request is not answered"
         seen.add(str(status))
-    for content in (b"GET /" + b"a" * 100_000, b"\x16\x03\x01\x02\x00\x01\x00\xff", b"GET /products/\xff HTTP/1.1\r\n\r\n"):
+    for content in (
+        b"GET /" + b"a" * 100_000,
+        b"\x16\x03\x01\x02\x00\x01\x00\xff",
+        b"GET /products/\xff HTTP/1.1\r\n\r\n",
+    ):
         assert send_raw(shop.address, content)[0] == 400
     shop.assert_unharmed()
     outcome(AREA, attack, f"refused ({', '.join(sorted(seen))})")
+
+
+def test_a_body_that_breaks_off_leaves_no_traceback(
+    shop: Attacked, outcome: Outcome, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Otherwise anyone could fill the log."""
+    head = f"POST /search HTTP/1.1\r\n{HEAD}transfer-encoding: chunked\r\n".encode()
+    json_head = head + b"content-type: application/json\r\n\r\n"
+    for content in (head + b"\r\nzz\r\n", json_head + b"zz\r\n", json_head + b"1\r\n{\r\nzz\r\n"):
+        assert send_raw(shop.address, content)[0] == 400
+        with connect(shop.address) as connection:
+            connection.sendall(content.removesuffix(b"zz\r\n"))
+            time.sleep(0.2)
+            connection.sendall(b"zz\r\n")
+            assert read_all(connection).count(b"HTTP/1.1 4") == 1
+    with connect(shop.address) as connection:
+        connection.sendall(json_head)
+    shop.assert_unharmed()
+    captured = capfd.readouterr()
+    assert "Traceback" not in captured.out + captured.err
+    outcome(AREA, "chunks that become no chunks, and clients that leave", "400, once; no traceback in the log")
 
 
 def test_slow_headers_are_given_up(shop: Attacked, outcome: Outcome) -> None:
@@ -297,14 +324,28 @@ def test_slow_bodies_are_given_up(shop: Attacked, outcome: Outcome) -> None:
             time.sleep(0.2)
         assert {read_all(connection).split()[1] for connection in slow} == {b"408"}
     shop.assert_unharmed()
-    outcome(AREA, "slow bodies, with a length and in chunks, on 100 connections", "refused (408) at the timeout of a body")
+    outcome(
+        AREA, "slow bodies, with a length and in chunks, on 100 connections", "refused (408) at the timeout of a body"
+    )
 
 
 IDS = {
-    "slashes and dots": ("a/b/c", "../../etc/passwd", "..", ".", "a/../b", "/", "//", "a//b", "%2e%2e", "similar", "\\"),
+    "slashes and dots": (
+        "a/b/c",
+        "../../etc/passwd",
+        "..",
+        ".",
+        "a/../b",
+        "/",
+        "//",
+        "a//b",
+        "%2e%2e",
+        "similar",
+        "\\",
+    ),
     "NUL and control characters": ("%00", "\x00", "a\x00b", "\x1b[31mred", "a\nb", "a\n", "\n", "a\r\nb", "\x7f", "\t"),
     "bidirectional and invisible characters": ("\u202egnp.exe", "\u2066red\u2069", "\ufeff", "\u200bred", "\uffff"),
-    "characters of URLs, templates and queries": (" ", "a?b#c;d&e=f", "{{7*7}}", "${x}", "' or 1=1 --", '"\'><script>'),
+    "characters of URLs, templates and queries": (" ", "a?b#c;d&e=f", "{{7*7}}", "${x}", "' or 1=1 --", "\"'><script>"),
     "1,024 characters": ("a" * 1_024, "é" * 512),
 }
 
@@ -318,7 +359,9 @@ def test_a_product_of_any_id_is_stored_found_and_removed_as_itself(shop: Attacke
 
         def request(method: str, path: str, content: bytes = b"") -> tuple[int, bytes]:
             head = f"{method} {path} HTTP/1.1\r\n{HEAD}content-type: application/json\r\n"
-            status, response = send_raw(shop.address, f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
+            status, response = send_raw(
+                shop.address, f"{head}content-length: {len(content)}\r\n\r\n".encode() + content
+            )
             return status, response.split(b"\r\n\r\n", 1)[1]
 
         assert request("PUT", path, body)[0] == 200, product_id
