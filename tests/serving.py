@@ -11,14 +11,12 @@ from typing import Any
 
 import httpx2
 import numpy as np
-import uvicorn
 from PIL import Image
 
 from lookalike.encode.encoder import Encoder
 from lookalike.encode.engine import Engine
 from lookalike.schema.milvus.store import Store
-from lookalike.serve.app import create_app
-from lookalike.serve.server import SERVICE_RETRY
+from lookalike.serve.server import SERVICE_RETRY, make_server
 from lookalike.serve.service import Service
 from lookalike.serve.settings import Keys, Settings
 
@@ -26,9 +24,7 @@ from lookalike.serve.settings import Keys, Settings
 @contextmanager
 def listening(service: Service) -> Iterator[str]:
     """Serve until the end of the block; yields the address."""
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(service), log_config=None, access_log=False, timeout_graceful_shutdown=30)
-    )
+    server = make_server(service)
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

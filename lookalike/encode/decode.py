@@ -36,8 +36,9 @@ _TO_UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Pillow warns of large images; we refuse them, at a lower limit.
+# Pillow warns of large images; we refuse them, at a lower limit. Broken metadata says nothing about the image itself.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:

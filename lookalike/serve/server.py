@@ -18,6 +18,7 @@ from lookalike.schema.milvus.retry import RetryPolicy
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.settings import CollectionAddress, is_lite
 from lookalike.serve.app import create_app
+from lookalike.serve.http_protocol import HttpProtocol
 from lookalike.serve.logs import log_to_stderr
 from lookalike.serve.service import Service
 from lookalike.serve.settings import Settings
@@ -65,15 +66,24 @@ def run(settings: Settings, options: ServerOptions) -> None:
     if is_lite(options.address.uri):
         record_holder(options.address.uri, service=url)
     _announce(service, options.address.collection, url)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(service), log_config=None, access_log=False, timeout_graceful_shutdown=_SHUTDOWN_SECONDS
-        )
-    )
+    server = make_server(service)
     # After a graceful shutdown uvicorn raises the signal again. Ignoring it then makes the exit status 0.
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda _signum, _frame: None)
     server.run(sockets=[listener])
+
+
+def make_server(service: Service) -> uvicorn.Server:
+    """Make a server for a service; `run(sockets=[…])` starts it."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            create_app(service),
+            http=HttpProtocol,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        )
+    )
 
 
 def _announce(service: Service, collection: str, address: str) -> None:

@@ -31,6 +31,8 @@ MAX_VALUES = 1_000
 """In all conditions of a filter: Milvus compares each value with every row."""
 
 MAX_CHARACTERS = 60_000
+MAX_COLUMN = 10_000
+"""Characters of the name of a column; error messages repeat it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,10 @@ class Condition:
             raise BadFilter("a filter needs the name of a column before its operator")
         if bool(self.values) == (self.operator == "exists"):
             raise BadFilter(f"{self.column} {self.operator}: the wrong number of values ({len(self.values)})")
+        if len(self.column) > MAX_COLUMN:
+            raise BadFilter(
+                f"the name of a column has {len(self.column)} characters, which is too long; {MAX_COLUMN} is the limit"
+            )
         if len(self.values) > MAX_VALUES:
             raise BadFilter(
                 f"{self.column} {self.operator}: {len(self.values)} values are too many; {MAX_VALUES} is the limit"

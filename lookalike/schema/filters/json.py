@@ -14,6 +14,7 @@ from lookalike.schema.errors import BadFilter
 from lookalike.schema.filters.ast import (
     MAX_CONDITIONS,
     MAX_DEPTH,
+    MAX_VALUES,
     AnyOf,
     Clause,
     Condition,
@@ -35,12 +36,31 @@ _OPERATORS = {
     "startswith": "startswith",
     "like": "like",
 }
+_MAX_PARTS = 10_000
+"""More than any filter within the limits of conditions, values and depth has."""
+
 _JSON_NAMES = {operator: name for name, operator in _OPERATORS.items()}
 
 
 def parse_json_filter(value: Any) -> Filter:
     """Read a filter from a parsed JSON value. Raises BadFilter with the part that is invalid."""
+    _check_parts(value)
     return check_filter_size(_parse_filter(value, 1))
+
+
+def _check_parts(value: Any) -> None:
+    """Raise BadFilter for JSON that is far too large, before millions of conditions are made of it."""
+    count, rest = 0, [value]
+    while rest:
+        inner = rest.pop()
+        if isinstance(inner, Mapping | list):
+            count += len(inner)
+            if count > _MAX_PARTS:
+                raise BadFilter(
+                    f"a filter of more than {_MAX_PARTS} names and values is too large; "
+                    f"{MAX_CONDITIONS} conditions and {MAX_VALUES} values are the limit"
+                )
+            rest.extend(inner.values() if isinstance(inner, Mapping) else inner)
 
 
 def _parse_filter(value: Any, depth: int) -> Filter:

@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 
 from lookalike.schema.errors import BadQuery
 from lookalike.serve.api.problems import GUARDED, STORE, document_problems
+from lookalike.serve.api.product_path import PRODUCT_PATH
 from lookalike.serve.api.request_body import RequestBody, describe_body, describe_form, read_body
 from lookalike.serve.api.schemas import MAX_ID, MAX_IMAGES, FetchImage, ImageIn, ProductIn, ProductOut, WriteOut
 from lookalike.serve.runtime.active_version import OpenVersion
@@ -23,7 +24,7 @@ _JSON_FIELD = "product"
 _FORM = describe_form(_JSON_FIELD, MAX_IMAGES, "The product's images.")
 
 
-@router.get("/products/{product_id:path}", responses=document_problems(*GUARDED, *STORE, 404))
+@router.get(PRODUCT_PATH, responses=document_problems(*GUARDED, *STORE, 404))
 async def get_product(request: Request, product_id: ProductId) -> ProductOut:
     """Return a product's images and metadata."""
     service = get_service(request)
@@ -31,7 +32,7 @@ async def get_product(request: Request, product_id: ProductId) -> ProductOut:
 
 
 @router.put(
-    "/products/{product_id:path}",
+    PRODUCT_PATH,
     responses=document_problems(*GUARDED, *STORE, 400, 404, 408, 415, 507),
     openapi_extra=describe_body(ProductIn, _FORM),
 )
@@ -48,7 +49,7 @@ async def put_product(request: Request, product_id: ProductId, dry_run: DryRun =
 
 
 @router.delete(
-    "/products/{product_id:path}",
+    PRODUCT_PATH,
     status_code=204,
     response_class=Response,
     responses={

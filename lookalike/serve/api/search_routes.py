@@ -10,6 +10,7 @@ from lookalike.schema.errors import BadFilter, BadQuery
 from lookalike.schema.filters.parser import parse_filter
 from lookalike.search.query import MAX_LIMIT, MAX_PARTS, MAX_REACH, Part, Query
 from lookalike.serve.api.problems import GUARDED, STORE, describe_and_log, document_problems, get_request_id
+from lookalike.serve.api.product_path import PRODUCT_PATH
 from lookalike.serve.api.redaction import reject_location_filters
 from lookalike.serve.api.request_body import RequestBody, describe_body, describe_form, read_body
 from lookalike.serve.api.schemas import MAX_ID, BatchIn, BatchOut, FetchImage, SearchIn, SearchOut
@@ -49,7 +50,7 @@ async def search_batch(request: Request) -> BatchOut:
     return await service.executor.run(request, lambda: _search_batch(service, body, request_id))
 
 
-@router.get("/products/{product_id:path}/similar", responses=document_problems(*GUARDED, *STORE, 404))
+@router.get(f"{PRODUCT_PATH}/similar", responses=document_problems(*GUARDED, *STORE, 404))
 async def similar(
     request: Request,
     product_id: Annotated[str, Path(min_length=1, max_length=MAX_ID)],

@@ -13,12 +13,17 @@ KEY_COOKIE = "lookalike-key"
 """The cookie in which a browser keeps the key that was entered at /login."""
 
 _WRITING = ("PUT", "DELETE")
+_READING = ("GET", "HEAD")
 
 _log = structlog.get_logger("lookalike")
 
 
 def check_api_key(request: Request, settings: Settings) -> None:
-    """Raise RequestRefused for a request that needs a key and has none, a wrong one, or one that may not write."""
+    """Raise RequestRefused for a request that needs a key and has none, a wrong one, or one that may not write.
+
+    A form that the page of another site makes a browser send is refused too.
+    """
+    _check_site(request)
     if is_public(request.scope["path"]):
         return
     if not settings.keys.required:
@@ -31,6 +36,16 @@ def check_api_key(request: Request, settings: Settings) -> None:
         raise RequestRefused(401, "an API key is needed: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
     if not can_write and request.method in _WRITING:
         raise RequestRefused(403, "this API key may read, but not write")
+
+
+def _check_site(request: Request) -> None:
+    """Raise RequestRefused for what a browser sends for another site, unless a program has added a key."""
+    is_foreign = request.headers.get("sec-fetch-site") == "cross-site"
+    has_key = "authorization" in request.headers or "x-api-key" in request.headers
+    if is_foreign and not has_key and request.method not in _READING:
+        raise RequestRefused(
+            403, "a page of another site sent this; send it from this service's own page, or with a key"
+        )
 
 
 def _check_host(request: Request, bound_host: str) -> None:

@@ -216,7 +216,7 @@ def _delete(store: Store, image_ids: Sequence[str]) -> None:
 
 def _validate(product_id: str, metadata: dict[str, Any]) -> dict[str, Any]:
     """Return metadata as it will be stored. Raises BadQuery if the product cannot be stored."""
-    if product_id.endswith(_RESERVED_SUFFIX):
+    if product_id.removesuffix("\n").endswith(_RESERVED_SUFFIX):
         raise BadQuery(f"a product id that ends in {_RESERVED_SUFFIX} clashes with a route; choose another id")
     try:
         stored = read_metadata(metadata, {})
