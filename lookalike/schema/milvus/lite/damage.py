@@ -104,7 +104,7 @@ def _is_version(name: Any) -> bool:
 
 
 def _read_partitions(manifest: Path) -> Partitions | None:
-    """Read which files each partition has; None when the manifest does not say. One of a newer format is not checked."""
+    """Read which files each partition has, none of a newer format; None when the manifest does not say."""
     content = _read_object(manifest) or {}
     version = content.get("manifest_format_version")
     if isinstance(version, int) and version > _MANIFEST_FORMAT:
