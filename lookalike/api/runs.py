@@ -1,7 +1,7 @@
 """The methods of Collection that write many rows: one run of ingest, one of reindex."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lookalike.api.parameter_names import name_parameters, replace_options
@@ -18,6 +18,7 @@ from lookalike.ingest.pipeline.load import ReadChanged
 from lookalike.ingest.pipeline.stages import PipelineContext
 from lookalike.ingest.reports.report import Report, Summary
 from lookalike.ingest.run_lock import run_lock
+from lookalike.ingest.sources.column_map import ColumnMap
 from lookalike.ingest.sources.files import image_reader
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.open import find_first_product, open_source
@@ -38,6 +39,7 @@ class SourceOptions:
     name: str | None
     fields: Mapping[str, str]
     values: ValueFormat = PLAIN
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def _make_job(session: Session, source: SourceOptions, options: RunOptions) -> J
 
 def _open_source(options: SourceOptions, fields: ColumnTypes, *, may_be_empty: bool) -> ImageSource:
     """Open a source. Raises BadSource for a folder without images, before a collection is created for it."""
-    source = open_source(options.path, options.layout, options.name, fields, options.values)
+    source = open_source(options.path, options.layout, options.name, fields, options.values, ColumnMap(options.columns))
     if isinstance(source, FolderSource) and not may_be_empty:
         find_first_product(source)
     return source

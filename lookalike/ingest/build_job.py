@@ -59,7 +59,7 @@ def _check_options(options: IngestOptions) -> None:
 def _open_source(options: IngestOptions) -> ImageSource:
     """Open the source and print how it is read. Raises BadSource for a folder without images that must have some."""
     given = options.source
-    source = open_source(given.path, given.layout, given.name, given.columns, given.values)
+    source = open_source(given.path, given.layout, given.name, given.columns, given.values, given.column_map)
     may_be_empty = options.pruning is not None and options.pruning.max_removals.allows_all
     if not isinstance(source, FolderSource):
         click.echo(f"Manifest: {source.description}", err=True)

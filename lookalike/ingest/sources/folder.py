@@ -14,6 +14,7 @@ from lookalike.ingest.reports.report import Rejection
 from lookalike.ingest.sources.files import read_file
 from lookalike.ingest.sources.layout import PathFields
 from lookalike.ingest.sources.metadata import ManifestRow, read_metadata
+from lookalike.ingest.sources.other_files import describe_other_file
 from lookalike.ingest.sources.source import check_source_name
 from lookalike.schema.errors import BadImage, BadSource
 from lookalike.schema.metadata import ColumnTypes
@@ -126,7 +127,7 @@ def _stat_folder(root: Path) -> Inode:
     except OSError as error:
         raise BadSource(f"SOURCE {str(root)!r} cannot be read: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode):
-        raise BadSource(f"SOURCE {str(root)!r} is a file; name the folder that holds the images, or a manifest")
+        raise BadSource(describe_other_file(str(root)))
     return _inode(status)
 
 

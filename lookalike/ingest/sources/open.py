@@ -3,23 +3,35 @@
 from pathlib import Path
 
 from lookalike.ingest.reports.report import Rejection
+from lookalike.ingest.sources.column_map import NO_MAP, ColumnMap
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.layout import FolderRule, Layout, PathFields
 from lookalike.ingest.sources.manifest import ManifestSource, is_manifest
 from lookalike.ingest.sources.source import ImageSource
-from lookalike.schema.errors import BadSource
+from lookalike.schema.errors import BadSettings, BadSource
 from lookalike.schema.metadata import ColumnTypes
 from lookalike.schema.numbers import PLAIN, ValueFormat
 
 
 def open_source(
-    path: str, layout: str | None, name: str | None, fields: ColumnTypes, values: ValueFormat = PLAIN
+    path: str,
+    layout: str | None,
+    name: str | None,
+    fields: ColumnTypes,
+    values: ValueFormat = PLAIN,
+    columns: ColumnMap = NO_MAP,
 ) -> ImageSource:
     """Open a source; no image is read. Raises BadSource, and BadSettings for an invalid layout or name."""
     if is_manifest(path):
-        return ManifestSource(path, fields, name, values)
+        return ManifestSource(path, fields, name, values, columns)
     rule = Layout(layout, fields, values) if layout else FolderRule()
-    return FolderSource(Path(path), rule, name, fields, values)
+    folder = FolderSource(Path(path), rule, name, fields, values)
+    if columns.columns:
+        raise BadSettings(
+            f"--column is for the columns of a manifest, but SOURCE {path!r} is a folder; leave it out. "
+            "--layout describes the paths of a folder"
+        )
+    return folder
 
 
 def find_first_product(folder: FolderSource) -> tuple[str, PathFields]:
