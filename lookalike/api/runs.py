@@ -21,7 +21,7 @@ from lookalike.ingest.run_lock import run_lock
 from lookalike.ingest.sources.column_map import ColumnMap
 from lookalike.ingest.sources.files import image_reader
 from lookalike.ingest.sources.folder import FolderSource
-from lookalike.ingest.sources.open import find_first_product, open_source
+from lookalike.ingest.sources.open import look_at_folder, open_source
 from lookalike.ingest.sources.source import ImageSource
 from lookalike.ingest.threshold import MoveOptions, PruneOptions, Threshold
 from lookalike.schema.cancellation import CancelToken
@@ -105,14 +105,17 @@ def _make_job(session: Session, source: SourceOptions, options: RunOptions) -> J
     fields = parse_column_types(f"{name}:{kind}" for name, kind in source.fields.items())
     max_removals = Threshold(str(options.max_removals))
     pruning = PruneOptions(max_removals) if options.prune else None
+    may_be_empty = pruning is not None and pruning.max_removals.allows_all
+    opened, warnings = _open_source(source, fields, may_be_empty=may_be_empty)
     return Job(
-        source=_open_source(source, fields, may_be_empty=pruning is not None and pruning.max_removals.allows_all),
+        source=opened,
         address=session.address,
         encoder=session.encoder,
         load_engine=session.load_engine,
         limits=options.limits,
         columns=fields,
         values=source.values,
+        warnings=warnings,
         pruning=pruning,
         max_rejected=None if options.max_rejected is None else Threshold(str(options.max_rejected)),
         move=None if options.move_source is None else MoveOptions(options.move_source, max_removals),
@@ -121,9 +124,14 @@ def _make_job(session: Session, source: SourceOptions, options: RunOptions) -> J
     )
 
 
-def _open_source(options: SourceOptions, fields: ColumnTypes, *, may_be_empty: bool) -> ImageSource:
-    """Open a source. Raises BadSource for a folder without images, before a collection is created for it."""
+def _open_source(
+    options: SourceOptions, fields: ColumnTypes, *, may_be_empty: bool
+) -> tuple[ImageSource, tuple[str, ...]]:
+    """Open a source; return it, and what is likely to be a mistake in it.
+
+    Raises BadSource for a folder without images, before a collection is created for it.
+    """
     source = open_source(options.path, options.layout, options.name, fields, options.values, ColumnMap(options.columns))
     if isinstance(source, FolderSource) and not may_be_empty:
-        find_first_product(source)
-    return source
+        return source, look_at_folder(source, options.layout).warnings
+    return source, ()

@@ -3,9 +3,10 @@
 import json
 import os
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -32,6 +33,7 @@ class ManifestSource:
     """
 
     description = "a row is an image of its product_id, or several; every other column is metadata"
+    passed_over: Mapping[str, int] = MappingProxyType({})
 
     def __init__(
         self,

@@ -6,6 +6,9 @@ from pathlib import Path
 from lookalike.encode.decode import SUFFIXES
 from lookalike.ingest.sources.tables import READERS, STANDARD_INPUT
 
+UNSUPPORTED_SUFFIXES = frozenset({".heic", ".heif", ".svg", ".psd", ".raw", ".jxl", ".jp2"})
+"""Of images that cannot be read: each is rejected."""
+
 _MAX_LISTED = 8
 """How many suffixes a message lists."""
 
