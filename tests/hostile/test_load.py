@@ -152,9 +152,9 @@ MIX: tuple[Callable[[httpx2.Client, int], httpx2.Response], ...] = (
     lambda http, number: http.post(
         "/search/batch", json={"queries": [{"product_id": "red"}, {"product_id": str(number)}]}
     ),
-    lambda http, number: http.put(f"/products/p{number % 20}", **upload(number)),
-    lambda http, number: http.delete(f"/products/p{number % 20}"),
-    lambda http, number: http.put(f"/products/p{number % 20}", json={"metadata": {"a": float(number)}}),
+    lambda http, number: http.put(f"/products/p{number // len(MIX) % 20}", **upload(number)),
+    lambda http, number: http.delete(f"/products/p{number // len(MIX) % 20}"),
+    lambda http, number: http.put(f"/products/p{number // len(MIX) % 20}", json={"metadata": {"a": float(number)}}),
     lambda http, _: http.head("/products/red"),
     lambda http, number: http.request(f"M{number}", "/search"),
     lambda http, _: http.get("/metrics"),
