@@ -26,6 +26,7 @@ from lookalike.ingest.admin.reindex import ReindexResult
 from lookalike.ingest.admin.sources import Source, list_sources, remove_source, rename_source
 from lookalike.ingest.reports.report import Summary
 from lookalike.schema.errors import BadSettings
+from lookalike.schema.numbers import ValueFormat
 from lookalike.search.query import Query
 
 OnProgress = Callable[[int], object]
@@ -66,6 +67,10 @@ class Collection:
         layout: str | None = None,
         source_name: str | None = None,
         fields: Mapping[str, str] | None = None,
+        decimal_comma: bool = False,
+        thousands: bool = False,
+        strip_currency: bool = False,
+        null_values: Sequence[str] = (),
         move_source: str | None = None,
         prune: bool = False,
         max_removals: int | str = "20%",
@@ -78,6 +83,8 @@ class Collection:
 
         The options are those of `lookalike ingest`. `layout` says what the path of an image means, `fields` gives the
         types of metadata fields (text, int, float, bool, list), `source_name` names the source that owns the rows.
+        `decimal_comma` reads 12,5 as a number, `thousands` 1,299.00, `strip_currency` € 12.50. A product with one of
+        the texts `null_values` in a column does not have the column.
         `move_source` names the source that this one was before it moved: its rows are deleted at the end, unless more
         than `max_removals` have no counterpart. `prune` deletes the rows that the source no longer has, unless they are
         more than `max_removals`. `report` is a JSONL file with a line for each change and each rejected image.
@@ -93,7 +100,9 @@ class Collection:
         (0, 192)
         """
         self._session.check_open()
-        read_options = SourceOptions(checks.check_path("source", source), layout, source_name, fields or {})
+        nulls = frozenset(text.strip() for text in checks.check_texts("null_values", null_values))
+        values = ValueFormat(decimal_comma, thousands, strip_currency, nulls)
+        read_options = SourceOptions(checks.check_path("source", source), layout, source_name, fields or {}, values)
         options = RunOptions(
             self._loader.allow_private_urls,
             prune,

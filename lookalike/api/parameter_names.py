@@ -9,6 +9,7 @@ from lookalike.schema.errors import LookalikeError
 _PARAMETERS = {
     "--allow-private-urls": "allow_private_urls=True",
     "--collection": "collection",
+    "--decimal-comma": "decimal_comma=True",
     "--device": "device",
     "--dtype": "dtype",
     "--encoder": "encoder",
@@ -18,9 +19,12 @@ _PARAMETERS = {
     "--max-rejected": "max_rejected",
     "--max-removals": "max_removals",
     "--move-source": "move_source",
+    "--null-value": "null_values",
     "--prune": "prune",
     "--report": "report",
     "--source-name": "source_name",
+    "--strip-currency": "strip_currency=True",
+    "--thousands": "thousands=True",
     "--token": "token",
     "--uri": "uri",
 }
@@ -28,7 +32,12 @@ _PARAMETERS = {
 # A command to run keeps its options: from `lookalike VERB` to the end of the clause, or several options in a row.
 _COMMAND = r"lookalike [a-z]+.*?(?=[.;,:)](?:\s|$)|$)|--[\w-]+ --[\w-]+"
 _OPTION = r"(?<![\w-])--[a-z-]+"
-_COMMAND_OR_OPTION = re.compile(rf"(?P<command>{_COMMAND})|(?P<option>{_OPTION})", re.DOTALL)
+_FIELD = r"--field '?(?P<column>[^:']+):(?P<type>text|int|float|bool|list|TYPE)\b'?"
+_NULL_VALUE = r"--null-value ('[^']*')"
+_COMMAND_OR_OPTION = re.compile(
+    rf"(?P<field>{_FIELD})|(?P<nulls>{_NULL_VALUE}(?: {_NULL_VALUE})*)|(?P<command>{_COMMAND})|(?P<option>{_OPTION})",
+    re.DOTALL,
+)
 
 
 @contextmanager
@@ -47,5 +56,9 @@ def replace_options(message: str) -> str:
 
 
 def _replace(match: re.Match[str]) -> str:
+    if match["field"]:
+        return f'fields={{"{match["column"]}": "{match["type"]}"}}'
+    if match["nulls"]:
+        return f"null_values=[{', '.join(re.findall(_NULL_VALUE, match['nulls']))}]"
     option = match["option"]
     return _PARAMETERS.get(option, option) if option else match[0]

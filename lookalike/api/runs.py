@@ -1,10 +1,10 @@
 """The methods of Collection that write many rows: one run of ingest, one of reindex."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lookalike.api.parameter_names import name_parameters
+from lookalike.api.parameter_names import name_parameters, replace_options
 from lookalike.api.session import Session
 from lookalike.encode.decode import MAX_PIXELS
 from lookalike.encode.engine import LazyEngine
@@ -26,6 +26,7 @@ from lookalike.ingest.threshold import MoveOptions, PruneOptions, Threshold
 from lookalike.schema.cancellation import CancelToken
 from lookalike.schema.metadata import ColumnTypes, parse_column_types
 from lookalike.schema.milvus.versions import Versions
+from lookalike.schema.numbers import PLAIN, ValueFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class SourceOptions:
     layout: str | None
     name: str | None
     fields: Mapping[str, str]
+    values: ValueFormat = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ def run_ingest(session: Session, source: SourceOptions, options: RunOptions, *, 
     with options.open_report() as report:
         (dry_run if is_dry else run)(job, report, CancelToken())
         summary = report.summary()
+        summary = replace(summary, warnings=tuple(map(replace_options, summary.warnings)))
     if not is_dry and (summary.stored or summary.removed):
         session.see_writes()
     return summary
@@ -107,6 +110,7 @@ def _make_job(session: Session, source: SourceOptions, options: RunOptions) -> J
         load_engine=session.load_engine,
         limits=options.limits,
         columns=fields,
+        values=source.values,
         pruning=pruning,
         max_rejected=None if options.max_rejected is None else Threshold(str(options.max_rejected)),
         move=None if options.move_source is None else MoveOptions(options.move_source, max_removals),
@@ -117,7 +121,7 @@ def _make_job(session: Session, source: SourceOptions, options: RunOptions) -> J
 
 def _open_source(options: SourceOptions, fields: ColumnTypes, *, may_be_empty: bool) -> ImageSource:
     """Open a source. Raises BadSource for a folder without images, before a collection is created for it."""
-    source = open_source(options.path, options.layout, options.name, fields)
+    source = open_source(options.path, options.layout, options.name, fields, options.values)
     if isinstance(source, FolderSource) and not may_be_empty:
         find_first_product(source)
     return source

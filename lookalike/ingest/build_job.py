@@ -28,6 +28,7 @@ def build_job(options: IngestOptions, cancel: CancelToken) -> Job:
         load_engine=cache(lambda name: load_engine(name, options.engine)),
         limits=pipeline_limits(options.engine, options.urls),
         columns=options.source.columns,
+        values=options.source.values,
         pruning=options.pruning,
         max_rejected=options.max_rejected,
         move=options.move,
@@ -58,7 +59,7 @@ def _check_options(options: IngestOptions) -> None:
 def _open_source(options: IngestOptions) -> ImageSource:
     """Open the source and print how it is read. Raises BadSource for a folder without images that must have some."""
     given = options.source
-    source = open_source(given.path, given.layout, given.name, given.columns)
+    source = open_source(given.path, given.layout, given.name, given.columns, given.values)
     may_be_empty = options.pruning is not None and options.pruning.max_removals.allows_all
     if not isinstance(source, FolderSource):
         click.echo(f"Manifest: {source.description}", err=True)

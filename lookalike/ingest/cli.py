@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lookalike.encode.options import engine_options
-from lookalike.ingest.options import IngestOptions, report_options, url_options
+from lookalike.ingest.options import IngestOptions, report_options, url_options, value_options
 from lookalike.schema.errors import AlreadyRunning, BadSource, LimitExceeded, LookalikeError, StoreUnavailable
 from lookalike.schema.settings import ALL_ENGINES, complete_files, setting_option, store_options
 
@@ -32,6 +32,7 @@ _RETRIED_BY_WATCH = (StoreUnavailable, LimitExceeded, BadSource, AlreadyRunning)
 @setting_option(
     "--field", "fields", metavar="NAME:TYPE", multiple=True, help="Type of a column: text, int, float, bool or list."
 )
+@value_options
 @setting_option("--encoder", help="Name, hub id or directory.  [default: the collection's own, or efficientnet-lite0]")
 @store_options
 @click.option("--dry-run", is_flag=True, help="Only report what would be done.")

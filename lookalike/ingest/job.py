@@ -19,6 +19,7 @@ from lookalike.ingest.pipeline.move import delete_moved, read_source, require_so
 from lookalike.ingest.pipeline.new_collection import NewCollection
 from lookalike.ingest.pipeline.prune import list_removals, prune
 from lookalike.ingest.pipeline.stages import PipelineContext, Stages
+from lookalike.ingest.reports.column_advice import describe_columns, describe_other_sources
 from lookalike.ingest.reports.report import Rejection, Report
 from lookalike.ingest.run_lock import run_lock
 from lookalike.ingest.sources.files import image_reader
@@ -27,8 +28,11 @@ from lookalike.ingest.threshold import MoveOptions, PruneOptions, Threshold
 from lookalike.schema.cancellation import CancelToken
 from lookalike.schema.collection import require_same_encoder
 from lookalike.schema.errors import BadSettings, BadSource, LimitExceeded
+from lookalike.schema.filters.expression import quote_literal
 from lookalike.schema.metadata import ColumnTypes
+from lookalike.schema.milvus.column_kinds import ColumnKinds
 from lookalike.schema.milvus.store import Store
+from lookalike.schema.numbers import PLAIN, ValueFormat
 from lookalike.schema.product import ProductImage
 from lookalike.schema.settings import CollectionAddress
 
@@ -49,7 +53,7 @@ class Job:
 
     limits: PipelineLimits
     columns: ColumnTypes
-    """Metadata columns to index."""
+    """Declared metadata columns; they are indexed."""
 
     pruning: PruneOptions | None
     """None deletes nothing."""
@@ -62,6 +66,9 @@ class Job:
 
     has_given_name: bool = False
     """Whether the caller has named the source: then it may have the same images as another one."""
+
+    values: ValueFormat = PLAIN
+    """How the source reads numbers."""
 
     read: ReadChanged = field(default_factory=lambda: image_reader().read_changed)
     timer: StageTimer = NO_TIMER
@@ -90,6 +97,7 @@ def run(job: Job, report: Report, cancel: CancelToken) -> str:
         for column, problem in store.index(job.columns).items():
             if problem:
                 report.warn(f"column {column} is not indexed: {problem}")
+        _warn_about_columns(job, store, report)
         # The last images may have been unchanged ones, which are reported by the hundred.
         report.on_progress(report.seen)
         _check_limits(report, job)
@@ -143,12 +151,25 @@ def dry_run(job: Job, report: Report, cancel: CancelToken) -> str:
     with _open_collection(job) as (store, _):
         existing = ExistingRows(store, RowScope(job.source.name)).by_id
         diff = count_changes(_list_images(job, store), existing, report, job.read, cancel)
+        _warn_about_columns(job, store, report)
         _check_limits(report, job)
         if job.pruning is not None:
             report.record_removed(existing[image_id] for image_id in list_removals(diff, job.pruning))
         if job.move is not None and isinstance(store, Store):
             report.record_removed(read_source(store, job.move.source).values())
         return job.encoder or store.encoder
+
+
+def _warn_about_columns(job: Job, store: Store | NewCollection, report: Report) -> None:
+    """Report columns that filters would search in vain: texts among numbers, or other types than elsewhere."""
+    for warning in describe_columns(report.columns, job.columns, job.values):
+        report.add_warning(warning)
+    # A new collection has no other sources.
+    if isinstance(store, Store) and report.stored:
+        own = [job.source.name, *([job.move.source] if job.move else [])]
+        others = ColumnKinds(store, " and ".join(f"source != {quote_literal(name)}" for name in own))
+        for warning in describe_other_sources(report.columns, others):
+            report.add_warning(warning)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from lookalike.encode.process_tuning import count_cores
 from lookalike.ingest.pipeline.limits import PipelineLimits
 from lookalike.ingest.threshold import MoveOptions, PruneOptions, Threshold
 from lookalike.schema.metadata import ColumnTypes, parse_column_types
+from lookalike.schema.numbers import ValueFormat
 from lookalike.schema.output import format_option
 from lookalike.schema.settings import CollectionAddress, setting_option
 
@@ -38,6 +39,38 @@ def url_options(command: Command) -> Command:
         help="Images that are fetched from one web server at once.",
     )
     return private(per_host(command))
+
+
+class TextList(click.types.StringParamType):
+    """Texts that may have spaces; bars separate them in an environment variable."""
+
+    envvar_list_splitter = "|"
+
+
+def value_options(command: Command) -> Command:
+    """Add --decimal-comma, --thousands, --strip-currency and --null-value."""
+    comma = setting_option("--decimal-comma", is_flag=True, help="Read 12,5 and 1.234,50 as numbers, but not 12.5.")
+    thousands = setting_option("--thousands", is_flag=True, help="Read 1,299.00 as a number, as --strip-currency does.")
+    currency = setting_option("--strip-currency", is_flag=True, help="Read € 12.50, 12.50 EUR and $1,299 as numbers.")
+    null = setting_option(
+        "--null-value",
+        "null_values",
+        type=TextList(),
+        metavar="TEXT",
+        multiple=True,
+        help="A product with this text in a column does not have the column, for example 'on request'; repeatable.",
+    )
+    return comma(thousands(currency(null(command))))
+
+
+def parse_value_format(options: Mapping[str, Any]) -> ValueFormat:
+    """Take the format from a command's `value_options`."""
+    return ValueFormat(
+        options["decimal_comma"],
+        options["thousands"],
+        options["strip_currency"],
+        frozenset(text.strip() for text in options["null_values"]),
+    )
 
 
 def report_options(command: Command) -> Command:
@@ -122,6 +155,7 @@ class SourceOptions:
     layout: str | None
     name: str | None
     columns: ColumnTypes
+    values: ValueFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +185,11 @@ class IngestOptions:
         pruning = PruneOptions(Threshold(options["max_removals"]), options["prune_unreadable"])
         return cls(
             source=SourceOptions(
-                options["source"], options["layout"], options["source_name"], parse_column_types(options["fields"])
+                options["source"],
+                options["layout"],
+                options["source_name"],
+                parse_column_types(options["fields"]),
+                parse_value_format(options),
             ),
             address=CollectionAddress.from_click(options),
             encoder=options["encoder"],

@@ -5,12 +5,13 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from lookalike.schema.errors import AlreadyRunning, BadSettings
+from lookalike.schema.process_record import ProcessRecord
 from lookalike.schema.settings import is_lite
 
 
@@ -23,20 +24,19 @@ def run_lock(uri: str, collection: str, source: str) -> Iterator[None]:
     """
     lock_file = _lock_file(uri, collection, source)
     # A file of its own: opening a lock file may truncate it.
-    pid_file = lock_file.with_suffix(".pid")
+    record = lock_file.with_suffix(".json")
     lock = FileLock(lock_file, timeout=0, mode=0o600)
     try:
         lock.acquire()
     except Timeout as error:
         raise AlreadyRunning(
-            f"another run of {source!r} into {collection!r} at {uri} has not ended (process {_read_pid(pid_file)}); "
-            "wait for it, or stop it: what it has stored is kept"
+            f"another run of {source!r} into {collection!r} at {uri} has not ended: "
+            f"{ProcessRecord.read(record) or 'an unknown process'}; wait for it, or stop it: what it has stored stays"
         ) from error
     except OSError as error:
         raise _cannot_lock(lock_file, error.strerror) from error
     try:
-        with suppress(OSError):  # it is only for the message
-            pid_file.write_text(str(os.getpid()))
+        ProcessRecord.of_this_process().write(record)
         yield
     finally:
         lock.release()
@@ -68,10 +68,3 @@ def _private_directory() -> Path:
 
 def _cannot_lock(path: Path, reason: str | None) -> BadSettings:
     return BadSettings(f"the lock of this run cannot be created at {str(path)!r} ({reason}); remove it, or set TMPDIR")
-
-
-def _read_pid(file: Path) -> str:
-    try:
-        return file.read_text() or "unknown"
-    except OSError:
-        return "unknown"

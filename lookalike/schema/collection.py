@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lookalike.schema.errors import BadRow, EncoderMismatch
+from lookalike.schema.errors import BadRow, EncoderMismatch, StoreUnavailable
 from lookalike.schema.product import ImageRow, Metadata
 
 LAYOUT = 2
@@ -76,6 +76,17 @@ class Fingerprint:
             for name in names
             if getattr(self, name) != getattr(other, name)
         ]
+
+
+def read_fingerprint(collection: str, properties: Mapping[str, str]) -> Fingerprint:
+    """Read the fingerprint from a collection's properties. Raises StoreUnavailable when it is damaged."""
+    try:
+        return Fingerprint.from_json(properties[FINGERPRINT_PROPERTY])
+    except (KeyError, ValueError, TypeError) as error:
+        raise StoreUnavailable(
+            f"what Milvus stores about the encoder of {collection!r} is damaged; restore Milvus from a backup, or fill "
+            "another collection with --collection NEW_NAME"
+        ) from error
 
 
 def require_same_encoder(collection: str, stored: Fingerprint, requested: Fingerprint) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.filters.expression import COLUMNS
+from lookalike.schema.numbers import PLAIN, ValueFormat
 
 _MAX_DEPTH = 50
 
@@ -34,24 +35,30 @@ def parse_column_types(texts: Iterable[str]) -> ColumnTypes:
     return types
 
 
-def convert_value(value: Any, kind: str) -> Any:
+def convert_value(value: Any, kind: str, values: ValueFormat = PLAIN) -> Any:
     """Convert a value, or the text of one, to a declared type. Raises ValueError when that is impossible."""
     python_type = _PYTHON_TYPES[kind]
     if isinstance(value, str) and python_type is not str:
-        return TYPES[kind](value.strip())
+        return TYPES[kind](values.to_plain_number(value) if kind in ("int", "float") else value.strip())
     if python_type is float and type(value) is int and abs(value) < 2**1023:
         return float(value)
+    if python_type is str and type(value) is int:
+        return str(value)
     if type(value) is not python_type:
         raise ValueError(value)
     return value
 
 
-def guess_type(text: str) -> str:
+def guess_type(text: str, values: ValueFormat = PLAIN) -> str:
     """Return the narrowest type that a text can have, for tables in which every value is text.
 
     Texts that are more likely ids stay text: leading zeros, `1e5`, 20 digits.
     """
-    return next((kind for kind, pattern in _PATTERNS.items() if pattern.fullmatch(text)), "text")
+    try:
+        plain = values.to_plain_number(text)
+    except ValueError:
+        return "text"
+    return next((kind for kind, pattern in _PATTERNS.items() if pattern.fullmatch(plain)), "text")
 
 
 def to_plain(value: Any, depth: int = 0) -> Any:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,17 @@ Metadata = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ProductImage:
-    """One image of one product, as a source describes it; `image` is the path or the URI of its bytes."""
+    """One image of one product, as a source describes it; `image` is the path or the URI of its bytes.
+
+    `location` is where a manifest names it, such as "line 7".
+    """
 
     image_id: str
     source: str
     product_id: str
     image: str
     metadata: Metadata
+    location: str = field(default="", compare=False, repr=False)
 
     @classmethod
     def named(cls, source: str, product_id: str, reference: str, image: str, metadata: Metadata) -> "ProductImage":

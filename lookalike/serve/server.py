@@ -13,9 +13,10 @@ from lookalike.encode.load_engine import load_engine
 from lookalike.encode.options import EngineConfig
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.milvus.create import describe_missing_collection
+from lookalike.schema.milvus.lite.holder import record_holder
 from lookalike.schema.milvus.retry import RetryPolicy
 from lookalike.schema.milvus.store import Store
-from lookalike.schema.settings import CollectionAddress
+from lookalike.schema.settings import CollectionAddress, is_lite
 from lookalike.serve.app import create_app
 from lookalike.serve.http_protocol import HttpProtocol
 from lookalike.serve.logs import log_to_stderr
@@ -61,7 +62,10 @@ def run(settings: Settings, options: ServerOptions) -> None:
         settings, options.open_store, lambda name: load_engine(options.encoder or name, options.engine)
     )
     service.warm_up()
-    _announce(service, options.address.collection, f"http://{_format_host(settings.host)}:{listener.getsockname()[1]}")
+    url = f"http://{_format_host(settings.host)}:{listener.getsockname()[1]}"
+    if is_lite(options.address.uri):
+        record_holder(options.address.uri, service=url)
+    _announce(service, options.address.collection, url)
     server = make_server(service)
     # After a graceful shutdown uvicorn raises the signal again. Ignoring it then makes the exit status 0.
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -85,7 +85,8 @@ def check_api(options: DoctorOptions) -> Iterator[Finding]:
 
 def _check_store(options: DoctorOptions) -> Generator[Finding, None, str | None]:
     """Check Milvus and the collection; return the name of the collection's encoder, None if it is unknown."""
-    from lookalike.schema.milvus.capabilities import CapabilityProbe, is_locked_by_another
+    from lookalike.schema.milvus.capabilities import CapabilityProbe
+    from lookalike.schema.milvus.lite.holder import describe_holder, is_locked_by_another
 
     uri, encoder = options.uri, None
     if is_lite(uri) and not Path(uri).exists():
@@ -93,12 +94,8 @@ def _check_store(options: DoctorOptions) -> Generator[Finding, None, str | None]
         yield _report_missing_collection(options)
         return None
     if is_lite(uri) and is_locked_by_another(uri):
-        yield Finding(
-            "milvus",
-            "warning",
-            f"{uri} is open in another process",
-            "if that is lookalike serve, check it with --api ADDRESS",
-        )
+        found = describe_holder(uri)
+        yield Finding("milvus", "warning", found, "if that is lookalike serve, check it with --api ADDRESS")
         return None
     try:
         with CapabilityProbe.connect(uri, options.token) as probe:

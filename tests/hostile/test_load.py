@@ -1,195 +1,239 @@
-"""A store that is killed and comes back under a service, and thousands of mixed requests: what stays, and how much."""
+"""Thousands of mixed requests, and a Milvus server that is killed and brought back."""
 
-import itertools
+import base64
+import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from command import lookalike, process_environment
-from conftest import HAS_SERVER, bring
-from hostile.attacked import JSON, child_service, draw_products
+from conftest import HAS_SERVER
+from hostile.attacked import JSON, draw_png, draw_products
 from hostile.conftest import Outcome
+from hostile.guarded_process import guarded_service
 from milvus_server import SHORT_INTERVALS
-from serving import client, draw_noise, listening, service_for, until
+from serving import client, draw_noise, until
 
-from lookalike.encode.models.pixels import PixelEncoder
-from lookalike.ingest.sources.folder import FolderSource
-from lookalike.ingest.sources.layout import Layout
-from lookalike.schema.milvus.store import Store
 from lookalike.stack.milvus import find_free_port
 
-AREA = "Service: load and failures"
-REQUESTS, WARM_UP = 5_000, 1_000
+AREA = "Service: load and failure"
 MEGABYTE = 2**20
+WARM_UP, REQUESTS = 1_500, 5_000
+"""The warm-up fills each cache: those of vectors, thumbnails and uploaded images are bounded."""
+GROWTH = 64 * MEGABYTE
+
+Send = Callable[[httpx2.Client, int], httpx2.Response]
+LARGE = draw_noise((1_000, 1_000), "JPEG")
+PHOTO = base64.b64encode(draw_png("red")).decode()
 
 
-class Milvus:
-    """A Milvus server that can be killed, and started again at the same address with the same data."""
+def put_and_delete(http: httpx2.Client, number: int) -> httpx2.Response:
+    path = f"/products/p{number}"
+    put = http.put(path, files={"image": draw_noise((20, 20), seed=number)}, data={"product": '{"metadata": {"a": 1}}'})
+    assert put.status_code == 200, put.text
+    return http.delete(path)
+
+
+# Each request is one of a kind, so that whatever a cache, a metric or a log keeps of it would add up.
+MIXED: dict[str, tuple[Send, int]] = {
+    "product": (lambda http, n: http.post("/search", json={"product_id": "red", "limit": 1 + n % 3}), 200),
+    "file": (lambda http, n: http.post("/search", files={"image": draw_noise((30, 20), seed=n)}), 200),
+    "base64": (lambda http, n: http.post("/search", json={"like": [{"image": PHOTO, "weight": 1 / (1 + n)}]}), 200),
+    "vector": (lambda http, n: http.post("/search", json={"vector": [1.0, *[n / 10_000] * 767]}), 200),
+    "batch": (lambda http, n: http.post("/search/batch", json={"queries": [{"product_id": f"x{n}"}] * 5}), 200),
+    "similar": (lambda http, n: http.get("/products/red/similar", params={"where": f"price < {n}"}), 200),
+    "unknown product": (lambda http, n: http.get(f"/products/unknown-{n}"), 404),
+    "unknown route": (lambda http, n: http.get(f"/unknown/{n}"), 404),
+    "unknown method": (lambda http, n: http.request(f"METHOD{n}", "/search"), 405),
+    "unknown parameter": (lambda http, n: http.get("/products/red", params={f"x{n}": "1"}), 422),
+    "bad filter": (lambda http, n: http.get("/products/red/similar", params={"where": f"price << {n}"}), 422),
+    "bad image": (lambda http, n: http.post("/search", files={"image": b"GIF89a" + bytes(n)}), 422),
+    "bad JSON": (lambda http, n: http.post("/search", content=b"{" * (n + 1), headers=JSON), 422),
+    "bad form": (
+        lambda http, n: http.post("/search", content=b"x" * n, headers={"content-type": "multipart/form-data"}),
+        400,
+    ),
+    "page": (lambda http, n: http.get("/", params={"product": "red", "utm_source": str(n), "min.price": str(n)}), 200),
+    "page, unknown": (lambda http, n: http.get("/", params={"product": f"unknown-{n}"}), 404),
+    "upload on the page": (
+        lambda http, n: http.post("/", files={"image": draw_noise((40, 30), seed=n)}, follow_redirects=False),
+        303,
+    ),
+    "image": (lambda http, n: http.get(f"/images/unknown{n}"), 404),
+    "large image": (lambda http, n: http.post("/search", files={"image": LARGE}), 200),
+    "bad type": (lambda http, n: http.post("/search", content=b"x", headers={"content-type": f"x/{n}"}), 415),
+    "unknown column": (lambda http, n: http.post("/search", json={"product_id": "red", "where": {f"c{n}": 1}}), 422),
+    "HEAD": (lambda http, n: http.head("/products/red"), 200),
+    "readiness": (lambda http, n: http.get("/ready"), 200),
+    "metrics": (lambda http, n: http.get("/metrics"), 200),
+    "write": (put_and_delete, 204),
+}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("load")
+    draw_products(folder / "photos")
+    for colour in ("red", "green", "blue"):
+        (folder / "photos" / colour / "1.json").write_text('{"price": 5}')
+    done = lookalike("ingest", "photos", "--layout", "{product_id}/{image}", "--encoder", "pixels", cwd=folder)
+    assert done.returncode == 0, done.stderr.decode()
+    return folder
+
+
+def send_mixed(http: httpx2.Client, numbers: range) -> Counter[str]:
+    """Send requests of every kind in turn, eight at once; return the kinds that got another status than theirs."""
+
+    def send(number: int) -> str:
+        kind = [*MIXED][number % len(MIXED)]
+        request, expected = MIXED[kind]
+        status = request(http, number).status_code
+        return "" if status == expected else f"{kind}: {status} instead of {expected}"
+
+    with ThreadPoolExecutor(8) as threads:
+        return Counter(filter(None, threads.map(send, numbers)))
+
+
+def test_five_thousand_mixed_requests_leave_no_memory_behind(shop: Path, outcome: Outcome) -> None:
+    with guarded_service(shop) as child, client(child.address) as http:
+        assert not send_mixed(http, range(WARM_UP))
+        before, metrics = child.memory(), len(http.get("/metrics").content)
+        files = len([*Path(f"/proc/{child.process.pid}/fd").iterdir()])
+        assert not send_mixed(http, range(WARM_UP, WARM_UP + REQUESTS))
+        growth = child.memory() - before
+        assert len([*Path(f"/proc/{child.process.pid}/fd").iterdir()]) <= files + 20
+        # Numbers get more digits; a series for each request would be half a megabyte.
+        assert len(http.get("/metrics").content) < metrics + 5_000
+        assert not any((shop / "lookalike-uploads").rglob("*.*")), "the files of deleted products are deleted"
+        assert "Traceback" not in child.log.read_text()
+    assert growth < GROWTH
+    outcome(
+        AREA,
+        f"{REQUESTS:,} requests of {len(MIXED)} kinds, good and bad, each different, eight at once",
+        f"each answered as it should; {before // MEGABYTE} MB of memory before, {max(growth, 0) // MEGABYTE} MB more after",
+    )
+
+
+class KilledServer:
+    """A Milvus server that is killed and started again on the same port and data."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._port, self._health_port = find_free_port(), find_free_port()
-        self.address = f"http://127.0.0.1:{self._port}"
-        self._process: subprocess.Popen[bytes] | None = None
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self._process = self.start()
 
-    def start(self) -> None:
-        """Start the server, without waiting for it."""
-        command = [sys.executable, "-m", "lookalike.stack.milvus", str(self._folder / "data")]
-        with (self._folder / "log.txt").open("ab") as log:
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Start it; return once it answers."""
+        data, ports = str(self._folder / "data"), (str(self._port), str(self._health_port))
+        with (self._folder / "milvus.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, str(self._port), str(self._health_port)],
-                cwd=self._folder,
+                [sys.executable, "-m", "lookalike.stack.milvus", data, *ports],
                 env={**process_environment(), **SHORT_INTERVALS},
+                cwd=self._folder,
                 stdout=log,
                 stderr=log,
             )
+        until(self._is_healthy, 120)
+        return self._process
 
-    def is_healthy(self) -> bool:
-        """Whether the server says that it is ready."""
+    def send_signal(self, number: signal.Signals) -> None:
+        """Stop it, continue it, or kill it."""
+        self._process.send_signal(number)
+        if number == signal.SIGKILL:
+            self._process.wait()
+
+    def _is_healthy(self) -> bool:
+        assert self._process.poll() is None, (self._folder / "milvus.log").read_text()[-2_000:]
         try:
-            url = f"http://127.0.0.1:{self._health_port}/healthz"
-            return httpx2.get(url, trust_env=False, timeout=5).text == "OK"
+            return httpx2.get(f"http://127.0.0.1:{self._health_port}/healthz", trust_env=False, timeout=5).text == "OK"
         except httpx2.TransportError:
             return False
 
-    def kill(self) -> None:
-        """End the server with SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+
+@pytest.fixture
+def killed_server(tmp_path: Path) -> Iterator[KilledServer]:
+    if not HAS_SERVER:
+        pytest.skip("no Milvus server: the wheel milvus==2.3.5 does not exist for this machine")
+    server = KilledServer(tmp_path)
+    yield server
+    server.send_signal(signal.SIGKILL)
 
 
-@contextmanager
-def killable_milvus(folder: Path) -> Iterator[Milvus]:
-    milvus = Milvus(folder)
-    milvus.start()
-    try:
-        until(milvus.is_healthy, 120)
-        yield milvus
-    finally:
-        milvus.kill()
+AWAY: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "a search by image": ("POST", "/search", {"json": {"image": PHOTO}}),
+    "a search by product": ("POST", "/search", {"json": {"product_id": "red"}}),
+    "similar products": ("GET", "/products/blue/similar", {}),
+    "a product": ("GET", "/products/green", {}),
+    "a write": ("PUT", "/products/red", {"json": {"metadata": {"price": 6}}}),
+    "a removal": ("DELETE", "/products/blue", {}),
+    "the page": ("GET", "/?product=red", {}),
+    "readiness": ("GET", "/ready", {}),
+}
+QUICK = 15
+"""Seconds: the service gives up a call after 10, and retries for 3."""
 
 
-@pytest.mark.skipif(not HAS_SERVER, reason="no Milvus server: the wheel milvus==2.3.5 does not exist for this machine")
-def test_the_service_recovers_when_a_killed_store_comes_back(tmp_path: Path, outcome: Outcome) -> None:
+def test_a_killed_store_means_503_and_the_service_recovers_by_itself(
+    killed_server: KilledServer, tmp_path: Path, outcome: Outcome
+) -> None:
     draw_products(tmp_path / "photos")
-    encoder = PixelEncoder()
-    with (
-        killable_milvus(tmp_path) as milvus,
-        Store.create(milvus.address, encoder.fingerprint, collection="killed") as store,
-    ):
-        bring(FolderSource(tmp_path / "photos", Layout("{product_id}/{image}")).images(), encoder, store)
-        with listening(service_for(store, encoder, tmp_path / "uploads")) as address, client(address) as http:
-            before = list_hits(http)
-            assert len(before) == 2
-            milvus.kill()
-            slowest = max(time_503(http) for _ in range(5))
-            assert slowest < 15
-            assert http.get("/ready").status_code == 503
-            assert http.get("/health").status_code == 200
-            assert http.get("/", headers={"accept": "text/html"}).status_code == 503
-            with ThreadPoolExecutor(8) as threads:
-                assert max(threads.map(lambda _: time_503(http), range(8))) < 30
-            milvus.start()
-            until(milvus.is_healthy, 120)
-            started = time.monotonic()
-            until(lambda: http.post("/search", json={"product_id": "red"}).status_code == 200, 120)
-            recovered = time.monotonic() - started
-            until(lambda: http.get("/ready").status_code == 200)
-            assert list_hits(http) == before, "no acknowledged row is lost"
-    outcome(
-        AREA,
-        "the Milvus server killed (SIGKILL) and started again",
-        f"503 with Retry-After, at the latest after {slowest:.0f} s; serves again, {recovered:.0f} s after Milvus does",
-    )
+    uri = ("--uri", killed_server.uri)
+    done = lookalike("ingest", "photos", "--layout", "{product_id}/{image}", "--encoder", "pixels", *uri, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    with guarded_service(tmp_path, *uri) as child, client(child.address) as http:
+        assert statuses(http) == {**dict.fromkeys(AWAY, 200), "a removal": 204}
+        assert http.put("/products/blue", files={"image": draw_png("blue")}).status_code == 200
+        for how, away, back in (
+            ("killed with SIGKILL", signal.SIGKILL, None),
+            ("frozen with SIGSTOP", signal.SIGSTOP, signal.SIGCONT),
+        ):
+            killed_server.send_signal(away)
+            # /ready reuses its last result for a second.
+            time.sleep(1.2)
+            slowest = assert_away(http)
+            if back:
+                killed_server.send_signal(back)
+            else:
+                killed_server.start()
+            until(lambda: http.get("/ready").status_code == 200, 120)
+            until(lambda: http.post("/search", json={"image": PHOTO}).status_code == 200, 60)
+            assert http.get("/products/red").json()["metadata"] == {"price": 6}
+            outcome(
+                AREA,
+                f"a Milvus server {how}",
+                f"503 with Retry-After, after {slowest:.0f} s at most; recovers by itself",
+            )
 
 
-def list_hits(http: httpx2.Client) -> list[str]:
-    response = http.post("/search", json={"product_id": "red"})
-    assert response.status_code == 200, response.text
-    return [hit["product_id"] for hit in response.json()["hits"]]
+def statuses(http: httpx2.Client) -> dict[str, int]:
+    return {name: http.request(method, url, **sent).status_code for name, (method, url, sent) in AWAY.items()}
 
 
-def time_503(http: httpx2.Client) -> float:
-    """Search while Milvus is away; return how long the refusal took."""
-    started = time.monotonic()
-    response = http.post("/search", json={"product_id": "red"})
-    assert response.status_code in (503, 504), response.text
-    assert response.status_code == 504 or response.headers["retry-after"]
-    assert "127.0.0.1" not in response.text
-    return time.monotonic() - started
+def assert_away(http: httpx2.Client) -> float:
+    """Send each request twice, all at once; return the seconds of the slowest."""
 
-
-IMAGES = [draw_noise((64, 64), seed=seed) for seed in range(50)]
-LARGE = draw_noise((1_000, 1_000), "JPEG")
-
-
-def upload(number: int) -> dict[str, Any]:
-    return {"files": {"image": IMAGES[number % len(IMAGES)]}}
-
-
-MIX: tuple[Callable[[httpx2.Client, int], httpx2.Response], ...] = (
-    lambda http, _: http.post("/search", json={"product_id": "red"}),
-    lambda http, number: http.post("/search", **upload(number)),
-    lambda http, _: http.post("/search", files={"image": LARGE}),
-    lambda http, _: http.get("/products/red/similar?where=product_id != blue"),
-    lambda http, number: http.get(f"/products/nothing-{number}"),
-    lambda http, number: http.post("/search", content=b"{" * (number % 1_000), headers=JSON),
-    lambda http, number: http.post("/search", content=bytes(number % 10_000), headers={"content-type": f"x/{number}"}),
-    lambda http, number: http.get(f"/products/red?unknown-{number}=1"),
-    lambda http, number: http.get(f"/nothing/{number}"),
-    lambda http, number: http.get(f"/?product=red&x{number}=1"),
-    lambda http, number: http.get(f"/?product=nothing-{number}&f.a{number}=b"),
-    lambda http, number: http.post("/", files={"upload": IMAGES[number % len(IMAGES)]}),
-    lambda http, number: http.post(
-        "/search/batch", json={"queries": [{"product_id": "red"}, {"product_id": str(number)}]}
-    ),
-    lambda http, number: http.put(f"/products/p{number // len(MIX) % 20}", **upload(number)),
-    lambda http, number: http.delete(f"/products/p{number // len(MIX) % 20}"),
-    lambda http, number: http.put(f"/products/p{number // len(MIX) % 20}", json={"metadata": {"a": float(number)}}),
-    lambda http, _: http.head("/products/red"),
-    lambda http, number: http.request(f"M{number}", "/search"),
-    lambda http, _: http.get("/metrics"),
-    lambda http, _: http.get("/ready"),
-    lambda http, number: http.post("/search", json={"vector": [float(number)] * 5}),
-    lambda http, number: http.post("/search", json={"product_id": "red", "where": {f"c{number}": "x" * 500}}),
-)
-
-
-def test_memory_after_5000_mixed_requests(tmp_path: Path, outcome: Outcome) -> None:
-    draw_products(tmp_path / "photos")
-    options = ("--layout", "{product_id}/{image}", "--encoder", "pixels")
-    assert lookalike("ingest", "photos", *options, cwd=tmp_path).returncode == 0
-    with child_service(tmp_path) as child, client(child.address) as http, ThreadPoolExecutor(4) as threads:
-        numbers = itertools.count()
-
-        def send(kind: int) -> int:
-            return MIX[kind % len(MIX)](http, next(numbers)).status_code
-
-        list(threads.map(send, range(WARM_UP)))
-        before = child.memory()
+    def send(name: str) -> tuple[str, int, float, str | None]:
+        method, url, sent = AWAY[name]
         started = time.monotonic()
-        statuses = list(threads.map(send, range(REQUESTS)))
-        seconds = time.monotonic() - started
-        grown = child.memory() - before
-        metrics = http.get("/metrics").text
-        assert list_hits(http)[:2]
-    assert not [status for status in statuses if status >= 500]
-    assert {200, 204, 404, 415, 422} <= set(statuses)
-    # A leak of 20 kB in each request would be 100 MB.
-    assert grown < 60 * MEGABYTE
-    assert len(metrics) < 100_000, "names of clients do not become metrics"
-    assert "Traceback" not in child.log.read_text()
-    outcome(
-        AREA,
-        "5,000 mixed requests: searches, uploads, writes, mistakes, on 4 connections",
-        f"no 5xx; {before // MEGABYTE} MB of memory before, {max(grown, 0) // MEGABYTE} MB more after {seconds:.0f} s",
-    )
+        response = http.request(method, url, **sent)
+        assert "127.0.0.1" not in response.text
+        return name, response.status_code, time.monotonic() - started, response.headers.get("retry-after")
+
+    with ThreadPoolExecutor(2 * len(AWAY)) as threads:
+        pending = threads.map(send, [*AWAY, *AWAY])
+        health = http.get("/health", timeout=5).status_code
+        responses = [*pending]
+    assert health == 200
+    assert {(name, status) for name, status, _, _ in responses} == {(name, 503) for name in AWAY}
+    assert all(retry for name, _, _, retry in responses if name != "the page")
+    slowest = max(seconds for _, _, seconds, _ in responses)
+    assert slowest < QUICK
+    return slowest

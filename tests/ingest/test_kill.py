@@ -72,6 +72,6 @@ def test_a_second_run_for_the_same_source_is_refused(shop: Shop) -> None:
         refused = lookalike(*shop.ingest("twice", "--encoder", "pixels"), cwd=shop.folder)
         other_source = lookalike(*shop.ingest("twice", "--encoder", "pixels", "--source-name", "t"), cwd=shop.folder)
     assert refused.returncode == 1
-    message = f"another run of 's' into 'twice' at {shop.uri} has not ended (process {os.getpid()})"
+    message = f"another run of 's' into 'twice' at {shop.uri} has not ended: process {os.getpid()} (`"
     assert message in refused.stderr.decode()
     assert other_source.returncode == 0

@@ -125,6 +125,17 @@ def test_an_empty_collection_takes_the_encoder_of_the_next_ingest(emptied: Addre
         assert len(versions.all()) == 1
 
 
+def test_an_empty_collection_takes_the_encoder_of_an_import(emptied: Address) -> None:
+    with api.connect(str(emptied.folder / "other.db"), encoder="efficientnet-lite0") as other:
+        other.ingest(emptied.folder / "photos")
+        other.export(emptied.folder / "other.parquet")
+    for command in (("import", "other.parquet", "--dry-run"), ("import", "other.parquet")):
+        done = lookalike(*command, *emptied.options, cwd=emptied.folder)
+        assert done.returncode == 0, done.stderr
+    with Store.open(emptied.uri, collection=emptied.collection) as store:
+        assert (store.encoder, store.count()) == ("efficientnet-lite0", 1)
+
+
 def test_an_empty_collection_keeps_its_encoder_when_none_is_given(emptied: Address) -> None:
     done = lookalike("ingest", "photos", *emptied.options, "--format", "json", cwd=emptied.folder)
     summary = json.loads(done.stdout)

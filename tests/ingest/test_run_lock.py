@@ -31,9 +31,10 @@ def lock_folder(temporary: Path) -> Path:
 
 
 def test_a_second_run_is_refused_and_names_the_first() -> None:
+    message = rf"another run of 'photos' into 'shop' .* process {os.getpid()} \(`python .*`, since \d\d:\d\d\)"
     with (
         run_lock(*RUN),
-        pytest.raises(AlreadyRunning, match=rf"another run of 'photos' into 'shop' .*\(process {os.getpid()}\)"),
+        pytest.raises(AlreadyRunning, match=message),
         run_lock(*RUN),
     ):
         pass
@@ -76,7 +77,7 @@ def test_lock_files_are_private_to_the_user(temporary: Path) -> None:
     with run_lock(*RUN):
         folder = lock_folder(temporary)
         assert folder.stat().st_mode & 0o777 == 0o700
-        assert {file.suffix for file in folder.iterdir()} == {".lock", ".pid"}
+        assert {file.suffix for file in folder.iterdir()} == {".lock", ".json"}
         assert all(file.stat().st_mode & 0o022 == 0 for file in folder.iterdir())
 
 

@@ -12,7 +12,10 @@ from conftest import DIM, PLAIN, a_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lookalike.schema.errors import StoreUnavailable
 from lookalike.schema.filters.expression import column_in
+from lookalike.schema.milvus.connection import Connection
+from lookalike.schema.milvus.create import create_columns, version_name
 from lookalike.schema.milvus.lite.reader import LiteReader
 from lookalike.schema.milvus.lite.segments import Segment
 from lookalike.schema.milvus.reader import ServerReader
@@ -139,3 +142,29 @@ def test_a_segment_caches_the_columns_that_were_used_last() -> None:
     in_memory = [n for n, column in enumerate(columns) if column() is not None]
     assert 0 < len(in_memory) < 50
     assert in_memory == list(range(100 - len(in_memory), 100))
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "partitions/_default/data/*.parquet", "schema.json"])
+def test_a_store_that_lacks_a_file_is_refused_before_milvus_lite_deletes_more(file: str, tmp_path: Path) -> None:
+    uri = tmp_path / "x.db"
+    with Store.create(str(uri), PLAIN) as store:
+        store.upsert([a_row("1.jpg")])
+        store.flush()
+        [missing] = (uri / "collections" / store.version).glob(file)
+    missing.rename(tmp_path / "saved")
+    before = sorted(uri.rglob("*"))
+    with pytest.raises(StoreUnavailable, match=rf"is damaged: {missing} is missing\. Nothing was changed"):
+        Store.open(str(uri))
+    assert sorted(uri.rglob("*")) == before
+    (tmp_path / "saved").rename(missing)
+    with Store.open(str(uri)) as store:
+        assert store.count() == 1
+
+
+def test_an_interrupted_creation_is_no_damage(tmp_path: Path) -> None:
+    uri = tmp_path / "x.db"
+    connection = Connection.connect(str(uri), "")
+    create_columns(connection, version_name("products", 1), PLAIN)
+    connection.close()
+    with Store.create(str(uri), PLAIN) as store:
+        assert store.count() == 0

@@ -1,6 +1,8 @@
 """The store behaves the same on Milvus Lite and on a server; each test is about a difference or defect of one."""
 
 import dataclasses
+import os
+import re
 import subprocess
 import sys
 import time
@@ -252,11 +254,15 @@ os._exit(9)
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", disk], capture_output=True)
     if mounted.returncode:
         pytest.skip("only root can mount a small disk: sudo make test")
     yield disk
     subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def resize(disk: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
 
 
 FILL = """
@@ -276,6 +282,9 @@ def test_a_full_disk_loses_no_acknowledged_row(small_disk: Path, reserve: int, m
     # Small memtables are flushed often, so that the disk fills up in every kind of write.
     monkeypatch.setenv("MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES", str(2**20))
     uri = small_disk / "x.db"
+    # With too little space none would be created.
+    Store.create(str(uri), PLAIN, collection="t").close()
+    resize(small_disk, "12m")
     full = script(FILL, uri, reserve)
     acknowledged = {f"{n}-{m}" for n in map(int, full.stdout.split()) for m in range(100)}
 
@@ -283,15 +292,19 @@ def test_a_full_disk_loses_no_acknowledged_row(small_disk: Path, reserve: int, m
     assert "DiskFull" in full.stderr
     assert "free some space and run the same command again" in full.stderr
     assert len(acknowledged) > 500
-    subprocess.run(["mount", "-o", "remount,size=512m", small_disk], check=True)
+    resize(small_disk, "512m")
     assert acknowledged <= stored(uri)
 
 
-def test_the_error_says_that_another_process_has_the_folder_open(tmp_path: Path) -> None:
-    with Store.create(str(tmp_path / "x.db"), PLAIN, collection="t"):
-        second = script('Store.open(sys.argv[1], collection="t")', tmp_path / "x.db")
-    assert "StoreUnreachable" in second.stderr
-    assert "another process has it open" in second.stderr
+def test_the_error_says_which_process_has_the_folder_open(tmp_path: Path) -> None:
+    uri = tmp_path / "x.db"
+    with Store.create(str(uri), PLAIN, collection="t"):
+        second = script('Store.open(sys.argv[1], collection="t")', uri)
+        assert "StoreUnreachable" in second.stderr
+        # pytest is no command of ours.
+        assert re.search(rf"{uri} is open in process {os.getpid()} \(`python \S+`, since \d\d:\d\d\)", second.stderr)
+        assert "A Milvus server takes several processes at once: set MILVUS_URI" in second.stderr
+    assert script('Store.open(sys.argv[1], collection="t").close()', uri).returncode == 0
 
 
 def test_a_reopened_store_has_all_rows(tmp_path: Path) -> None:

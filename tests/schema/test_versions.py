@@ -1,5 +1,6 @@
 """Moving a collection to another encoder loses no row, does not interrupt searches, and can be rolled back."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from lookalike.ingest.reports.report import Report
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.layout import FolderRule
 from lookalike.ingest.threshold import Threshold
-from lookalike.schema.collection import Fingerprint
+from lookalike.schema.collection import LEFT_PROPERTY, Fingerprint
 from lookalike.schema.errors import BadSettings, BadSource, EncoderMismatch, LimitExceeded, StoreUnavailable
+from lookalike.schema.milvus.create import create_columns, version_name
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.milvus.versions import Versions
 from lookalike.schema.product import ProductImage, Vectors
@@ -150,6 +152,28 @@ def test_a_stopped_reindex_is_continued(shop: Shop) -> None:
     assert len(shop.rows()) == 30
     with Versions(shop.uri, collection=shop.name) as versions:
         assert len(versions.all()) == 2
+
+
+def test_a_version_that_a_killed_reindex_left_without_an_index_is_listed_and_continued(shop: Shop) -> None:
+    with Versions(shop.uri, collection=shop.name) as versions:
+        unfinished = version_name(shop.name, 2)
+        create_columns(versions._connection, unfinished, Backwards.fingerprint)
+        for version in versions.all():
+            with versions.open(version.name) as store:
+                assert store.count() == (30 if version.live else 0)
+    assert shop.reindex(Backwards()).after == unfinished
+    assert len(shop.rows()) == 30
+
+
+def test_a_rollback_finds_the_version_before_even_after_the_clock_was_set_back(shop: Shop) -> None:
+    with Versions(shop.uri, collection=shop.name) as versions:
+        first, tomorrow = versions.live.name, time.time_ns() + 86_400 * 10**9
+        second, third = versions.make(Backwards.fingerprint), versions.make(Backwards.fingerprint)
+        versions.make_live(second)
+        # The clock was a day ahead until here.
+        versions._connection.call("alter_collection_properties", first, {LEFT_PROPERTY: str(tomorrow)})
+        versions.make_live(third)
+        assert versions.get_previous().name == second
 
 
 def test_changes_during_a_reindex_are_not_lost(shop: Shop) -> None:

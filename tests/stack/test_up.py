@@ -22,6 +22,7 @@ from pymilvus import MilvusClient
 from serving import until
 
 from lookalike.schema.errors import AlreadyRunning
+from lookalike.schema.milvus.lite.holder import describe_holder
 from lookalike.schema.milvus.store import Store
 from lookalike.stack.data_dir import DataDir
 from lookalike.stack.doctor import run_check
@@ -206,8 +207,9 @@ def test_doctor_checks_a_milvus_lite_folder_without_changing_it(tmp_path: Path) 
         findings = {finding.check: finding for finding in check_milvus(options)}
         assert (findings["milvus"].state, findings["milvus"].found) == (
             "warning",
-            f"{options.uri} is open in another process",
+            describe_holder(options.uri),
         )
+        assert f"process {os.getpid()}" in findings["milvus"].found
     findings = {finding.check: finding for finding in check_milvus(options)}
     assert findings["collection"].found == f"products is {version}: 1 images, by test (weights none, 8 dimensions)"
     assert (findings["encoder"].state, findings["group by"].state) == ("warning", "ok")

@@ -218,7 +218,7 @@ def _plan_import(address: CollectionAddress, file: Path, fingerprint: "Fingerpri
     from lookalike.schema.milvus.store import Store
 
     with Store.find(address.uri, token=address.token, collection=address.collection) or nullcontext() as store:
-        if store is not None:
+        if store is not None and store.count():
             require_same_encoder(store.name, store.fingerprint, fingerprint)
         count, replaced = count_rows(store, file)
     kind = f"{replaced} of them in place of existing ones" if store is not None else "a new collection"

@@ -1,7 +1,7 @@
 """The file that an export writes: its format by its suffix, its name only when it is complete."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lookalike.schema.errors import BadSettings
@@ -29,4 +29,6 @@ def new_file(path: Path) -> Iterator[Path]:
         yield unfinished
         unfinished.replace(path)
     except OSError as error:
+        with suppress(OSError):  # a part of an export is of no use, and may fill the disk
+            unfinished.unlink()
         raise BadSettings(f"{str(path)!r} cannot be written: {error.strerror or error}") from error

@@ -19,6 +19,8 @@ def diff_source(
     """Pass on what has to be read or written: an image whose file and metadata are unchanged ends here."""
     for item in images:
         cancel.check()
+        if isinstance(item, ProductImage):
+            report.columns.add(item)
         compared = _compare(item, diff)
         if isinstance(compared, Unchanged):
             report.count_unchanged()

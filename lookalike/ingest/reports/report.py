@@ -6,12 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TextIO
 
 from lookalike.ingest.pipeline.diff import Change, ExistingImage
+from lookalike.ingest.reports.column_tally import ColumnTally
 from lookalike.ingest.sources.files import is_remote
 from lookalike.schema.errors import BadImage, BadSettings
 from lookalike.schema.product import ImageRow, ProductImage
@@ -59,7 +60,9 @@ class Summary:
     Every image of the source is one of `new`, `changed`, `metadata` (only that changed), `unchanged` or `rejected`.
     `stored` counts the rows that were written: those of new, changed and metadata, and those of unchanged images whose
     file was written again. `embedded` counts forward passes. `removed` counts rows whose image the source no longer
-    has. `images_per_second` counts all images of the source that are done, unchanged ones too.
+    has. `images_per_second` counts all images of the source that are done, unchanged ones too. `columns` has the types
+    of each metadata column, such as "float" or "list or text". `warnings` say what is likely to be a mistake in the
+    source, and what to do.
     """
 
     stored: int
@@ -72,6 +75,8 @@ class Summary:
     embedded: int
     seconds: float
     images_per_second: float
+    columns: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 class Report:
@@ -90,6 +95,9 @@ class Report:
     ) -> None:
         self.first_rejections: list[Rejection] = []
         """The first ten, for the terminal; the file has them all."""
+        self.warnings: list[str] = []
+        self.columns = ColumnTally()
+        """Counts the columns of all images of the source."""
         self._counts: Counter[str] = Counter()
         self.on_progress = on_progress
         self._started = time.monotonic()
@@ -166,6 +174,11 @@ class Report:
         with self._lock:
             self._write("remark", text=text)
 
+    def add_warning(self, text: str) -> None:
+        """Add what is likely to be a mistake in the source to the summary, and to the file as a remark."""
+        self.warnings.append(text)
+        self.warn(text)
+
     def summary(self) -> Summary:
         """Sum up the run so far."""
         seconds = time.monotonic() - self._started
@@ -181,6 +194,8 @@ class Report:
             embedded=counts["embedded"],
             seconds=round(seconds, 3),
             images_per_second=round(self.seen / seconds, 2),
+            columns=self.columns.list_types(),
+            warnings=tuple(self.warnings),
         )
 
     def __enter__(self) -> "Report":

@@ -12,6 +12,9 @@ from lookalike.ingest.reports.profile import Profile
 from lookalike.ingest.reports.report import Report, Summary
 from lookalike.schema.output import escape_controls
 
+_MAX_COLUMNS = 40
+"""How many columns a summary lists; JSON has them all."""
+
 
 @contextmanager
 def progress_bar(total: Callable[[], int | None], *, shown: bool) -> Iterator[Callable[[int], object]]:
@@ -44,6 +47,10 @@ def print_summary(report: Report, where: dict[str, str | None], output: str, *, 
     if summary.rejected > len(report.first_rejections):
         click.echo(f"… and {summary.rejected - len(report.first_rejections)} more; --report FILE lists all", err=True)
     click.echo(_format_summary(summary, planned=planned) + f" → {where['collection']} at {where['uri']}")
+    if summary.columns:
+        click.echo(f"columns: {_format_columns(summary.columns)}")
+    for warning in summary.warnings:
+        click.echo(f"warning: {escape_controls(warning)}", err=True)
 
 
 def print_profile(profile: Profile) -> None:
@@ -63,6 +70,11 @@ def print_profile(profile: Profile) -> None:
     console.print(table)
     device_busy = profile.stages["forward"].busy / profile.seconds
     console.print(f"device busy {device_busy:.0%} of {profile.seconds:.1f} s", highlight=False)
+
+
+def _format_columns(types: dict[str, str]) -> str:
+    shown = [f"{escape_controls(name)} {kind}" for name, kind in types.items()][:_MAX_COLUMNS]
+    return ", ".join(shown) + (f" and {len(types) - len(shown)} more" if len(types) > len(shown) else "")
 
 
 def _format_summary(summary: Summary, *, planned: bool) -> str:

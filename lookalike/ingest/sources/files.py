@@ -94,7 +94,10 @@ def read_file(path: str) -> tuple[bytes, FileStamp]:
             raise BadImage("not a regular file")
         check_size(status.st_size)
         is_settled = status.st_mtime_ns < time.time_ns() - _MTIME_RESOLUTION
-        return file.read(), FileStamp(status.st_size, status.st_mtime_ns if is_settled else 0)
+        # A file that grows, and some in /proc, have more bytes than their status says.
+        content = file.read(MAX_BYTES + 1)
+        check_size(len(content))
+        return content, FileStamp(status.st_size, status.st_mtime_ns if is_settled else 0)
 
 
 def check_size(size: int) -> None:

@@ -17,6 +17,7 @@ from lookalike.ingest.sources.metadata import ManifestRow, read_metadata
 from lookalike.ingest.sources.source import check_source_name
 from lookalike.schema.errors import BadImage, BadSource
 from lookalike.schema.metadata import ColumnTypes
+from lookalike.schema.numbers import PLAIN, ValueFormat
 from lookalike.schema.product import ProductImage
 
 _IGNORED_FOLDERS = frozenset({"__MACOSX", "@eaDir"})
@@ -39,11 +40,19 @@ class FolderSource:
     """The images in a folder and its subfolders, in the order of their names.
 
     A JSON file of the same name beside an image adds metadata to what `rule` reads from the path; `fields` declares
-    types of its columns. `name` is the source that owns the rows: by default the folder's full path, so that the same
-    folder is the same source from any working directory. Raises BadSource, and BadSettings for an invalid name.
+    types of its columns, and `values` says which texts are numbers or no value. `name` is the source that owns the
+    rows: by default the folder's full path, so that the same folder is the same source from any working directory.
+    Raises BadSource, and BadSettings for an invalid name.
     """
 
-    def __init__(self, root: Path, rule: PathRule, name: str | None = None, fields: ColumnTypes | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        rule: PathRule,
+        name: str | None = None,
+        fields: ColumnTypes | None = None,
+        values: ValueFormat = PLAIN,
+    ) -> None:
         _stat_folder(root)
         # Not resolved: a link such as `current` may lead to another folder tomorrow.
         self.root = root.absolute()
@@ -51,6 +60,7 @@ class FolderSource:
         self.description = rule.description
         self._rule = rule
         self._fields = fields or {}
+        self._values = values
 
     def images(self) -> Iterator[ProductImage | Rejection]:
         """Yield every image, or why it cannot be used; no image is opened. Raises BadSource."""
@@ -81,7 +91,7 @@ class FolderSource:
         image = ProductImage.named(self.name, fields.product_id, relative, path, fields.metadata)
         try:
             row = _read_json_beside(path)
-            added = read_metadata(row, self._fields) if row else {}
+            added = read_metadata(row, self._fields, self._values) if row else {}
         except ValueError as error:
             return Rejection(path, f"the JSON file beside it: {error}", image.image_id)
         return replace(image, metadata={**fields.metadata, **added}) if added else image

@@ -7,7 +7,9 @@ from typing import Any
 
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.filters.expression import COLUMNS
-from lookalike.schema.metadata import RESERVED_NAMES, TYPES
+from lookalike.schema.metadata import RESERVED_NAMES, TYPES, ColumnTypes, convert_value
+from lookalike.schema.number_advice import advise_on_value
+from lookalike.schema.numbers import PLAIN, ValueFormat
 
 _PLACEHOLDER = re.compile(r"\{(?P<name>\w+)(?::(?P<type>\w+))?\}")
 
@@ -40,13 +42,19 @@ class FolderRule:
 class Layout:
     """A template such as `{category}/{product_id}/{image}`; its placeholders become the product id and metadata.
 
-    A placeholder matches within one level of the path. `{price:float}` and `{stock:int}` are stored as numbers. The
-    values of `{image}`, the file's name, and `{_}` are not stored. Raises BadSettings for an invalid template.
+    A placeholder matches within one level of the path. `{price:float}` and `{stock:int}` are stored as numbers, and so
+    is a placeholder without a type that `fields` declares. The values of `{image}`, the file's name, and `{_}` are not
+    stored. Raises BadSettings for an invalid template.
     """
 
-    def __init__(self, template: str) -> None:
+    def __init__(self, template: str, fields: ColumnTypes | None = None, values: ValueFormat = PLAIN) -> None:
         self.description = template
-        placeholders = [(match["name"], match["type"] or "text") for match in _PLACEHOLDER.finditer(template)]
+        self._values = values
+        declared = {name: kind for name, kind in (fields or {}).items() if name not in RESERVED_NAMES}
+        placeholders = [
+            (match["name"], match["type"] or declared.get(match["name"], "text"))
+            for match in _PLACEHOLDER.finditer(template)
+        ]
         _check_template(template, placeholders)
         self._types = dict(placeholders)
         self._pattern = re.compile(_build_pattern(template), re.DOTALL)
@@ -58,10 +66,14 @@ class Layout:
             raise ValueError(f"the path does not fit the layout {self.description}")
         values: dict[str, Any] = {}
         for name, text in match.groupdict().items():
+            kind = self._types[name]
+            if name not in RESERVED_NAMES and self._values.is_null(text):
+                continue
             try:
-                values[name] = TYPES[self._types[name]](text)
+                values[name] = convert_value(text, kind, self._values)
             except ValueError:
-                raise ValueError(f"{name} is {text!r}, not {self._types[name]}") from None
+                advice = advise_on_value(text, kind, self._values)
+                raise ValueError(f"{name} is {text!r}, not {kind}{advice}") from None
         return PathFields(match["product_id"], {name: v for name, v in values.items() if name not in RESERVED_NAMES})
 
 

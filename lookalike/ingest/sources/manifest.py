@@ -16,6 +16,7 @@ from lookalike.ingest.sources.source import check_source_name
 from lookalike.ingest.sources.tables import READERS, STANDARD_INPUT, BrokenRow, get_suffix
 from lookalike.schema.errors import BadSettings, BadSource
 from lookalike.schema.metadata import RESERVED_NAMES, ColumnTypes
+from lookalike.schema.numbers import PLAIN, ValueFormat
 from lookalike.schema.product import ProductImage
 
 
@@ -24,14 +25,15 @@ class ManifestSource:
 
     A row has `product_id` and `image`: a path relative to the manifest, a full path or a URI, or a list of them.
     Every other column is metadata. `fields` declares types; undeclared CSV columns are numbers or booleans where all
-    of their values are. `name` is the source that owns the rows: by default the manifest's full path. Raises
-    BadSource, and BadSettings for an invalid name or type.
+    of their values are. `values` says which texts are numbers, and which are no value. `name` is the source that owns
+    the rows: by default the manifest's full path. Raises BadSource, and BadSettings for an invalid name or type.
     """
 
     description = "a row is an image of its product_id, or several; every other column is metadata"
 
-    def __init__(self, path: str, fields: ColumnTypes, name: str | None = None) -> None:
+    def __init__(self, path: str, fields: ColumnTypes, name: str | None = None, values: ValueFormat = PLAIN) -> None:
         self._path = path
+        self._values = values
         self._is_stdin = path == STANDARD_INPUT
         if not self._is_stdin and not Path(path).is_file():
             raise BadSource(f"SOURCE {path!r} cannot be read: there is no such file")
@@ -48,7 +50,7 @@ class ManifestSource:
         """Yield every image, or by its row why one cannot be used; no image is opened. Raises BadSource."""
         with _raise_bad_source(self._path):
             location = ""
-            for location, row in READERS[get_suffix(self._path)](self._path, self._fields):
+            for location, row in READERS[get_suffix(self._path)](self._path, self._fields, self._values):
                 yield from self._read_row(location, row)
             if self._is_stdin and not location:
                 raise BadSource("SOURCE is standard input, which is empty; does the command before it write rows?")
@@ -79,10 +81,10 @@ class ManifestSource:
         path = self._resolve(reference)
         image = ProductImage.named(self.name, product_id, reference, path, {})
         try:
-            metadata = read_metadata(row, self._fields)
+            metadata = read_metadata(row, self._fields, self._values)
         except ValueError as error:
             return Rejection(f"{location}: {reference}", str(error), image.image_id)
-        return ProductImage(image.image_id, self.name, product_id, path, metadata)
+        return ProductImage(image.image_id, self.name, product_id, path, metadata, location)
 
     def _resolve(self, reference: str) -> str:
         """Return the path or URI of an image. Raises ValueError for a malformed file:// URI."""

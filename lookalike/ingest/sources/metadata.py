@@ -7,26 +7,35 @@ from typing import Any
 
 from lookalike.schema.filters.expression import COLUMNS
 from lookalike.schema.metadata import RESERVED_NAMES, ColumnTypes, convert_value, to_plain
+from lookalike.schema.number_advice import advise_on_value
+from lookalike.schema.numbers import PLAIN, ValueFormat
 
 ManifestRow = Mapping[str, Any]
 """Column name → value, as the file has it."""
 
 
-def read_metadata(row: ManifestRow, fields: ColumnTypes) -> dict[str, Any]:
+def read_metadata(row: ManifestRow, fields: ColumnTypes, values: ValueFormat = PLAIN) -> dict[str, Any]:
     """Return the metadata columns of a row, converted to their declared types. Raises ValueError with the reason."""
     metadata: dict[str, Any] = {}
     for name, value in row.items():
         # A product without a value does not have the column.
-        if name in RESERVED_NAMES or value is None or value == "":
+        if name in RESERVED_NAMES or value is None or (isinstance(value, str) and values.is_null(value)):
             continue
         if name in COLUMNS:
             raise ValueError(f"{name} is a column of the collection already; rename it")
         try:
-            metadata[name] = convert_value(to_plain(value), fields[name]) if name in fields else to_plain(value)
+            plain = to_plain(value)
+            metadata[name] = convert_value(plain, fields[name], values) if name in fields else plain
         except ValueError:
-            expected = fields.get(name, "text, a number, true or false, or a list or object of them")
-            raise ValueError(f"{name} is {reprlib.repr(value)}, not {expected}") from None
+            raise ValueError(_describe_misfit(name, value, fields.get(name), values)) from None
     return metadata
+
+
+def _describe_misfit(name: str, value: Any, kind: str | None, values: ValueFormat) -> str:
+    if kind is None:
+        return f"{name} is {reprlib.repr(value)}, not text, a number, true or false, or a list or object of them"
+    advice = advise_on_value(value, kind, values) if isinstance(value, str) else ""
+    return f"{name} is {reprlib.repr(value)}, not {kind}{advice}"
 
 
 def to_text(value: Any) -> str:

@@ -9,13 +9,17 @@ from lookalike.ingest.sources.manifest import ManifestSource, is_manifest
 from lookalike.ingest.sources.source import ImageSource
 from lookalike.schema.errors import BadSource
 from lookalike.schema.metadata import ColumnTypes
+from lookalike.schema.numbers import PLAIN, ValueFormat
 
 
-def open_source(path: str, layout: str | None, name: str | None, fields: ColumnTypes) -> ImageSource:
+def open_source(
+    path: str, layout: str | None, name: str | None, fields: ColumnTypes, values: ValueFormat = PLAIN
+) -> ImageSource:
     """Open a source; no image is read. Raises BadSource, and BadSettings for an invalid layout or name."""
     if is_manifest(path):
-        return ManifestSource(path, fields, name)
-    return FolderSource(Path(path), Layout(layout) if layout else FolderRule(), name, fields)
+        return ManifestSource(path, fields, name, values)
+    rule = Layout(layout, fields, values) if layout else FolderRule()
+    return FolderSource(Path(path), rule, name, fields, values)
 
 
 def find_first_product(folder: FolderSource) -> tuple[str, PathFields]:

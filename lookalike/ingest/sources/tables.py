@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from lookalike.ingest.sources.metadata import ManifestRow
 from lookalike.schema.errors import BadSource
 from lookalike.schema.metadata import RESERVED_NAMES, ColumnTypes, convert_value, guess_type
+from lookalike.schema.numbers import ValueFormat
 
 STANDARD_INPUT = "-"
 _PARQUET_BATCH = 1_000
@@ -35,13 +36,13 @@ def get_suffix(path: str) -> str:
     return path if path == STANDARD_INPUT else Path(path).suffix.lower()
 
 
-def _read_csv(path: str, fields: ColumnTypes) -> Iterator[LocatedRow]:
+def _read_csv(path: str, fields: ColumnTypes, values: ValueFormat) -> Iterator[LocatedRow]:
     """Read CSV in two passes: all of its values are text, so the first pass infers the types of its columns."""
     with _open_text(path) as file:
-        types = _infer_types((row for _, row in _read_csv_rows(path, file)), fields)
+        types = _infer_types((row for _, row in _read_csv_rows(path, file)), fields, values)
     with _open_text(path) as file:
         for location, row in _read_csv_rows(path, file):
-            yield location, row if isinstance(row, BrokenRow) else _convert_row(row, types)
+            yield location, row if isinstance(row, BrokenRow) else _convert_row(row, types, values)
 
 
 def _read_csv_rows(path: str, file: TextIO) -> Iterator[tuple[str, dict[str, str] | BrokenRow]]:
@@ -71,13 +72,14 @@ def _read_csv_rows(path: str, file: TextIO) -> Iterator[tuple[str, dict[str, str
             yield f"line {table.line_num}", {name: cell for name, cell in zip(header, cells, strict=True) if name}
 
 
-def _infer_types(rows: Iterable[dict[str, str] | BrokenRow], fields: ColumnTypes) -> ColumnTypes:
+def _infer_types(rows: Iterable[dict[str, str] | BrokenRow], fields: ColumnTypes, values: ValueFormat) -> ColumnTypes:
     """Return the type of each undeclared column: the narrowest that all of its values fit."""
     types: ColumnTypes = {}
     for row in rows:
         for name, text in () if isinstance(row, BrokenRow) else row.items():
-            if text and types.get(name) != "text" and name not in fields and name not in RESERVED_NAMES:
-                types[name] = _widen_type(types.get(name), guess_type(text))
+            is_inferred = types.get(name) != "text" and name not in fields and name not in RESERVED_NAMES
+            if is_inferred and not values.is_null(text):
+                types[name] = _widen_type(types.get(name), guess_type(text, values))
     return types
 
 
@@ -87,16 +89,17 @@ def _widen_type(known: str | None, other: str) -> str:
     return "float" if {known, other} == {"int", "float"} else "text"
 
 
-def _convert_row(row: dict[str, str], types: ColumnTypes) -> ManifestRow | BrokenRow:
+def _convert_row(row: dict[str, str], types: ColumnTypes, values: ValueFormat) -> ManifestRow | BrokenRow:
     try:
         return {
-            name: convert_value(text, types[name]) if text and name in types else text for name, text in row.items()
+            name: convert_value(text, types[name], values) if name in types and not values.is_null(text) else text
+            for name, text in row.items()
         }
     except ValueError as error:
         return BrokenRow(f"the file changed while it was read ({error}); run it again")
 
 
-def _read_json_lines(path: str, _fields: ColumnTypes) -> Iterator[LocatedRow]:
+def _read_json_lines(path: str, _fields: ColumnTypes, _values: ValueFormat) -> Iterator[LocatedRow]:
     with nullcontext(sys.stdin) if path == STANDARD_INPUT else _open_text(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
@@ -111,7 +114,7 @@ def _parse_json_row(line: str) -> ManifestRow | BrokenRow:
     return row if isinstance(row, dict) else BrokenRow("it is not a JSON object")
 
 
-def _read_parquet(path: str, _fields: ColumnTypes) -> Iterator[LocatedRow]:
+def _read_parquet(path: str, _fields: ColumnTypes, _values: ValueFormat) -> Iterator[LocatedRow]:
     from pyarrow import ArrowException, parquet
 
     number = 0
@@ -154,7 +157,7 @@ def _check_columns(path: str, names: list[str]) -> None:
         raise BadSource(f"SOURCE {path!r} has two columns of the name {', '.join(repeated)}; rename one")
 
 
-READERS: dict[str, Callable[[str, ColumnTypes], Iterator[LocatedRow]]] = {
+READERS: dict[str, Callable[[str, ColumnTypes, ValueFormat], Iterator[LocatedRow]]] = {
     STANDARD_INPUT: _read_json_lines,
     ".csv": _read_csv,
     ".tsv": _read_csv,

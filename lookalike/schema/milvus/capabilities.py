@@ -101,25 +101,6 @@ def lite_features() -> dict[str, bool]:
         return probe.features()
 
 
-def is_locked_by_another(uri: str) -> bool:
-    """Return whether another process has a Milvus Lite folder open; False where there is no flock (Windows)."""
-    lock = Path(uri) / "LOCK"
-    try:
-        import fcntl
-    except ImportError:
-        return False
-    if not lock.exists():
-        return False
-    # LOCK belongs to Milvus Lite, which locks it with flock. A FileLock would open it for writing and create it where
-    # it is missing; this probe only reads, and also works in a folder that it may not write to.
-    with lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
 @contextmanager
 def _scratch_collection(connection: Connection) -> Iterator[str]:
     """Create a small collection and drop it afterwards; also drop those that a killed process left behind."""

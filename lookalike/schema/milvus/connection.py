@@ -25,6 +25,8 @@ from lookalike.schema.errors import (
     StoreUnreachable,
 )
 from lookalike.schema.milvus.driver import MilvusClient, MilvusException
+from lookalike.schema.milvus.lite.damage import ADVICE, require_intact
+from lookalike.schema.milvus.lite.holder import describe_holder, forget_holder, is_locked_by_another, record_holder
 from lookalike.schema.milvus.retry import DEFAULT_RETRY, RetryPolicy, call_with_retry, is_transient
 from lookalike.schema.settings import is_lite
 
@@ -44,6 +46,7 @@ _TOO_LARGE_MESSAGES = ("message larger than max", "exceed the limit size")
 
 # Two threads that write one Milvus Lite collection corrupt its log: one writer at a time in the whole process.
 _LITE_WRITE_LOCK = threading.RLock()
+_FIRST_METHODS = {"has_collection", "list_collections"}
 _WRITE_METHODS = {"upsert", "delete", "flush"}
 
 # All connections of a process to one Milvus Lite store share a server. Milvus Lite neither prevents two concurrent
@@ -74,12 +77,19 @@ class Connection:
 
     @classmethod
     def connect(cls, uri: str, token: str, retry: RetryPolicy = DEFAULT_RETRY) -> "Connection":
-        """Connect, or raise StoreUnreachable. This is not retried, so that a wrong address fails soon."""
+        """Connect, or raise StoreUnreachable. This is not retried, so that a wrong address fails soon.
+
+        Raises StoreUnavailable for a folder of Milvus Lite that is damaged.
+        """
         try:
             if not is_lite(uri):
                 return cls(MilvusClient(uri, token=token, timeout=_CONNECT_TIMEOUT), uri, retry=retry)
             with _LITE_CONNECTIONS_LOCK:
+                if not _LITE_CONNECTIONS[os.path.abspath(uri)]:  # noqa: PTH100  as above
+                    require_intact(uri)
                 connection = cls(MilvusClient(uri, timeout=_CONNECT_TIMEOUT), uri)
+                if not _LITE_CONNECTIONS[connection._path]:
+                    record_holder(connection._path)
                 _LITE_CONNECTIONS[connection._path] += 1
                 return connection
         # pymilvus parses the address with urllib, which raises ValueError.
@@ -132,6 +142,7 @@ class Connection:
             with _LITE_CONNECTIONS_LOCK:
                 _LITE_CONNECTIONS[self._path] -= 1
                 if not _LITE_CONNECTIONS[self._path]:
+                    forget_holder(self._path)
                     _lite_server_manager().release_server(self._path)
 
     def _free_bytes(self) -> int:
@@ -151,6 +162,9 @@ class Connection:
                 "this Milvus knows `like` only with a % at the end; upgrade it to 2.4 or later, or use startswith",
                 public="here `like` takes only one %, at the end; use startswith, or put the % there",
             )
+        if self._is_lite and method in _FIRST_METHODS and not is_transient(error):
+            # Milvus Lite reads its files at the first call.
+            return StoreUnavailable(f"the store {self.uri} is damaged: {_describe_cause(error).rstrip('.')}. {ADVICE}")
         is_too_large = any(message in str(error) for message in _TOO_LARGE_MESSAGES)
         kind = ResponseTooLarge if is_too_large else StoreUnavailable
         return kind(f"Milvus at {self.uri} refused {method}: {_describe_cause(error)}")
@@ -182,10 +196,12 @@ def _lite_server_manager() -> Any:
 
 
 def _describe_unreachable(uri: str, error: BaseException) -> str:
+    if is_lite(uri) and is_locked_by_another(uri):
+        return describe_holder(uri)
     if is_lite(uri):
         return (
-            f"Milvus Lite could not open {uri}: another process has it open, or the folder is damaged. "
-            f"Wait until the other process ends, or run a Milvus server and set MILVUS_URI ({_describe_cause(error)})"
+            f"Milvus Lite could not open {uri}: the folder is damaged, or no store of Milvus Lite 3. "
+            f"Name another path, or restore it from a copy or an export ({_describe_cause(error)})"
         )
     return (
         f"Milvus at {uri} does not answer ({_describe_cause(error)}). Is it running, is the address right, "

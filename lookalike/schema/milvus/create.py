@@ -83,7 +83,8 @@ def create_version(connection: Connection, version: str, fingerprint: Fingerprin
 
 
 def create_columns(connection: Connection, version: str, fingerprint: Fingerprint) -> None:
-    """Create an empty version that can be written to, but not read yet."""
+    """Create an empty version that can be written to, but not read yet. Raises DiskFull before anything is written."""
+    connection.require_free_disk()
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("image_id", DataType.VARCHAR, is_primary=True, max_length=MAX_BYTES["image_id"])
     schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=fingerprint.dim)
@@ -110,9 +111,20 @@ def create_index_and_load(connection: Connection, version: str) -> None:
     which pymilvus would first check whether the index of no rows is built.
     """
     if not is_lite(connection.uri):
-        connection.call("create_index", version, _vector_index(), sync=False)
         _index_product_ids(connection, version)
+        # The last one, because a version cannot be loaded without it: see load_version.
+        connection.call("create_index", version, _vector_index(), sync=False)
     connection.call("load_collection", version)
+
+
+def load_version(connection: Connection, version: str) -> None:
+    """Load a version. One that was left without its index, by a process that was killed, is indexed first."""
+    try:
+        connection.call("load_collection", version)
+    except StoreUnavailable as error:
+        if "index not found" not in str(error):
+            raise
+        create_index_and_load(connection, version)
 
 
 def index_metadata(connection: Connection, version: str, column: str, kind: str) -> str | None:

@@ -26,6 +26,7 @@ from lookalike.schema.milvus.create import (
     describe_missing_collection,
     index_metadata,
     list_collections,
+    load_version,
     replace_empty_version,
 )
 from lookalike.schema.milvus.driver import LoadState
@@ -109,7 +110,7 @@ class Store(StoreReader):
         info = read_version_info(connection, name)
         # A new process of Milvus Lite has no collection loaded.
         if connection.call("get_load_state", info.version)["state"] != LoadState.Loaded:
-            connection.call("load_collection", info.version)
+            load_version(connection, info.version)
         return cls(connection, name, info)
 
     def is_live(self) -> bool:

@@ -6,13 +6,13 @@ from functools import partial
 
 from lookalike.schema.collection import (
     EF_PROPERTY,
-    FINGERPRINT_PROPERTY,
     LAYOUT,
     LAYOUT_PROPERTY,
     LAYOUTS,
     MAX_MESSAGE_BYTES,
     Fingerprint,
     missing_columns,
+    read_fingerprint,
 )
 from lookalike.schema.errors import BadSettings, ResponseTooLarge
 from lookalike.schema.milvus.connection import Connection
@@ -55,7 +55,7 @@ def read_version_info(connection: Connection, name: str) -> VersionInfo:
         )
     return VersionInfo(
         description["collection_name"],
-        Fingerprint.from_json(properties[FINGERPRINT_PROPERTY]),
+        read_fingerprint(name, properties),
         int(properties.get(EF_PROPERTY, SERVER_EF)),
         int(layout),
     )

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from types import TracebackType
 
-from lookalike.schema.collection import FINGERPRINT_PROPERTY, LEFT_PROPERTY, MADE_PROPERTY, Fingerprint
+from lookalike.schema.collection import LEFT_PROPERTY, MADE_PROPERTY, Fingerprint, read_fingerprint
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.milvus.connection import Connection
 from lookalike.schema.milvus.create import create_version, list_versions, version_name
@@ -75,8 +75,10 @@ class Versions:
         """Point the alias to a version; stores that are opened from now on use it."""
         self._require(version)
         with self._connection.write_lock:
+            # Later than any before it, even after the clock was set back.
+            left = max(time.time_ns(), *(version.left + 1 for version in self.all()))
             # Before the alias moves, so that a rollback is possible as soon as it has moved.
-            self._connection.call("alter_collection_properties", self.live.name, {LEFT_PROPERTY: str(time.time_ns())})
+            self._connection.call("alter_collection_properties", self.live.name, {LEFT_PROPERTY: str(left)})
             self._connection.call("alter_alias", version, self.collection)
 
     def drop(self, version: str) -> None:
@@ -114,7 +116,7 @@ class Versions:
 
     def _read_version(self, name: str, number: int, live: str) -> Version:
         properties = self._connection.call("describe_collection", name)["properties"]
-        fingerprint = Fingerprint.from_json(properties[FINGERPRINT_PROPERTY])
+        fingerprint = read_fingerprint(name, properties)
         made, left = properties.get(MADE_PROPERTY, ""), int(properties.get(LEFT_PROPERTY, "0"))
         return Version(name, number, name == live, fingerprint, made, left)
 

@@ -257,6 +257,9 @@ class WriteOut(BaseModel):
     metadata: int = Field(description="Images that only got new metadata, without a forward pass.")
     unchanged: int
     removed: int
+    warnings: Annotated[
+        list[str], Field(description="Columns whose value is of another type than in the rest of the collection.")
+    ] = []
 
 
 def list_fields(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:

@@ -13,6 +13,7 @@ from lookalike.encode.engine import Engine
 from lookalike.encode.process_tuning import count_cores
 from lookalike.schema.collection import require_same_encoder
 from lookalike.schema.errors import LookalikeError
+from lookalike.schema.milvus.column_kinds import ColumnKinds
 from lookalike.schema.milvus.store import Store
 from lookalike.search.finder import Finder
 from lookalike.serve.runtime.batching import BatchedEncoder, BatchedSearch, batch_encoder
@@ -34,13 +35,14 @@ _log = structlog.get_logger("lookalike")
 
 @dataclass(frozen=True, slots=True)
 class OpenVersion:
-    """An open version of a collection: its store, its encoder, and the searches over both."""
+    """An open version of a collection: its store, its encoder, the searches over both, and the kinds of its columns."""
 
     store: Store
     engine: Engine
     encoder: BatchedEncoder
     searches: BatchedSearch
     finder: Finder
+    columns: ColumnKinds
 
     def close(self, *, encoder: bool) -> None:
         """Finish the queued work, then close the store; the encoder too, unless another version shares it."""
@@ -137,7 +139,7 @@ class ActiveVersion:
             check_deadline=check_deadline,
             decode_slots=self._decode_slots,
         )
-        return OpenVersion(store, engine, encoder, searches, finder)
+        return OpenVersion(store, engine, encoder, searches, finder, ColumnKinds(store))
 
     def _share_or_load_encoder(self, store: Store, previous: OpenVersion | None) -> tuple[Engine, BatchedEncoder]:
         if previous is not None and not previous.store.fingerprint.list_differences(store.fingerprint):

@@ -72,13 +72,15 @@ class ProductService:
         """
         metadata = _validate(product_id, metadata)
         with self._exclusive_write():
+            # Before the write: the first product of a column decides its type.
+            warnings = list(version.columns.describe_product(metadata))
             if images is None:
                 written = self._update_metadata(version.store, product_id, metadata)
             else:
                 written = self._replace(version, product_id, images, metadata)
             version.finder.invalidate_product(product_id)
             version.store.require_live()
-            return written
+            return written.model_copy(update={"warnings": warnings})
 
     def plan_put(
         self, version: OpenVersion, product_id: str, images: Sequence[bytes] | None, metadata: dict[str, Any]
@@ -104,6 +106,7 @@ class ProductService:
             metadata=changes[Change.METADATA] if uploads is not None else len(existing),
             unchanged=changes[Change.UNCHANGED],
             removed=len(diff.removed()) if uploads is not None else 0,
+            warnings=list(version.columns.describe_product(metadata)),
         )
 
     def plan_removal(self, version: OpenVersion, product_id: str) -> WriteOut:

@@ -2,7 +2,8 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from cachetools import LRUCache
 
+from lookalike.schema.errors import StoreUnavailable
+from lookalike.schema.milvus.lite.damage import ADVICE
 from lookalike.schema.milvus.lite.filter import Column, Mask
 
 _MAX_CACHED_COLUMNS = 32
@@ -49,8 +52,9 @@ class Segment:
         with self._lock:
             column = self._columns.get((name, key))
         if column is None:
-            values = self.table.column(name).to_pylist()
-            column = Column(map(_value_under(key), values) if key else values)
+            with _raise_damaged():
+                values = self.table.column(name).to_pylist()
+                column = Column(map(_value_under(key), values) if key else values)
             with self._lock:
                 self._columns[name, key] = column
         return column
@@ -67,7 +71,10 @@ class Segment:
 
     def read(self, rows: npt.NDArray[np.int64], fields: Iterable[str]) -> list[dict[str, Any]]:
         """Read columns of some rows; vectors as arrays of shape (dim,)."""
-        names = set(fields)
+        with _raise_damaged():
+            return self._read(rows, set(fields))
+
+    def _read(self, rows: npt.NDArray[np.int64], names: set[str]) -> list[dict[str, Any]]:
         records: list[dict[str, Any]] = self.table.select(sorted(names - {"embedding"})).take(rows).to_pylist()
         for row, record in zip(rows, records, strict=True):
             if "metadata" in names:
@@ -112,6 +119,16 @@ def _latest_rows(segment: Segment) -> Mask:
     latest = np.zeros(rows, dtype=bool)
     latest[list(segment.row_by_key.values())] = True
     return latest
+
+
+@contextmanager
+def _raise_damaged() -> Iterator[None]:
+    """Raise StoreUnavailable for rows that are not as they were written: Milvus Lite opens damaged files as well."""
+    try:
+        yield
+    # The errors of Arrow, of JSON and of UTF-8 are kinds of these.
+    except (KeyError, ValueError, TypeError) as error:
+        raise StoreUnavailable(f"rows of the store are damaged ({error}). {ADVICE}") from error
 
 
 def _value_under(key: str) -> Callable[[str], Any]:

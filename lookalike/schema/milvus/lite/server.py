@@ -12,6 +12,8 @@ from milvus_lite.adapter.grpc.servicer import MilvusServicer
 from milvus_lite.db import MilvusLite
 from pymilvus.grpc_gen import milvus_pb2_grpc
 
+from lookalike.schema.milvus.lite.holder import forget_holder, record_holder
+
 _MAX_MESSAGE_BYTES = 256 * 2**20
 
 
@@ -27,9 +29,11 @@ def serve(folder: str, port: int) -> None:
         milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(database), server)
         server.add_insecure_port(f"127.0.0.1:{port}")
         server.start()
+        record_holder(folder, milvus=f"http://127.0.0.1:{port}")
         try:
             server.wait_for_termination()
         except KeyboardInterrupt:
+            forget_holder(folder)
             server.stop(grace=5).wait()
 
 

@@ -1,0 +1,1 @@
+"""URLs of images that lead to where they must not."""
