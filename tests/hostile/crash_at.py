@@ -205,5 +205,5 @@ def _watch(taps: _Taps) -> None:
             taps.count_listed()
             yield item
 
-    Path.replace = tapped_replace  # type: ignore[method-assign]
+    Path.replace = tapped_replace  # type: ignore[method-assign, assignment]
     FolderSource.images = tapped_images  # type: ignore[method-assign]
