@@ -149,7 +149,10 @@ def test_the_summary_is_one_json_object_and_the_report_lists_every_rejection(tmp
         (("ingest", "."), "holds no images"),
         (("ingest", "a" * 300), "cannot be read"),
         (("ingest", "photos", "--layout", "{image}"), "no {product_id}"),
-        (("ingest", "photos", "--layout", "{a}/{b}/{c}/{product_id}"), "does not fit the layout"),
+        (
+            ("ingest", "photos", "--layout", "{a}/{b}/{c}/{product_id}"),
+            "fits none of the one image: 'm1/1.png' has 2 levels, the layout has 4",
+        ),
         (("ingest", "photos", "--report", "no/folder/r.jsonl"), "--report 'no/folder/r.jsonl' cannot be written"),
         (("ingest", "photos", "--collection", "a-b"), "is not a collection name"),
         (("ingest", "photos", "--uri", "store"), "neither a Milvus Lite store"),

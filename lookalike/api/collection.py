@@ -67,6 +67,7 @@ class Collection:
         layout: str | None = None,
         source_name: str | None = None,
         fields: Mapping[str, str] | None = None,
+        columns: Mapping[str, str] | None = None,
         decimal_comma: bool = False,
         thousands: bool = False,
         strip_currency: bool = False,
@@ -83,6 +84,7 @@ class Collection:
 
         The options are those of `lookalike ingest`. `layout` says what the path of an image means, `fields` gives the
         types of metadata fields (text, int, float, bool, list), `source_name` names the source that owns the rows.
+        `columns` reads columns of a manifest under other names, such as `{"product_id": "sku", "image": "photo"}`.
         `decimal_comma` reads 12,5 as a number, `thousands` 1,299.00, `strip_currency` € 12.50. A product with one of
         the texts `null_values` in a column does not have the column.
         `move_source` names the source that this one was before it moved: its rows are deleted at the end, unless more
@@ -102,7 +104,9 @@ class Collection:
         self._session.check_open()
         nulls = frozenset(text.strip() for text in checks.check_texts("null_values", null_values))
         values = ValueFormat(decimal_comma, thousands, strip_currency, nulls)
-        read_options = SourceOptions(checks.check_path("source", source), layout, source_name, fields or {}, values)
+        read_options = SourceOptions(
+            checks.check_path("source", source), layout, source_name, fields or {}, values, columns or {}
+        )
         options = RunOptions(
             self._loader.allow_private_urls,
             prune,

@@ -9,6 +9,7 @@ from lookalike.api.inputs.images import ImageLoader
 from lookalike.api.parameter_names import name_parameters
 from lookalike.api.service_collection import ServiceCollection
 from lookalike.api.session import Session
+from lookalike.encode.registry import check_encoder_name
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.settings import DEFAULT_URI, CollectionAddress, check_collection, check_uri
 from lookalike.serve.client import Client
@@ -46,7 +47,7 @@ def connect(
     With `service`, the address of a running `lookalike serve`, searches go there over HTTP, with `api_key` where the
     service has keys; this process then needs neither Milvus nor the encoder.
 
-    Raises BadSettings for an invalid `uri`, `collection` or `service`.
+    Raises BadSettings for an invalid `uri`, `collection` or `service`, EncoderUnavailable for a mistyped `encoder`.
 
     >>> with lookalike.connect("./lookalike.db", collection="products") as shop:
     ...     shop.info().products
@@ -68,4 +69,6 @@ def connect(
             token,
             check_collection(check_text("collection", collection)),
         )
+        if encoder is not None:
+            check_encoder_name(check_text("encoder", encoder))
     return Collection(Session(address, encoder, device), ImageLoader(allow_private_urls))

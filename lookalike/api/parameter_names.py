@@ -9,6 +9,7 @@ from lookalike.schema.errors import LookalikeError
 _PARAMETERS = {
     "--allow-private-urls": "allow_private_urls=True",
     "--collection": "collection",
+    "--column": "columns",
     "--decimal-comma": "decimal_comma=True",
     "--device": "device",
     "--dtype": "dtype",
@@ -33,9 +34,11 @@ _PARAMETERS = {
 _COMMAND = r"lookalike [a-z]+.*?(?=[.;,:)](?:\s|$)|$)|--[\w-]+ --[\w-]+"
 _OPTION = r"(?<![\w-])--[a-z-]+"
 _FIELD = r"--field '?(?P<column>[^:']+):(?P<type>text|int|float|bool|list|TYPE)\b'?"
+_COLUMN = r"--column (?:'([^']*)'|([\w=-]+))"
 _NULL_VALUE = r"--null-value ('[^']*')"
 _COMMAND_OR_OPTION = re.compile(
-    rf"(?P<field>{_FIELD})|(?P<nulls>{_NULL_VALUE}(?: {_NULL_VALUE})*)|(?P<command>{_COMMAND})|(?P<option>{_OPTION})",
+    rf"(?P<field>{_FIELD})|(?P<columns>{_COLUMN}(?: {_COLUMN})*)|(?P<nulls>{_NULL_VALUE}(?: {_NULL_VALUE})*)"
+    rf"|(?P<command>{_COMMAND})|(?P<option>{_OPTION})",
     re.DOTALL,
 )
 
@@ -58,6 +61,10 @@ def replace_options(message: str) -> str:
 def _replace(match: re.Match[str]) -> str:
     if match["field"]:
         return f'fields={{"{match["column"]}": "{match["type"]}"}}'
+    if match["columns"]:
+        pairs = [(quoted or plain).partition("=") for quoted, plain in re.findall(_COLUMN, match["columns"])]
+        items = ", ".join(f'"{name}": "{column}"' for name, _, column in pairs)
+        return f"columns={{{items}}}"
     if match["nulls"]:
         return f"null_values=[{', '.join(re.findall(_NULL_VALUE, match['nulls']))}]"
     option = match["option"]

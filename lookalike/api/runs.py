@@ -1,7 +1,7 @@
 """The methods of Collection that write many rows: one run of ingest, one of reindex."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lookalike.api.parameter_names import name_parameters, replace_options
@@ -18,9 +18,10 @@ from lookalike.ingest.pipeline.load import ReadChanged
 from lookalike.ingest.pipeline.stages import PipelineContext
 from lookalike.ingest.reports.report import Report, Summary
 from lookalike.ingest.run_lock import run_lock
+from lookalike.ingest.sources.column_map import ColumnMap
 from lookalike.ingest.sources.files import image_reader
 from lookalike.ingest.sources.folder import FolderSource
-from lookalike.ingest.sources.open import find_first_product, open_source
+from lookalike.ingest.sources.open import look_at_folder, open_source
 from lookalike.ingest.sources.source import ImageSource
 from lookalike.ingest.threshold import MoveOptions, PruneOptions, Threshold
 from lookalike.schema.cancellation import CancelToken
@@ -38,6 +39,7 @@ class SourceOptions:
     name: str | None
     fields: Mapping[str, str]
     values: ValueFormat = PLAIN
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +105,17 @@ def _make_job(session: Session, source: SourceOptions, options: RunOptions) -> J
     fields = parse_column_types(f"{name}:{kind}" for name, kind in source.fields.items())
     max_removals = Threshold(str(options.max_removals))
     pruning = PruneOptions(max_removals) if options.prune else None
+    may_be_empty = pruning is not None and pruning.max_removals.allows_all
+    opened, warnings = _open_source(source, fields, may_be_empty=may_be_empty)
     return Job(
-        source=_open_source(source, fields, may_be_empty=pruning is not None and pruning.max_removals.allows_all),
+        source=opened,
         address=session.address,
         encoder=session.encoder,
         load_engine=session.load_engine,
         limits=options.limits,
         columns=fields,
         values=source.values,
+        warnings=warnings,
         pruning=pruning,
         max_rejected=None if options.max_rejected is None else Threshold(str(options.max_rejected)),
         move=None if options.move_source is None else MoveOptions(options.move_source, max_removals),
@@ -119,9 +124,14 @@ def _make_job(session: Session, source: SourceOptions, options: RunOptions) -> J
     )
 
 
-def _open_source(options: SourceOptions, fields: ColumnTypes, *, may_be_empty: bool) -> ImageSource:
-    """Open a source. Raises BadSource for a folder without images, before a collection is created for it."""
-    source = open_source(options.path, options.layout, options.name, fields, options.values)
+def _open_source(
+    options: SourceOptions, fields: ColumnTypes, *, may_be_empty: bool
+) -> tuple[ImageSource, tuple[str, ...]]:
+    """Open a source; return it, and what is likely to be a mistake in it.
+
+    Raises BadSource for a folder without images, before a collection is created for it.
+    """
+    source = open_source(options.path, options.layout, options.name, fields, options.values, ColumnMap(options.columns))
     if isinstance(source, FolderSource) and not may_be_empty:
-        find_first_product(source)
-    return source
+        return source, look_at_folder(source, options.layout).warnings
+    return source, ()

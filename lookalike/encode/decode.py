@@ -36,6 +36,16 @@ _TO_UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+_OTHER_FORMATS = {
+    b"%PDF": "a PDF",
+    b"8BPS": "a Photoshop file",
+    b"\xff\x0a": "JPEG XL",
+    b"\x00\x00\x00\x0cJXL ": "JPEG XL",
+    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
+}
+"""What people take for images that can be read: first bytes → name."""
+
 # Pillow warns of large images; we refuse them, at a lower limit. Broken metadata says nothing about the image itself.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -54,7 +64,7 @@ def open_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read an image's header, which holds its size; raises BadImage as `decode` does."""
     if not content:
         raise BadImage("the file is empty")
-    with _errors_as_bad_image(max_pixels):
+    with _errors_as_bad_image(max_pixels, content):
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     if image.width * image.height > max_pixels:
         raise BadImage(f"{image.width}×{image.height} has more than {max_pixels} pixels, the limit; make it smaller")
@@ -81,17 +91,29 @@ def load_rgb(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _errors_as_bad_image(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
+def _errors_as_bad_image(max_pixels: int = MAX_PIXELS, content: bytes = b"") -> Iterator[None]:
     try:
         yield
     except Image.DecompressionBombError as error:
         limit = min(max_pixels, PIXEL_CEILING)
         raise BadImage(f"it has more than {limit} pixels, the limit; make it smaller") from error
     except UnidentifiedImageError as error:
-        raise BadImage(f"not an image that can be read ({', '.join(FORMATS)})") from error
+        kind = _name_format(content)
+        advice = f"; it is {kind}: save it as JPEG or PNG" if kind else ""
+        raise BadImage(f"not an image that can be read ({', '.join(FORMATS)}){advice}") from error
     # On broken input, Pillow's decoders raise many kinds of errors.
     except Exception as error:
         raise BadImage(f"the image is broken: {error or type(error).__name__}") from error
+
+
+def _name_format(content: bytes) -> str:
+    """Return what a file is that holds no image which can be read, where its first bytes tell."""
+    start = content[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS:
+        return "HEIC"
+    if b"<svg" in start:
+        return "SVG"
+    return next((name for first, name in _OTHER_FORMATS.items() if content.startswith(first)), "")
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:

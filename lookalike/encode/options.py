@@ -51,6 +51,16 @@ class EngineConfig:
         )
 
 
+def check_encoder_option(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Check the value of --encoder before anything is opened. Raises EncoderUnavailable for a mistyped name."""
+    # With --engine ray, a directory with a full path may be on other machines only.
+    if value is not None and not value.startswith("/"):
+        from lookalike.encode.registry import check_encoder_name
+
+        check_encoder_name(value)
+    return value
+
+
 def batch_options(command: Command, engines: tuple[str, ...] = LOCAL_ENGINES) -> Command:
     """Add the options of a command that encodes batches.
 

@@ -11,13 +11,15 @@ To add an encoder family:
 A checkpoint that transformers' AutoModel loads needs a line in REGISTRY only, and no line at all by its hub id.
 """
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from lookalike.encode.models.weights import find_checkpoint_files, find_efficientnet_files
+from lookalike.encode.models.weights import find_checkpoint_files, find_efficientnet_files, resolve_checkpoint
+from lookalike.schema.errors import EncoderUnavailable
 
 if TYPE_CHECKING:
     from lookalike.encode.backends.select import EngineName, EngineOptions
@@ -97,6 +99,7 @@ def load_encoder(name: str = DEFAULT_ENCODER, **options: Unpack[LoadOptions]) ->
     Torch is imported here and not before, and not at all where ONNX Runtime takes its place. Raises EncoderUnavailable
     when the weights, the device or the engine cannot be used.
     """
+    check_encoder_name(name)
     from lookalike.encode.backends.select import EngineOptions
 
     engine_options = EngineOptions(**options)
@@ -108,6 +111,24 @@ def load_encoder(name: str = DEFAULT_ENCODER, **options: Unpack[LoadOptions]) ->
 
         return load_towhee(name, engine_options.on_message)
     return _load_checkpoint(name, _checkpoint_of(name), engine_options)
+
+
+def check_encoder_name(name: str) -> None:
+    """Raise EncoderUnavailable for a name that is mistyped, without asking the model hub, whose ids have a slash."""
+    if _find_registered(name) or name.startswith("towhee:"):
+        return
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if name and (Path(resolve_checkpoint(name)).is_dir() or ("/" in name and not is_path)):
+        return
+    # Old models of the hub have an id without a slash.
+    if name and not is_path and find_checkpoint_files(name):
+        return
+    problem = f"{name!r} is not a directory." if is_path else f"there is no encoder {name!r}{_suggest_encoder(name)}"
+    names = ", ".join(encoder.name for encoder in REGISTRY)
+    raise EncoderUnavailable(
+        f"{problem} `lookalike encoders` lists those that have a name: {names}. The id of a model on the hub, such as "
+        "facebook/dinov2-small, or the directory of a checkpoint works too"
+    )
 
 
 def has_weights(name: str) -> bool:
@@ -140,3 +161,9 @@ def _find_registered(name: str) -> RegisteredEncoder | None:
 def _checkpoint_of(name: str) -> str:
     registered = _find_registered(name)
     return name if registered is None or registered.checkpoint is None else registered.checkpoint
+
+
+def _suggest_encoder(name: str) -> str:
+    checkpoints = [encoder.checkpoint for encoder in REGISTRY if encoder.checkpoint is not None]
+    near = difflib.get_close_matches(name.casefold(), [*(encoder.name for encoder in REGISTRY), *checkpoints], n=1)
+    return f"; did you mean {near[0]!r}?" if near else "."

@@ -9,7 +9,7 @@ from lookalike.encode.load_engine import load_engine
 from lookalike.ingest.job import Job
 from lookalike.ingest.options import IngestOptions, pipeline_limits
 from lookalike.ingest.sources.folder import FolderSource
-from lookalike.ingest.sources.open import find_first_product, open_source
+from lookalike.ingest.sources.open import FirstLook, look_at_folder, open_source
 from lookalike.ingest.sources.source import ImageSource
 from lookalike.schema.cancellation import CancelToken
 from lookalike.schema.errors import BadSettings
@@ -21,14 +21,16 @@ def build_job(options: IngestOptions, cancel: CancelToken) -> Job:
     Raises BadSettings for options that do not go together, and BadSource.
     """
     _check_options(options)
+    source, warnings = _open_source(options)
     job = Job(
-        source=_open_source(options),
+        source=source,
         address=options.address,
         encoder=options.encoder,
         load_engine=cache(lambda name: load_engine(name, options.engine)),
         limits=pipeline_limits(options.engine, options.urls),
         columns=options.source.columns,
         values=options.source.values,
+        warnings=warnings,
         pruning=options.pruning,
         max_rejected=options.max_rejected,
         move=options.move,
@@ -56,20 +58,28 @@ def _check_options(options: IngestOptions) -> None:
         raise BadSettings(f"--profile and --report are both {str(report)!r}; give each a file of its own")
 
 
-def _open_source(options: IngestOptions) -> ImageSource:
-    """Open the source and print how it is read. Raises BadSource for a folder without images that must have some."""
+def _open_source(options: IngestOptions) -> tuple[ImageSource, tuple[str, ...]]:
+    """Open the source and print how it is read; return it, and what is likely to be a mistake in it.
+
+    Raises BadSource for a folder without images that must have some.
+    """
     given = options.source
-    source = open_source(given.path, given.layout, given.name, given.columns, given.values)
+    source = open_source(given.path, given.layout, given.name, given.columns, given.values, given.column_map)
     may_be_empty = options.pruning is not None and options.pruning.max_removals.allows_all
     if not isinstance(source, FolderSource):
         click.echo(f"Manifest: {source.description}", err=True)
-    elif not may_be_empty:
-        _print_layout(source, given.layout)
-    return source
+        return source, ()
+    if may_be_empty:
+        return source, ()
+    first = look_at_folder(source, given.layout)
+    _print_layout(first, source.description, given.layout)
+    return source, first.warnings
 
 
-def _print_layout(folder: FolderSource, layout: str | None) -> None:
-    path, fields = find_first_product(folder)
-    metadata = "".join(f", {name} {value!r}" for name, value in fields.metadata.items())
-    rule = f"Layout {layout}" if layout else f"No --layout: {folder.description}"
-    click.echo(f"{rule}\n  {path!a} is product {fields.product_id!r}{metadata}", err=True)
+def _print_layout(first: FirstLook, description: str, layout: str | None) -> None:
+    metadata = "".join(f", {name} {value!r}" for name, value in first.fields.metadata.items())
+    rule = f"Layout {layout}" if layout else f"No --layout: {description}"
+    click.echo(f"{rule}\n  {first.path!a} is product {first.fields.product_id!r}{metadata}", err=True)
+    # The summary repeats it, but may be hours away.
+    for warning in first.warnings:
+        click.echo(f"warning: {warning}", err=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lookalike.encode.options import engine_options
-from lookalike.ingest.options import IngestOptions, report_options, url_options, value_options
+from lookalike.encode.options import check_encoder_option, engine_options
+from lookalike.ingest.options import IngestOptions, TextList, report_options, url_options, value_options
 from lookalike.schema.errors import AlreadyRunning, BadSource, LimitExceeded, LookalikeError, StoreUnavailable
 from lookalike.schema.settings import ALL_ENGINES, complete_files, setting_option, store_options
 
@@ -32,8 +32,19 @@ _RETRIED_BY_WATCH = (StoreUnavailable, LimitExceeded, BadSource, AlreadyRunning)
 @setting_option(
     "--field", "fields", metavar="NAME:TYPE", multiple=True, help="Type of a column: text, int, float, bool or list."
 )
+@setting_option(
+    "--column",
+    type=TextList(),
+    metavar="NAME=COLUMN",
+    multiple=True,
+    help="Read a column of a manifest under another name, for example product_id=sku; repeatable.",
+)
 @value_options
-@setting_option("--encoder", help="Name, hub id or directory.  [default: the collection's own, or efficientnet-lite0]")
+@setting_option(
+    "--encoder",
+    callback=check_encoder_option,
+    help="Name, hub id or directory.  [default: the collection's own, or efficientnet-lite0]",
+)
 @store_options
 @click.option("--dry-run", is_flag=True, help="Only report what would be done.")
 @click.option("--prune", is_flag=True, help="Delete the rows of this source whose image it no longer has.")
@@ -69,7 +80,7 @@ _RETRIED_BY_WATCH = (StoreUnavailable, LimitExceeded, BadSource, AlreadyRunning)
 @url_options
 @report_options
 def ingest(**options: Any) -> None:
-    """Make a collection equal to SOURCE: a folder of images, or a manifest (.csv, .jsonl, .parquet, - for JSONL).
+    """Make a collection equal to SOURCE: a folder of images, or a manifest (.csv, .tsv, .jsonl, .parquet, - for JSONL).
 
     Only what is new or has changed is encoded. A bad image is reported and the run goes on.
     Exit status 0 on success, 1 on failure, 2 for invalid usage, 3 when a limit was passed.

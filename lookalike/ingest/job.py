@@ -70,6 +70,9 @@ class Job:
     values: ValueFormat = PLAIN
     """How the source reads numbers."""
 
+    warnings: tuple[str, ...] = ()
+    """What is likely to be a mistake in the source, as was seen when it was opened."""
+
     read: ReadChanged = field(default_factory=lambda: image_reader().read_changed)
     timer: StageTimer = NO_TIMER
 
@@ -97,7 +100,7 @@ def run(job: Job, report: Report, cancel: CancelToken) -> str:
         for column, problem in store.index(job.columns).items():
             if problem:
                 report.warn(f"column {column} is not indexed: {problem}")
-        _warn_about_columns(job, store, report)
+        _report_source(job, store, report)
         # The last images may have been unchanged ones, which are reported by the hundred.
         report.on_progress(report.seen)
         _check_limits(report, job)
@@ -151,13 +154,21 @@ def dry_run(job: Job, report: Report, cancel: CancelToken) -> str:
     with _open_collection(job) as (store, _):
         existing = ExistingRows(store, RowScope(job.source.name)).by_id
         diff = count_changes(_list_images(job, store), existing, report, job.read, cancel)
-        _warn_about_columns(job, store, report)
+        _report_source(job, store, report)
         _check_limits(report, job)
         if job.pruning is not None:
             report.record_removed(existing[image_id] for image_id in list_removals(diff, job.pruning))
         if job.move is not None and isinstance(store, Store):
             report.record_removed(read_source(store, job.move.source).values())
         return job.encoder or store.encoder
+
+
+def _report_source(job: Job, store: Store | NewCollection, report: Report) -> None:
+    """Report what the source has beside images, and what is likely to be a mistake in it."""
+    report.passed_over = dict(job.source.passed_over)
+    for warning in job.warnings:
+        report.add_warning(warning)
+    _warn_about_columns(job, store, report)
 
 
 def _warn_about_columns(job: Job, store: Store | NewCollection, report: Report) -> None:

@@ -11,6 +11,7 @@ from lookalike.encode.fetch.limits import MAX_PER_HOST
 from lookalike.encode.options import EngineConfig
 from lookalike.encode.process_tuning import count_cores
 from lookalike.ingest.pipeline.limits import PipelineLimits
+from lookalike.ingest.sources.column_map import ColumnMap
 from lookalike.ingest.threshold import MoveOptions, PruneOptions, Threshold
 from lookalike.schema.metadata import ColumnTypes, parse_column_types
 from lookalike.schema.numbers import ValueFormat
@@ -156,6 +157,7 @@ class SourceOptions:
     name: str | None
     columns: ColumnTypes
     values: ValueFormat
+    column_map: ColumnMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,7 @@ class IngestOptions:
                 options["source_name"],
                 parse_column_types(options["fields"]),
                 parse_value_format(options),
+                ColumnMap.parse(options["column"]),
             ),
             address=CollectionAddress.from_click(options),
             encoder=options["encoder"],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from lookalike.encode.options import check_encoder_option
 from lookalike.schema.errors import BadQuery
 from lookalike.schema.filters.parser import parse_filter
 from lookalike.schema.output import escape_controls, format_option, print_table
@@ -104,7 +105,9 @@ class DuplicatesOptions(CollectionOptions):
 @click.option("--within", type=float, help="Leave out products that score more than this below the best one.")
 @store_options
 @encoder_options
-@setting_option("--encoder", help="Another name or directory of the collection's encoder.")
+@setting_option(
+    "--encoder", callback=check_encoder_option, help="Another name or directory of the collection's encoder."
+)
 @click.option("--sheet", type=click.Path(path_type=Path), help="Draw the query and its hits to this image file.")
 @setting_option(
     "--allow-private-urls",

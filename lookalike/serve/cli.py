@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lookalike.encode.decode import MAX_PIXELS
-from lookalike.encode.options import EngineConfig, batch_options
+from lookalike.encode.options import EngineConfig, batch_options, check_encoder_option
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.settings import CollectionAddress, setting_option, store_options
 
@@ -24,7 +24,9 @@ _MEGABYTE = 2**20
 )
 @store_options
 @batch_options
-@setting_option("--encoder", help="Another name or directory of the collection's encoder.")
+@setting_option(
+    "--encoder", callback=check_encoder_option, help="Another name or directory of the collection's encoder."
+)
 @setting_option(
     "--max-in-flight", default=128, show_default=True, type=click.IntRange(1), help="More requests get a 429."
 )

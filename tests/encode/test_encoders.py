@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from catalogue import draw as draw_photo
+from command import fails
 from make_tiny_clip import COLOURS, SHAPES, draw
 from PIL import Image
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
@@ -15,6 +17,7 @@ from transformers.models.convnext.image_processing_pil_convnext import ConvNextI
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+import lookalike
 from lookalike.encode.decode import decode
 from lookalike.encode.encoder import Encoder, TextEncoder, prepare_function, preprocessing_of
 from lookalike.encode.preprocess import Preprocessing
@@ -183,6 +186,51 @@ def test_without_weights_the_message_says_what_to_do(
     monkeypatch.setattr("huggingface_hub.hf_api.ENDPOINT", "http://127.0.0.1:9", raising=False)
     with pytest.raises(EncoderUnavailable, match=f"{name}.*(--encoder efficientnet-lite0|lookalike encoders)"):
         load_encoder(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("clipp", r"there is no encoder 'clipp'; did you mean 'clip'\? .*efficientnet-lite0, clip, resnet50, pixels"),
+        ("CLIP", "did you mean 'clip'"),
+        ("resnet", "did you mean 'resnet50'"),
+        ("efficientnet", "did you mean 'efficientnet-lite0'"),
+        ("clip-vit-base-patch32", "did you mean 'openai/clip-vit-base-patch32'"),
+        ("zebra", r"there is no encoder 'zebra'\. `lookalike encoders` lists"),
+        ("", r"there is no encoder ''\. "),
+        ("./clipp", r"'\./clipp' is not a directory\. "),
+        ("models/of/mine", "'models/of/mine' is not a directory"),
+    ],
+)
+def test_a_mistyped_name_is_an_error_that_names_the_nearest_and_asks_no_hub(
+    name: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whatever went to the hub would meet a port where nothing listens, and say so.
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(EncoderUnavailable, match=message):
+        load_encoder(name)
+
+
+def test_every_command_and_connect_refuse_a_mistyped_encoder_before_anything_is_opened(tmp_path: Path) -> None:
+    draw_photo(tmp_path / "photos" / "p" / "1.png", 1)
+    expected = "there is no encoder 'clipp'; did you mean 'clip'?"
+    for command in (
+        ("ingest", "photos"),
+        ("ingest", "photos", "--dry-run"),
+        ("search", "--product", "p"),
+        ("reindex",),
+        ("serve",),
+    ):
+        assert expected in fails(1, *command, "--encoder", "clipp", cwd=tmp_path), command
+        if command[0] != "reindex":
+            assert expected in fails(1, *command, cwd=tmp_path, LOOKALIKE_ENCODER="clipp"), command
+    with pytest.raises(EncoderUnavailable, match="did you mean 'clip'"):
+        lookalike.connect(tmp_path / "shop.db", encoder="clipp")
+    with lookalike.connect(tmp_path / "shop.db", encoder="pixels") as shop:
+        shop.ingest(tmp_path / "photos")
+        with pytest.raises(EncoderUnavailable, match="did you mean 'clip'"):
+            shop.reindex("clipp")
+    assert not (tmp_path / "lookalike.db").exists()
 
 
 def test_a_directory_without_a_checkpoint_is_named_in_the_message(tmp_path: Path) -> None:

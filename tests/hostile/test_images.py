@@ -1,4 +1,4 @@
-"""Images that unpack to something huge, end early, or are two files at once: through ingest, and through the service."""
+"""Images that unpack to something huge, end early, or are two files at once: in an ingest, and in the service."""
 
 import base64
 import json

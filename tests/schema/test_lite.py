@@ -1,5 +1,6 @@
 """LiteReader, which reads the memory of Milvus Lite, returns what Milvus Lite itself returns."""
 
+import json
 import threading
 import weakref
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from lookalike.schema.errors import StoreUnavailable
 from lookalike.schema.filters.expression import column_in
 from lookalike.schema.milvus.connection import Connection
 from lookalike.schema.milvus.create import create_columns, version_name
+from lookalike.schema.milvus.lite.damage import require_intact
 from lookalike.schema.milvus.lite.reader import LiteReader
 from lookalike.schema.milvus.lite.segments import Segment
 from lookalike.schema.milvus.reader import ServerReader
@@ -168,3 +170,17 @@ def test_an_interrupted_creation_is_no_damage(tmp_path: Path) -> None:
     connection.close()
     with Store.create(str(uri), PLAIN) as store:
         assert store.count() == 0
+
+
+def test_a_manifest_of_a_newer_milvus_lite_is_not_called_damaged(tmp_path: Path) -> None:
+    with Store.create(str(tmp_path / "x.db"), PLAIN) as store:
+        store.upsert([a_row("1.jpg")])
+        store.flush()
+    [manifest] = (tmp_path / "x.db").glob("collections/*/manifest.json")
+    content = json.loads(manifest.read_text())
+    assert content["manifest_format_version"] == 2
+    manifest.write_text(json.dumps({"manifest_format_version": 3, "shards": {}}))
+    require_intact(str(tmp_path / "x.db"))
+    manifest.write_text(json.dumps({**content, "partitions": {"_default": {"data_files": ["a"], "delta_files": []}}}))
+    with pytest.raises(StoreUnavailable, match="a is missing"):
+        require_intact(str(tmp_path / "x.db"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lookalike.encode.options import engine_options
+from lookalike.encode.options import check_encoder_option, engine_options
 from lookalike.ingest.options import ReindexOptions, pipeline_limits, report_options, url_options
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.filters.parser import parse_filter
@@ -55,7 +55,12 @@ def delete(products: tuple[str, ...], where: tuple[str, ...], output: str, is_dr
 
 
 @click.command()
-@click.option("--encoder", required=True, help="Name, hub id or directory of the encoder to move to.")
+@click.option(
+    "--encoder",
+    required=True,
+    callback=check_encoder_option,
+    help="Name, hub id or directory of the encoder to move to.",
+)
 @store_options
 @setting_option(
     "--max-rejected", default="0", show_default=True, metavar="N|N%", help="Move only if no more are missing."

@@ -61,7 +61,8 @@ class Summary:
     `stored` counts the rows that were written: those of new, changed and metadata, and those of unchanged images whose
     file was written again. `embedded` counts forward passes. `removed` counts rows whose image the source no longer
     has. `images_per_second` counts all images of the source that are done, unchanged ones too. `columns` has the types
-    of each metadata column, such as "float" or "list or text". `warnings` say what is likely to be a mistake in the
+    of each metadata column, such as "float" or "list or text". `passed_over` counts the other files of a folder, which
+    are no images, by their suffix. `warnings` say what is likely to be a mistake in the
     source, and what to do.
     """
 
@@ -76,6 +77,7 @@ class Summary:
     seconds: float
     images_per_second: float
     columns: dict[str, str] = field(default_factory=dict)
+    passed_over: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -96,6 +98,8 @@ class Report:
         self.first_rejections: list[Rejection] = []
         """The first ten, for the terminal; the file has them all."""
         self.warnings: list[str] = []
+        self.passed_over: dict[str, int] = {}
+        """Files of the source that are no images, by their suffix."""
         self.columns = ColumnTally()
         """Counts the columns of all images of the source."""
         self._counts: Counter[str] = Counter()
@@ -195,6 +199,7 @@ class Report:
             seconds=round(seconds, 3),
             images_per_second=round(self.seen / seconds, 2),
             columns=self.columns.list_types(),
+            passed_over=self.passed_over,
             warnings=tuple(self.warnings),
         )
 

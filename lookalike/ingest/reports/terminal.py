@@ -10,6 +10,7 @@ import click
 
 from lookalike.ingest.reports.profile import Profile
 from lookalike.ingest.reports.report import Report, Summary
+from lookalike.ingest.sources.other_files import list_suffixes
 from lookalike.schema.output import escape_controls
 
 _MAX_COLUMNS = 40
@@ -49,6 +50,9 @@ def print_summary(report: Report, where: dict[str, str | None], output: str, *, 
     click.echo(_format_summary(summary, planned=planned) + f" → {where['collection']} at {where['uri']}")
     if summary.columns:
         click.echo(f"columns: {_format_columns(summary.columns)}")
+    if summary.passed_over:
+        count = sum(summary.passed_over.values())
+        click.echo(f"passed over {count} files that are no images: {list_suffixes(summary.passed_over)}")
     for warning in summary.warnings:
         click.echo(f"warning: {escape_controls(warning)}", err=True)
 

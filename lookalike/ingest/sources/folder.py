@@ -4,16 +4,19 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePath
-from typing import Protocol
+from typing import Any, Protocol
 
 from lookalike.encode.decode import SUFFIXES
 from lookalike.ingest.reports.report import Rejection
 from lookalike.ingest.sources.files import read_file
 from lookalike.ingest.sources.layout import PathFields
 from lookalike.ingest.sources.metadata import ManifestRow, read_metadata
+from lookalike.ingest.sources.other_files import UNSUPPORTED_SUFFIXES, describe_other_file
 from lookalike.ingest.sources.source import check_source_name
 from lookalike.schema.errors import BadImage, BadSource
 from lookalike.schema.metadata import ColumnTypes
@@ -21,7 +24,7 @@ from lookalike.schema.numbers import PLAIN, ValueFormat
 from lookalike.schema.product import ProductImage
 
 _IGNORED_FOLDERS = frozenset({"__MACOSX", "@eaDir"})
-_UNSUPPORTED_SUFFIXES = frozenset({".heic", ".heif", ".svg", ".psd", ".raw", ".jxl", ".jp2"})
+_IGNORED_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
 Inode = tuple[int, int]
 """Device and inode number: the same for every path to a folder."""
@@ -58,18 +61,26 @@ class FolderSource:
         self.root = root.absolute()
         self.name = check_source_name(str(root.resolve()) if name is None else name)
         self.description = rule.description
+        self.passed_over: Mapping[str, int] = {}
         self._rule = rule
         self._fields = fields or {}
         self._values = values
 
     def images(self) -> Iterator[ProductImage | Rejection]:
         """Yield every image, or why it cannot be used; no image is opened. Raises BadSource."""
-        for item in self._walk():
-            yield item if isinstance(item, Rejection) else self._read_product(item)
+        others: Counter[str] = Counter()
+        for item in self._walk(others):
+            yield item if isinstance(item, Rejection) else self._read_product(item, others)
+        self.passed_over = +others
 
     def count(self) -> int:
         """Count the items of `images`."""
-        return sum(1 for _ in self._walk())
+        return sum(1 for _ in self._walk(Counter()))
+
+    def list_paths(self, limit: int) -> list[str]:
+        """Return the paths of the first images, relative to the folder."""
+        images = (item for item in self._walk(Counter()) if isinstance(item, str))
+        return [self._relative_path(path) for path in islice(images, limit)]
 
     def find_example(self) -> tuple[str, PathFields] | None:
         """Return the first image that the rule can read, relative to the folder, and its fields."""
@@ -78,11 +89,12 @@ class FolderSource:
                 return self._relative_path(item.image), PathFields(item.product_id, dict(item.metadata))
         return None
 
-    def _walk(self) -> Iterator[str | Rejection]:
+    def _walk(self, others: Counter[str]) -> Iterator[str | Rejection]:
+        """Yield every image; add all other files to `others`, by their suffix."""
         # Checked for every run of `--watch`: the folder may have gone.
-        return _walk(str(self.root), _stat_folder(self.root))
+        return _walk(str(self.root), _stat_folder(self.root), others)
 
-    def _read_product(self, path: str) -> ProductImage | Rejection:
+    def _read_product(self, path: str, others: Counter[str]) -> ProductImage | Rejection:
         relative = self._relative_path(path)
         try:
             fields = self._rule.read_path(relative)
@@ -90,11 +102,19 @@ class FolderSource:
             return Rejection(path, str(error))
         image = ProductImage.named(self.name, fields.product_id, relative, path, fields.metadata)
         try:
-            row = _read_json_beside(path)
-            added = read_metadata(row, self._fields, self._values) if row else {}
+            added = self._read_added(path, others)
         except ValueError as error:
             return Rejection(path, f"the JSON file beside it: {error}", image.image_id)
         return replace(image, metadata={**fields.metadata, **added}) if added else image
+
+    def _read_added(self, path: str, others: Counter[str]) -> dict[str, Any]:
+        """Read metadata from the JSON file beside an image, which is not one of the other files then."""
+        others[".json"] -= 1
+        row = _read_json_beside(path)
+        if row is None:
+            others[".json"] += 1
+            return {}
+        return read_metadata(row, self._fields, self._values)
 
     def _relative_path(self, path: str) -> str:
         """Return a path relative to the folder; by slicing, since there may be a million of them."""
@@ -126,11 +146,11 @@ def _stat_folder(root: Path) -> Inode:
     except OSError as error:
         raise BadSource(f"SOURCE {str(root)!r} cannot be read: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode):
-        raise BadSource(f"SOURCE {str(root)!r} is a file; name the folder that holds the images, or a manifest")
+        raise BadSource(describe_other_file(str(root)))
     return _inode(status)
 
 
-def _walk(root: str, inode: Inode) -> Iterator[str | Rejection]:
+def _walk(root: str, inode: Inode, others: Counter[str]) -> Iterator[str | Rejection]:
     """Yield every image below a folder, in the order of names.
 
     A link to a folder is followed once. It is rejected when it leads back to a folder above it, or to where another
@@ -145,7 +165,7 @@ def _walk(root: str, inode: Inode) -> Iterator[str | Rejection]:
         elif isinstance(entry, Rejection):
             yield entry
         elif not _is_folder(entry):
-            yield from _check_file(entry)
+            yield from _check_file(entry, others)
         elif entry.name not in _IGNORED_FOLDERS:
             try:
                 inode, is_link = _inode(entry.stat()), entry.is_symlink()
@@ -183,8 +203,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _check_file(entry: os.DirEntry[str]) -> Iterator[str | Rejection]:
-    """Yield the path of an image, a Rejection, or nothing for any other file."""
+def _check_file(entry: os.DirEntry[str], others: Counter[str]) -> Iterator[str | Rejection]:
+    """Yield the path of an image or a Rejection, or count any other file."""
     suffix = PurePath(entry.name).suffix.lower()
     try:
         entry.stat()
@@ -195,8 +215,10 @@ def _check_file(entry: os.DirEntry[str]) -> Iterator[str | Rejection]:
             return
     if suffix in SUFFIXES:
         yield entry.path
-    elif suffix in _UNSUPPORTED_SUFFIXES:
+    elif suffix in UNSUPPORTED_SUFFIXES:
         yield Rejection(entry.path, f"{suffix} images cannot be read; save it as JPEG or PNG")
+    elif entry.name.lower() not in _IGNORED_FILES:
+        others[suffix] += 1
 
 
 def _inode(status: os.stat_result) -> Inode:

@@ -59,6 +59,10 @@ class Layout:
         self._types = dict(placeholders)
         self._pattern = re.compile(_build_pattern(template), re.DOTALL)
 
+    def matches(self, path: str) -> bool:
+        """Return whether the template fits a path, whatever the types of its fields."""
+        return self._pattern.fullmatch(path) is not None
+
     def read_path(self, path: str) -> PathFields:
         """Read a path relative to the source. Raises ValueError with the reason when the template does not fit."""
         match = self._pattern.fullmatch(path)

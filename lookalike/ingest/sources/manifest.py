@@ -3,13 +3,15 @@
 import json
 import os
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from lookalike.ingest.reports.report import Rejection
+from lookalike.ingest.sources.column_map import NO_MAP, ColumnMap
 from lookalike.ingest.sources.files import is_remote
 from lookalike.ingest.sources.metadata import ManifestRow, read_metadata, to_text
 from lookalike.ingest.sources.source import check_source_name
@@ -25,14 +27,24 @@ class ManifestSource:
 
     A row has `product_id` and `image`: a path relative to the manifest, a full path or a URI, or a list of them.
     Every other column is metadata. `fields` declares types; undeclared CSV columns are numbers or booleans where all
-    of their values are. `values` says which texts are numbers, and which are no value. `name` is the source that owns
-    the rows: by default the manifest's full path. Raises BadSource, and BadSettings for an invalid name or type.
+    of their values are. `values` says which texts are numbers, and which are no value; `columns` under which names
+    columns are read. `name` is the source that owns the rows: by default the manifest's full path. Raises BadSource,
+    and BadSettings for an invalid name or type.
     """
 
     description = "a row is an image of its product_id, or several; every other column is metadata"
+    passed_over: Mapping[str, int] = MappingProxyType({})
 
-    def __init__(self, path: str, fields: ColumnTypes, name: str | None = None, values: ValueFormat = PLAIN) -> None:
+    def __init__(
+        self,
+        path: str,
+        fields: ColumnTypes,
+        name: str | None = None,
+        values: ValueFormat = PLAIN,
+        columns: ColumnMap = NO_MAP,
+    ) -> None:
         self._path = path
+        self._columns = columns
         self._values = values
         self._is_stdin = path == STANDARD_INPUT
         if not self._is_stdin and not Path(path).is_file():
@@ -50,7 +62,8 @@ class ManifestSource:
         """Yield every image, or by its row why one cannot be used; no image is opened. Raises BadSource."""
         with _raise_bad_source(self._path):
             location = ""
-            for location, row in READERS[get_suffix(self._path)](self._path, self._fields, self._values):
+            read = READERS[get_suffix(self._path)]
+            for location, row in read(self._path, self._fields, self._values, self._columns):
                 yield from self._read_row(location, row)
             if self._is_stdin and not location:
                 raise BadSource("SOURCE is standard input, which is empty; does the command before it write rows?")

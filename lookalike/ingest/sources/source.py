@@ -1,6 +1,6 @@
 """What every source of images provides."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from lookalike.ingest.reports.report import Rejection
@@ -17,6 +17,9 @@ class ImageSource(Protocol):
 
     description: str
     """How the source says which product an image belongs to; printed when a run starts."""
+
+    passed_over: Mapping[str, int]
+    """How many files of each suffix are no images; counted by `images` when it is read to its end."""
 
     def images(self) -> Iterator[ProductImage | Rejection]:
         """Yield every image, or a Rejection that says why one cannot be used. Images are not opened.

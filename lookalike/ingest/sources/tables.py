@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from lookalike.ingest.sources.column_map import ColumnMap
 from lookalike.ingest.sources.metadata import ManifestRow
 from lookalike.schema.errors import BadSource
 from lookalike.schema.metadata import RESERVED_NAMES, ColumnTypes, convert_value, guess_type
@@ -17,6 +19,9 @@ from lookalike.schema.numbers import ValueFormat
 
 STANDARD_INPUT = "-"
 _PARQUET_BATCH = 1_000
+_FIRST_ROWS = 1_000
+"""JSON lines in which every column must be seen that is needed; one that is rarer cannot be renamed."""
+
 _MAX_CELL_CHARACTERS = 16 * 2**20
 
 
@@ -36,16 +41,16 @@ def get_suffix(path: str) -> str:
     return path if path == STANDARD_INPUT else Path(path).suffix.lower()
 
 
-def _read_csv(path: str, fields: ColumnTypes, values: ValueFormat) -> Iterator[LocatedRow]:
+def _read_csv(path: str, fields: ColumnTypes, values: ValueFormat, columns: ColumnMap) -> Iterator[LocatedRow]:
     """Read CSV in two passes: all of its values are text, so the first pass infers the types of its columns."""
     with _open_text(path) as file:
-        types = _infer_types((row for _, row in _read_csv_rows(path, file)), fields, values)
+        types = _infer_types((row for _, row in _read_csv_rows(path, file, columns)), fields, values)
     with _open_text(path) as file:
-        for location, row in _read_csv_rows(path, file):
+        for location, row in _read_csv_rows(path, file, columns):
             yield location, row if isinstance(row, BrokenRow) else _convert_row(row, types, values)
 
 
-def _read_csv_rows(path: str, file: TextIO) -> Iterator[tuple[str, dict[str, str] | BrokenRow]]:
+def _read_csv_rows(path: str, file: TextIO, columns: ColumnMap) -> Iterator[tuple[str, dict[str, str] | BrokenRow]]:
     header_line = file.readline()
     file.seek(0)
     # Spreadsheets write semicolons or tabs where the comma is the decimal separator.
@@ -57,7 +62,7 @@ def _read_csv_rows(path: str, file: TextIO) -> Iterator[tuple[str, dict[str, str
         header = [name.strip() for name in next(table, [])]
     except csv.Error as error:
         raise BadSource(f"SOURCE {path!r} has no header that can be read: {error}") from error
-    _check_columns(path, [name for name in header if name])
+    header = columns.rename_header(path, header)
     while True:
         try:
             cells = next(table)
@@ -99,7 +104,36 @@ def _convert_row(row: dict[str, str], types: ColumnTypes, values: ValueFormat) -
         return BrokenRow(f"the file changed while it was read ({error}); run it again")
 
 
-def _read_json_lines(path: str, _fields: ColumnTypes, _values: ValueFormat) -> Iterator[LocatedRow]:
+def _read_json_lines(path: str, _fields: ColumnTypes, _values: ValueFormat, columns: ColumnMap) -> Iterator[LocatedRow]:
+    rows = _read_json_rows(path)
+    first = _take_first_rows(rows, columns.needed)
+    seen = dict.fromkeys(name for _, row in first if not isinstance(row, BrokenRow) for name in row)
+    if seen:
+        columns.rename_header(path, list(seen))
+    for location, row in chain(first, rows):
+        yield location, row if isinstance(row, BrokenRow) else _rename_row(row, columns)
+
+
+def _take_first_rows(rows: Iterator[LocatedRow], needed: set[str]) -> list[LocatedRow]:
+    """Take rows until each of the columns was in one of them; at most a thousand."""
+    taken: list[LocatedRow] = []
+    missing = set(needed)
+    for location, row in islice(rows, _FIRST_ROWS):
+        taken.append((location, row))
+        missing.difference_update(() if isinstance(row, BrokenRow) else row)
+        if not missing:
+            break
+    return taken
+
+
+def _rename_row(row: ManifestRow, columns: ColumnMap) -> ManifestRow | BrokenRow:
+    try:
+        return columns.rename_row(row)
+    except ValueError as error:
+        return BrokenRow(str(error))
+
+
+def _read_json_rows(path: str) -> Iterator[LocatedRow]:
     with nullcontext(sys.stdin) if path == STANDARD_INPUT else _open_text(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
@@ -114,17 +148,17 @@ def _parse_json_row(line: str) -> ManifestRow | BrokenRow:
     return row if isinstance(row, dict) else BrokenRow("it is not a JSON object")
 
 
-def _read_parquet(path: str, _fields: ColumnTypes, _values: ValueFormat) -> Iterator[LocatedRow]:
+def _read_parquet(path: str, _fields: ColumnTypes, _values: ValueFormat, columns: ColumnMap) -> Iterator[LocatedRow]:
     from pyarrow import ArrowException, parquet
 
     number = 0
     try:
         with parquet.ParquetFile(path) as table:
-            _check_columns(path, table.schema_arrow.names)
+            columns.rename_header(path, table.schema_arrow.names)
             for batch in table.iter_batches(_PARQUET_BATCH):
                 for row in _read_parquet_batch(batch):
                     number += 1
-                    yield f"row {number}", row
+                    yield f"row {number}", row if isinstance(row, BrokenRow) else columns.rename_row(row)
     except ArrowException as error:
         raise BadSource(f"SOURCE {path!r} cannot be read as Parquet after row {number}: {error}") from error
 
@@ -146,18 +180,7 @@ def _open_text(path: str) -> TextIO:
     return Path(path).open(encoding="utf-8-sig", newline="")
 
 
-def _check_columns(path: str, names: list[str]) -> None:
-    missing = [name for name in ("product_id", "image") if name not in names]
-    if missing:
-        raise BadSource(
-            f"SOURCE {path!r} has no column {' and no '.join(missing)}; it has {', '.join(names) or 'none'}"
-        )
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise BadSource(f"SOURCE {path!r} has two columns of the name {', '.join(repeated)}; rename one")
-
-
-READERS: dict[str, Callable[[str, ColumnTypes, ValueFormat], Iterator[LocatedRow]]] = {
+READERS: dict[str, Callable[[str, ColumnTypes, ValueFormat, ColumnMap], Iterator[LocatedRow]]] = {
     STANDARD_INPUT: _read_json_lines,
     ".csv": _read_csv,
     ".tsv": _read_csv,

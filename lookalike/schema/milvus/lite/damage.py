@@ -21,6 +21,9 @@ _MOMENT = 0.1
 Partitions = Mapping[str, Sequence[str]]
 """The files with rows, and with the keys of deleted rows, of each partition."""
 
+_MANIFEST_FORMAT = 2
+"""The newest format of manifests that is known here: a later Milvus Lite may name its files in another way."""
+
 _VERSION_NAME = re.compile(r".+__v\d+_[0-9a-f]{8}")
 
 
@@ -101,9 +104,13 @@ def _is_version(name: Any) -> bool:
 
 
 def _read_partitions(manifest: Path) -> Partitions | None:
-    """Read which files each partition has; None when the manifest does not say."""
+    """Read which files each partition has, none of a newer format; None when the manifest does not say."""
+    content = _read_object(manifest) or {}
+    version = content.get("manifest_format_version")
+    if isinstance(version, int) and version > _MANIFEST_FORMAT:
+        return {}
     try:
-        partitions = (_read_object(manifest) or {})["partitions"]
+        partitions = content["partitions"]
         return {name: [*files["data_files"], *files["delta_files"]] for name, files in partitions.items()}
     except (KeyError, TypeError, AttributeError):
         return None
