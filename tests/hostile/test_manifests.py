@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from hostile.attacked import draw_png
 from hostile.conftest import Outcome
-from hostile.guarded_process import Ended, Internet, run_guarded
+from hostile.guarded_process import Ended, Internet, guarded_service, run_guarded
+from serving import client
 
 AREA = "Manifests"
 ROWS = 1_000_000
@@ -115,3 +116,70 @@ def test_a_million_hostile_rows(shop: Path, outcome: Outcome) -> None:
     outcome(AREA, f"{ROWS:,} rows, {ROWS - 2:,} of them hostile", f"2 stored, all others rejected; {memory}")
     for kind, (_, _, reason) in KINDS.items():
         outcome(AREA, f"among a million rows: {kind}", f"rejected: “{reason}”; nothing is dialled")
+
+
+SECRET = "a-secret-of-the-environment"
+
+
+def test_a_manifest_may_read_images_anywhere_and_shows_nothing_else(
+    shop: Path, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest is the shop's own file: what it names is read, and used if it is an image; no byte of it is shown."""
+    monkeypatch.setenv("A_SECRET", SECRET)
+    (shop / "link.png").symlink_to("/etc/passwd")
+    (shop / "loop.png").symlink_to("loop.png")
+    os.mkfifo(shop / "fifo.png")
+    images = {"../outside.png", str(shop / ".." / "outside.png"), f"file://{shop.parent}/outside.png"}
+    others = {"/etc/passwd", "../../../../../../../etc/passwd", "file:///etc/passwd", "FILE:///etc/passwd", "link.png"}
+    others |= {"loop.png", "fifo.png", "/dev/stdin", "/dev/zero", "/proc/self/environ", "/proc/self/mem", "/", "."}
+    manifest = shop / "anywhere.jsonl"
+    lines = [{"product_id": f"p{number}", "image": image} for number, image in enumerate([*images, *others])]
+    manifest.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    run = ingest(shop, "anywhere.jsonl", "--uri", "anywhere.db")
+    summary = json.loads(run.stdout)
+    assert (summary["stored"], summary["rejected"]) == (len(images), len(others)), run.stderr
+    shown = run.stdout.decode() + run.stderr + (shop / "report.jsonl").read_text()
+    assert "root:" not in shown
+    assert SECRET not in shown
+    assert run.seconds < 60
+    outcome(
+        AREA, "traversal, full paths, file:// and links to an image outside the folder", "read: it may name any image"
+    )
+    outcome(
+        AREA,
+        "traversal, full paths, file:// and links to other files; pipes, devices, /proc, folders, links in a circle",
+        "rejected at once; nothing of their content is shown",
+    )
+
+
+def test_the_service_shows_no_file_that_took_the_place_of_an_image(shop: Path, outcome: Outcome) -> None:
+    (shop / "replaced.png").write_bytes(draw_png("yellow"))
+    (shop / "replaced.jsonl").write_text('{"product_id": "p", "image": "replaced.png"}\n')
+    assert ingest(shop, "replaced.jsonl", "--uri", "replaced.db").status == 0
+    with guarded_service(shop, "--uri", "replaced.db") as child, client(child.address) as http:
+        [image] = http.get("/products/p").json()["images"]
+        (shop / "replaced.png").unlink()
+        (shop / "replaced.png").symlink_to("/etc/passwd")
+        for url in (image["url"], f"{image['url']}?size=64"):
+            response = http.get(url)
+            assert response.status_code == 404, response.text
+            assert "root:" not in response.text
+    outcome(AREA, "a link to /etc/passwd takes the place of a stored image", "the service answers 404")
+
+
+def test_a_csv_with_a_bom_nul_and_quotes_that_never_end(shop: Path, outcome: Outcome) -> None:
+    good, cells = "red.png", ("a\0.png", "\ufeffred.png", "x" * 200_000, "../../\0/etc/passwd")
+    text = "\ufeffproduct_id,image\n" + f"a,{good}\n" + "".join(f"b,{cell}\n" for cell in cells) + 'c,"never ends\n' * 3
+    (shop / "quotes.csv").write_text(text)
+    run = ingest(shop, "quotes.csv", "--uri", "quotes.db")
+    assert json.loads(run.stdout)["stored"] == 1, run.stderr
+    reasons = [event["reason"] for event in read_events(shop) if event["event"] == "rejected"]
+    assert len(reasons) >= len(cells)
+    for encoding in ("utf-16", "utf-32", "latin-1"):
+        (shop / "encoded.csv").write_text("product_id,image\nä,red.png\n", encoding=encoding)
+        run = ingest(shop, "encoded.csv", "--uri", "encoded.db")
+        assert run.status == 2
+        assert "UTF-8" in run.stderr, run.stderr
+    assert not (shop / "encoded.db").exists()
+    outcome(AREA, "a CSV with a BOM, NUL, a cell of 200 kB, and quotes that never end", "its good row is stored")
+    outcome(AREA, "a CSV in UTF-16, UTF-32 or Latin-1", "refused: it is not UTF-8; nothing is created")
