@@ -117,11 +117,7 @@ def test_five_thousand_mixed_requests_leave_no_memory_behind(shop: Path, outcome
     outcome(
         AREA,
         f"{REQUESTS:,} requests of {len(MIXED)} kinds, good and bad, each different, eight at once",
-<<<<<<< HEAD
-        f"each answered as it should; {before // MEGABYTE} MB of memory, then {max(growth, 0) // MEGABYTE} MB more",
-=======
         f"each answered as it should; {before // MEGABYTE} MB of memory before, {growth // MEGABYTE:+} MB after",
->>>>>>> w-hostile-service
     )
 
 
