@@ -52,7 +52,8 @@ def print_summary(report: Report, where: dict[str, str | None], output: str, *, 
         click.echo(f"columns: {_format_columns(summary.columns)}")
     if summary.passed_over:
         count = sum(summary.passed_over.values())
-        click.echo(f"passed over {count} files that are no images: {list_suffixes(summary.passed_over)}")
+        files = "1 file that is no image" if count == 1 else f"{count} files that are no images"
+        click.echo(f"passed over {files}: {list_suffixes(summary.passed_over)}")
     for warning in summary.warnings:
         click.echo(f"warning: {escape_controls(warning)}", err=True)
 
