@@ -6,15 +6,23 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from command import ROOT, process_command, process_environment
 from hostile.attacked import Child, child_service
 
-Names = Mapping[str, Sequence[str]]
-"""Host names, and the addresses that each resolves to."""
 
+@dataclass(frozen=True, slots=True)
+class Internet:
+    """What a child takes for the internet: names and their addresses, and the local port that stands for an address."""
+
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    routes: Mapping[str, int] = field(default_factory=dict)
+
+
+NO_INTERNET = Internet()
 _GUARD = ROOT / "tests" / "hostile" / "guarded"
 
 
@@ -24,6 +32,9 @@ class Report(NamedTuple):
     dialled: list[str]
     """Addresses outside this machine; the connections were refused before they were made."""
     looked_up: list[str]
+    """Names of `names` that were resolved."""
+    routed: list[str]
+    """Public addresses that another port of this machine stood for."""
     peak: int
     """The most memory that one of them took, in bytes."""
 
@@ -35,6 +46,7 @@ class Report(NamedTuple):
         return cls(
             [address for report in reports for address in report["refused"]],
             [name for report in reports for name in report["looked_up"]],
+            [address for report in reports for address in report["routed"]],
             max(report["peak"] for report in reports),
         )
 
@@ -49,20 +61,25 @@ class Ended(NamedTuple):
     report: Report
 
 
-def guard(reports: Path, names: Names | None = None) -> dict[str, str]:
+def guard(reports: Path, internet: Internet = NO_INTERNET) -> dict[str, str]:
     """Return the variables of the environment that guard a child."""
     reports.mkdir(parents=True)
     paths = os.pathsep.join(map(str, (_GUARD, ROOT / "tests", ROOT)))
-    return {"PYTHONPATH": paths, "HOSTILE_REPORTS": str(reports), "HOSTILE_NAMES": json.dumps(dict(names or {}))}
+    return {
+        "PYTHONPATH": paths,
+        "HOSTILE_REPORTS": str(reports),
+        "HOSTILE_NAMES": json.dumps(dict(internet.names)),
+        "HOSTILE_ROUTES": json.dumps(dict(internet.routes)),
+    }
 
 
-def run_guarded(*arguments: object, cwd: Path, names: Names | None = None, timeout: float = 300) -> Ended:
+def run_guarded(*arguments: object, cwd: Path, internet: Internet = NO_INTERNET, timeout: float = 300) -> Ended:
     """Run the command `lookalike` as a guarded process."""
     reports, started = cwd / f"reports-{time.monotonic_ns()}", time.monotonic()
     done = subprocess.run(
         process_command(*arguments),
         cwd=cwd,
-        env={**process_environment(), **guard(reports, names)},
+        env={**process_environment(), **guard(reports, internet)},
         capture_output=True,
         timeout=timeout,
     )
@@ -72,10 +89,12 @@ def run_guarded(*arguments: object, cwd: Path, names: Names | None = None, timeo
 
 
 @contextmanager
-def guarded_service(folder: Path, *options: str, **environment: str) -> Iterator[Child]:
+def guarded_service(
+    folder: Path, *options: str, internet: Internet = NO_INTERNET, **environment: str
+) -> Iterator[Child]:
     """Run `lookalike serve`, guarded. After the block it has ended by itself, and dialled no other machine."""
     reports = folder / f"reports-{time.monotonic_ns()}"
-    with child_service(folder, *options, **guard(reports), **environment) as child:
+    with child_service(folder, *options, **guard(reports, internet), **environment) as child:
         yield child
     assert child.process.returncode == 0, child.log.read_text()[-2_000:]
     assert Report.read(reports).dialled == []

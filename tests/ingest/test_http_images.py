@@ -425,7 +425,14 @@ def test_private_addresses_are_refused_by_default(store: Store, site: ImageServe
 
 
 @pytest.mark.parametrize(
-    "uri", ["ftp://127.0.0.1/x.jpg", "simplecache::http://127.0.0.1/x.jpg", "zip://x.jpg::https://127.0.0.1/x.zip"]
+    "uri",
+    [
+        "ftp://127.0.0.1/x.jpg",
+        "simplecache::http://127.0.0.1/x.jpg",
+        "zip://x.jpg::https://127.0.0.1/x.zip",
+        "reference://x.jpg::/photos/references.json",
+        "reference::file:///photos/references.json",
+    ],
 )
 def test_fsspec_uris_that_name_a_host_are_refused_too(store: Store, uri: str) -> None:
     assert get_reason(store, image_reader(), uri) == (

@@ -92,6 +92,8 @@ class ManifestSource:
         if not reference:
             raise ValueError("it is neither a path nor a URI")
         path = self._resolve(reference)
+        if "\0" in path:
+            raise ValueError("it has a NUL character, which no path and no URI can have")
         image = ProductImage.named(self.name, product_id, reference, path, {})
         try:
             metadata = read_metadata(row, self._fields, self._values)

@@ -24,8 +24,11 @@ from lookalike.schema.product import FileState
 _ATTEMPTS = 4
 _CHUNK_BYTES = 2**20
 _OPTION = "--allow-private-urls"
-_HOST_URIS = re.compile(r"(?:.*::)?(https?|ftp|sftp|ssh|smb|webhdfs|webdav|hdfs|arrow_hdfs|jupyter|jlab)://", re.DOTALL)
-"""URIs that make fsspec connect to the host they name."""
+_HOST_URIS = re.compile(
+    r"(?:.*::)?(?:(?:https?|ftp|sftp|ssh|smb|webhdfs|webdav|hdfs|arrow_hdfs|jupyter|jlab|dask|dvc|root)://|reference:)",
+    re.DOTALL,
+)
+"""URIs that make fsspec connect to the host they name, or, with a file of references, to hosts that the file names."""
 
 Result = TypeVar("Result")
 FileInfo = dict[str, Any]
