@@ -144,7 +144,7 @@ class CatalogueHistory(RuleBasedStateMachine):
 
 def try_histories(number: int) -> None:
     """Try so many histories, the same ones each time."""
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         CatalogueHistory,
         settings=settings(
             max_examples=number,

@@ -27,7 +27,7 @@ from lookalike.ingest.sources.layout import FolderRule
 from lookalike.ingest.threshold import Threshold
 from lookalike.schema.collection import LEFT_PROPERTY, Fingerprint
 from lookalike.schema.errors import BadSettings, BadSource, EncoderMismatch, LimitExceeded, StoreUnavailable
-from lookalike.schema.milvus.create import create_columns, version_name
+from lookalike.schema.milvus.create import _index_product_ids, create_columns, version_name
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.milvus.versions import Versions
 from lookalike.schema.product import ProductImage, Vectors
@@ -154,10 +154,15 @@ def test_a_stopped_reindex_is_continued(shop: Shop) -> None:
         assert len(versions.all()) == 2
 
 
-def test_a_version_that_a_killed_reindex_left_without_an_index_is_listed_and_continued(shop: Shop) -> None:
+@pytest.mark.parametrize("index", ["no index", "one index"])
+def test_a_version_that_a_killed_reindex_left_without_its_indexes_is_listed_and_continued(
+    shop: Shop, index: str
+) -> None:
     with Versions(shop.uri, collection=shop.name) as versions:
         unfinished = version_name(shop.name, 2)
         create_columns(versions._connection, unfinished, Backwards.fingerprint)
+        if index == "one index":
+            _index_product_ids(versions._connection, unfinished)
         for version in versions.all():
             with versions.open(version.name) as store:
                 assert store.count() == (30 if version.live else 0)

@@ -30,6 +30,9 @@ from lookalike.schema.settings import is_lite
 # The type that a declared column is indexed as; lists cannot be indexed.
 JSON_CAST = {"text": "varchar", "int": "double", "float": "double", "bool": "bool"}
 
+# The first without any index, the second without the index of the vectors.
+_NO_INDEX_MESSAGES = ("index not found", "no vector index")
+
 
 def create_collection(connection: Connection, alias: str, fingerprint: Fingerprint) -> None:
     """Create the first version of a collection, unless another caller has created it meanwhile."""
@@ -122,7 +125,7 @@ def load_version(connection: Connection, version: str) -> None:
     try:
         connection.call("load_collection", version)
     except StoreUnavailable as error:
-        if "index not found" not in str(error):
+        if not any(message in str(error) for message in _NO_INDEX_MESSAGES):
             raise
         create_index_and_load(connection, version)
 
