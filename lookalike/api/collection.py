@@ -103,20 +103,25 @@ class Collection:
         """
         self._session.check_open()
         nulls = frozenset(text.strip() for text in checks.check_texts("null_values", null_values))
-        values = ValueFormat(decimal_comma, thousands, strip_currency, nulls)
+        values = ValueFormat(
+            checks.check_flag("decimal_comma", decimal_comma),
+            checks.check_flag("thousands", thousands),
+            checks.check_flag("strip_currency", strip_currency),
+            nulls,
+        )
         read_options = SourceOptions(
             checks.check_path("source", source), layout, source_name, fields or {}, values, columns or {}
         )
         options = RunOptions(
             self._loader.allow_private_urls,
-            prune,
+            checks.check_flag("prune", prune),
             None if move_source is None else checks.check_text("move_source", move_source),
             max_removals,
             max_rejected,
             None if report is None else Path(checks.check_path("report", report)),
             on_progress,
         )
-        return run_ingest(self._session, read_options, options, is_dry=dry_run)
+        return run_ingest(self._session, read_options, options, is_dry=checks.check_flag("dry_run", dry_run))
 
     def search(
         self,
@@ -191,6 +196,7 @@ class Collection:
         >>> shop.delete(where="category = mug", dry_run=True).images
         21
         """
+        is_dry = checks.check_flag("dry_run", dry_run)
         product_ids, conditions = checks.check_texts("products", products), read_filter(where)
         if not product_ids and not conditions:
             raise BadSettings("nothing to delete: pass product ids, or a filter as where")
@@ -198,7 +204,7 @@ class Collection:
         store = self._session.finder().store
         require_products(store, product_ids)
         rows = find_images(store, chosen)
-        if rows and not dry_run:
+        if rows and not is_dry:
             delete_images(store, list(rows))
             self._session.see_writes()
         return DeleteResult(len(rows), len(set(rows.values())))
@@ -228,14 +234,18 @@ class Collection:
         store = self._session.finder().store
         with name_parameters():
             renamed = rename_source(
-                store, checks.check_text("old", old), checks.check_text("new", new), dry_run=dry_run
+                store,
+                checks.check_text("old", old),
+                checks.check_text("new", new),
+                dry_run=checks.check_flag("dry_run", dry_run),
             )
         self._session.see_writes()
         return renamed
 
     def remove_source(self, source: str, *, dry_run: bool = False) -> DeleteResult:
         """Delete all rows of a source; return how many. Raises BadSettings without such a source, AlreadyRunning."""
-        removed = remove_source(self._session.finder().store, checks.check_text("source", source), dry_run=dry_run)
+        is_dry = checks.check_flag("dry_run", dry_run)
+        removed = remove_source(self._session.finder().store, checks.check_text("source", source), dry_run=is_dry)
         self._session.see_writes()
         return removed
 
@@ -268,7 +278,8 @@ class Collection:
             report=None if report is None else Path(checks.check_path("report", report)),
             on_progress=on_progress,
         )
-        return run_reindex(self._session, checks.check_text("encoder", encoder), options, is_dry=dry_run)
+        is_dry = checks.check_flag("dry_run", dry_run)
+        return run_reindex(self._session, checks.check_text("encoder", encoder), options, is_dry=is_dry)
 
     def export(self, file: str | os.PathLike[str]) -> int:
         """Write the collection to a file; return the number of rows. Raises BadSettings for another suffix than these.

@@ -13,6 +13,7 @@ from lookalike.encode.process_tuning import count_cores
 from lookalike.ingest.pipeline.limits import PipelineLimits
 from lookalike.ingest.sources.column_map import ColumnMap
 from lookalike.ingest.threshold import MoveOptions, PruneOptions, Threshold
+from lookalike.schema.errors import BadSettings
 from lookalike.schema.metadata import ColumnTypes, parse_column_types
 from lookalike.schema.numbers import ValueFormat
 from lookalike.schema.output import format_option
@@ -184,7 +185,10 @@ class IngestOptions:
     @classmethod
     def from_click(cls, options: Mapping[str, Any]) -> Self:
         """Take them from the command's options. Raises BadSettings for a value that cannot be used."""
+        if options["prune_unreadable"] and not options["prune"]:
+            raise BadSettings("--prune-unreadable does nothing alone; add --prune, or leave it out")
         pruning = PruneOptions(Threshold(options["max_removals"]), options["prune_unreadable"])
+        moved_from = options["move_source"]
         return cls(
             source=SourceOptions(
                 options["source"],
@@ -202,7 +206,7 @@ class IngestOptions:
             report=ReportOptions.from_click(options),
             is_dry_run=options["dry_run"],
             pruning=pruning if options["prune"] else None,
-            move=MoveOptions(options["move_source"], pruning.max_removals) if options["move_source"] else None,
+            move=None if moved_from is None else MoveOptions(moved_from, pruning.max_removals),
             max_rejected=Threshold(options["max_rejected"]) if options["max_rejected"] else None,
             watch=options["watch"],
             heartbeat=options["heartbeat"],

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 import lookalike as api
 from lookalike.encode.decode import SUFFIXES, decode
 from lookalike.ingest.sources.folder import FolderSource
-from lookalike.ingest.sources.layout import Layout
+from lookalike.ingest.sources.layout import FolderRule, Layout
 from lookalike.ingest.sources.layout_advice import propose_layout
 from lookalike.ingest.sources.open import look_at_folder
 from lookalike.schema.errors import BadImage, BadSource
+from lookalike.schema.product import ProductImage
 
 PIXELS = ("--encoder", "pixels")
 LAYOUT = "{category}/{product_id}/{image}"
@@ -170,3 +171,31 @@ def test_a_query_image_of_another_format_is_named(content: bytes, name: str, tmp
     assert expected in fails(2, "search", "query", cwd=tmp_path)
     with pytest.raises(BadImage, match=re.escape(expected)):
         decode(content)
+
+
+def test_a_json_file_that_two_images_share_hides_no_other(tmp_path: Path) -> None:
+    for name in ("1.png", "1.jpg"):
+        draw(tmp_path / "photos" / "m" / name, 1)
+    for name in ("1.json", "x.json"):
+        (tmp_path / "photos" / "m" / name).write_text('{"price": 3}')
+    source = FolderSource(tmp_path / "photos", FolderRule())
+    assert [item.metadata for item in source.images() if isinstance(item, ProductImage)] == [{"price": 3}] * 2
+    assert source.passed_over == {".json": 1}
+
+
+def test_a_milvus_lite_store_in_the_source_is_none_of_its_files(tmp_path: Path) -> None:
+    draw(tmp_path / "m" / "1.png", 1)
+    for _ in range(2):
+        done = lookalike("ingest", ".", "--encoder", "pixels", "--json", cwd=tmp_path)
+        assert json.loads(done.stdout)["passed_over"] == {}
+
+
+def test_an_empty_name_is_no_name_of_a_source(tmp_path: Path) -> None:
+    draw(tmp_path / "m" / "1.png", 1)
+    message = fails(2, "ingest", ".", "--encoder", "pixels", "--source-name", "", cwd=tmp_path)
+    assert "--source-name is empty; leave it out" in message
+
+
+def test_prune_unreadable_alone_is_refused(tmp_path: Path) -> None:
+    draw(tmp_path / "m" / "1.png", 1)
+    assert "add --prune, or leave it out" in fails(2, "ingest", ".", "--prune-unreadable", cwd=tmp_path)

@@ -166,7 +166,7 @@ def test_the_columns_of_the_collection_can_be_filtered(store: Store, word: str) 
         ("title = not in stock", "title", "=", ("not in stock",)),
         ('"made in" = China', "made in", "=", ("China",)),
         ('name = "a \\"quoted\\" word"', "name", "=", ('a "quoted" word',)),
-        ("name =", "name", "=", ("",)),
+        ('name = ""', "name", "=", ("",)),
         ("n = 99999999999999999999", "n", "=", (1e20, "99999999999999999999")),
     ],
 )

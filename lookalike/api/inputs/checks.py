@@ -36,6 +36,13 @@ def check_integer(name: str, value: object) -> int:
     return int(value)
 
 
+def check_flag(name: str, value: object) -> bool:
+    """Return True or False. Raises BadQuery for anything else: the text "no" would count as yes."""
+    if not isinstance(value, bool | np.bool_):
+        raise wrong_type(name, value, "bool")
+    return bool(value)
+
+
 def check_number(name: str, value: object) -> float:
     """Return a number of Python or numpy as a float. Raises BadQuery for anything else."""
     if not isinstance(value, Real) or isinstance(value, bool):

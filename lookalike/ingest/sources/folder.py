@@ -5,11 +5,11 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePath
-from typing import Any, Protocol
+from typing import Protocol
 
 from lookalike.encode.decode import SUFFIXES
 from lookalike.ingest.reports.report import Rejection
@@ -70,8 +70,8 @@ class FolderSource:
         """Yield every image, or why it cannot be used; no image is opened. Raises BadSource."""
         others: Counter[str] = Counter()
         for item in self._walk(others):
-            yield item if isinstance(item, Rejection) else self._read_product(item, others)
-        self.passed_over = +others
+            yield item if isinstance(item, Rejection) else self._read_product(item)
+        self.passed_over = others
 
     def count(self) -> int:
         """Count the items of `images`."""
@@ -94,7 +94,7 @@ class FolderSource:
         # Checked for every run of `--watch`: the folder may have gone.
         return _walk(str(self.root), _stat_folder(self.root), others)
 
-    def _read_product(self, path: str, others: Counter[str]) -> ProductImage | Rejection:
+    def _read_product(self, path: str) -> ProductImage | Rejection:
         relative = self._relative_path(path)
         try:
             fields = self._rule.read_path(relative)
@@ -102,19 +102,11 @@ class FolderSource:
             return Rejection(path, str(error))
         image = ProductImage.named(self.name, fields.product_id, relative, path, fields.metadata)
         try:
-            added = self._read_added(path, others)
+            row = _read_json_beside(path)
+            added = read_metadata(row, self._fields, self._values) if row else {}
         except ValueError as error:
             return Rejection(path, f"the JSON file beside it: {error}", image.image_id)
         return replace(image, metadata={**fields.metadata, **added}) if added else image
-
-    def _read_added(self, path: str, others: Counter[str]) -> dict[str, Any]:
-        """Read metadata from the JSON file beside an image, which is not one of the other files then."""
-        others[".json"] -= 1
-        row = _read_json_beside(path)
-        if row is None:
-            others[".json"] += 1
-            return {}
-        return read_metadata(row, self._fields, self._values)
 
     def _relative_path(self, path: str) -> str:
         """Return a path relative to the folder; by slicing, since there may be a million of them."""
@@ -166,7 +158,7 @@ def _walk(root: str, inode: Inode, others: Counter[str]) -> Iterator[str | Rejec
             yield entry
         elif not _is_folder(entry):
             yield from _check_file(entry, others)
-        elif entry.name not in _IGNORED_FOLDERS:
+        elif entry.name not in _IGNORED_FOLDERS and not _is_store(entry):
             try:
                 inode, is_link = _inode(entry.stat()), entry.is_symlink()
             except OSError as error:
@@ -191,9 +183,23 @@ class _OpenFolder:
 def _list_entries(folder: str) -> Iterator[os.DirEntry[str] | Rejection]:
     try:
         with os.scandir(folder) as entries:
-            return iter(sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name))
+            visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+            return iter(_without_metadata_files(visible))
     except OSError as error:
         return iter([Rejection(folder, f"the folder cannot be read: {error.strerror}", incomplete=True)])
+
+
+def _without_metadata_files(entries: Sequence[os.DirEntry[str]]) -> list[os.DirEntry[str]]:
+    """Leave out `front.json` beside `front.jpg`: it is read with its image."""
+    if not any(entry.name.endswith(".json") for entry in entries):
+        return list(entries)
+    images = {os.path.splitext(e.name)[0] for e in entries if PurePath(e.name).suffix.lower() in SUFFIXES}  # noqa: PTH122
+    return [entry for entry in entries if not (entry.name.endswith(".json") and entry.name[: -len(".json")] in images)]
+
+
+def _is_store(folder: os.DirEntry[str]) -> bool:
+    """Whether a folder is a Milvus Lite store, whose files are none of the catalogue's."""
+    return folder.name.endswith(".db") and Path(folder.path, "LOCK").exists()
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

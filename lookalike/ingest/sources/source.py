@@ -36,6 +36,8 @@ class ImageSource(Protocol):
 
 def check_source_name(name: str) -> str:
     """Return a name that fits the column `source`. Raises BadSettings for any other."""
+    if not name.strip():
+        raise BadSettings("--source-name is empty; leave it out, or give the source a name")
     problem = describe_misfit({"source": name}, {})
     if problem:
         raise BadSettings(f"--source-name: {problem}")

@@ -36,6 +36,7 @@ _CONDITION = re.compile(
 )
 _EXISTS = re.compile(_COLUMN + r"\s+exists", re.DOTALL)
 _WORD = re.compile(r"(?i:and|or|not)(?=[\s(\"]|$)")
+_SECOND_OPERATOR = re.compile(r"(?<=\s)(!=|<=|>=|==|=|<|>|&&|\|\|)(?=\s)")
 _MAX_SHOWN = 60
 """How many characters before and after the marked place an error message repeats."""
 
@@ -129,6 +130,7 @@ class _Parser:
             else:
                 words = [value]
                 self._refuse_comma(start + match.start("value"), start + match.end("value"), match["column"], operator)
+                self._refuse_unclear(start + match.start("value"), match["value"])
             return Condition(unquote(match["column"]), operator, _parse_values(operator, words))
         if match := _EXISTS.fullmatch(text):
             return Condition(unquote(match["column"]), "exists")
@@ -138,13 +140,27 @@ class _Parser:
             "'colour exists'" + ('; put text that holds "and" or "or" in double quotes' if start else "")
         )
 
+    def _refuse_unclear(self, start: int, text: str) -> None:
+        """Raise BadFilter for a value that is missing, whose quotes are no pair, or that looks like two conditions."""
+        value, at = text.strip(), start + len(text) - len(text.lstrip())
+        if not value:
+            raise self._error('a value is missing here; for no text write ""', at)
+        if value[0] == '"' and self._is_unquoted[at]:
+            raise self._error("this quote is not closed", at)
+        if len(value) > 1 and value[0] == value[-1] == "'":
+            raise self._error(f"put text in double quotes: {json.dumps(value[1:-1], ensure_ascii=False)}", at)
+        for match in _SECOND_OPERATOR.finditer(text):
+            if self._is_unquoted[start + match.start(1)]:
+                advice = "write `and` or `or` between two conditions, or put text with this in double quotes"
+                raise self._error(advice, start + match.start(1))
+
     def _refuse_comma(self, start: int, end: int, column: str, operator: str) -> None:
         for index in range(start, end):
             if self._text[index] == "," and self._is_unquoted[index]:
-                self._at = index
                 raise self._error(
                     "write `and` between two conditions, a decimal point in a number, or put text with a comma in "
-                    f'double quotes: {column} {operator} "…"'
+                    f'double quotes: {column} {operator} "…"',
+                    index,
                 )
 
     def _skip_blanks(self) -> None:
@@ -164,11 +180,13 @@ class _Parser:
         match = _WORD.match(self._text, index) if is_start and self._is_unquoted[index] else None
         return match[0].lower() if match else ""
 
-    def _error(self, advice: str) -> BadFilter:
-        before, after = self._text[: self._at], self._text[self._at :]
+    def _error(self, advice: str, at: int | None = None) -> BadFilter:
+        """Mark the place `at`, by default the next character to read."""
+        at = self._at if at is None else at
+        before, after = self._text[:at], self._text[at:]
         shown = f"{'…' if len(before) > _MAX_SHOWN else ''}{before[-_MAX_SHOWN:]}▸{after[:_MAX_SHOWN]}"
         shown += "…" if len(after) > _MAX_SHOWN else ""
-        return BadFilter(f"filter {shown!r} was not understood at character {self._at + 1} (▸): {advice}")
+        return BadFilter(f"filter {shown!r} was not understood at character {at + 1} (▸): {advice}")
 
 
 def _parse_values(operator: str, words: Iterable[str]) -> tuple[Scalar, ...]:

@@ -22,6 +22,7 @@ from lookalike.ingest.sources.metadata import read_metadata
 from lookalike.schema.collection import describe_misfit
 from lookalike.schema.errors import BadImage, BadQuery, UnknownProduct
 from lookalike.schema.filters.expression import column_in
+from lookalike.schema.metadata import RESERVED_NAMES
 from lookalike.schema.milvus.reader import Row
 from lookalike.schema.milvus.store import Store
 from lookalike.schema.product import ProductImage
@@ -214,10 +215,22 @@ def _delete(store: Store, image_ids: Sequence[str]) -> None:
         store.count(column_in("image_id", image_ids), consistency="Strong")
 
 
+def _require_column_names(metadata: dict[str, Any]) -> None:
+    """Raise BadQuery for names that no column can have; a manifest may have them, as its own id and image."""
+    taken = sorted(RESERVED_NAMES.intersection(metadata))
+    if taken:
+        raise BadQuery(f"metadata: {', '.join(taken)} cannot be the name of a column; rename it")
+    if not all(name.strip() for name in metadata):
+        raise BadQuery("metadata: a column has no name; name it, or leave it out")
+
+
 def _validate(product_id: str, metadata: dict[str, Any]) -> dict[str, Any]:
     """Return metadata as it will be stored. Raises BadQuery if the product cannot be stored."""
     if product_id.removesuffix("\n").endswith(_RESERVED_SUFFIX):
         raise BadQuery(f"a product id that ends in {_RESERVED_SUFFIX} clashes with a route; choose another id")
+    if not product_id.strip():
+        raise BadQuery("a product id of blanks alone cannot be told from none; choose another id")
+    _require_column_names(metadata)
     try:
         stored = read_metadata(metadata, {})
     except ValueError as error:
