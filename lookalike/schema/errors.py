@@ -102,7 +102,7 @@ class EncoderMismatch(LookalikeError):
 
 
 class EncoderUnavailable(LookalikeError):
-    """The weights or the device of an encoder cannot be loaded.
+    """The weights or the device of an encoder cannot be loaded, or there is no encoder of that name.
 
     Remedy: get the weights in one of the ways that the message names, or choose another encoder or device.
     """

@@ -161,8 +161,10 @@ class _Taps:
             counts = {name: self._counts[name], "event": self._counts.total()}
             os.write(self._log, f"{name}\n".encode())
         self._reach("before", counts)
-        yield
-        self._reach("after", counts)
+        try:
+            yield
+        finally:  # after a call that Milvus refused, too
+            self._reach("after", counts)
 
     def count_listed(self) -> None:
         self._listed += 1
@@ -205,5 +207,5 @@ def _watch(taps: _Taps) -> None:
             taps.count_listed()
             yield item
 
-    Path.replace = tapped_replace  # type: ignore[method-assign]
+    Path.replace = tapped_replace  # type: ignore[method-assign, assignment]
     FolderSource.images = tapped_images  # type: ignore[method-assign]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from command import lookalike
 from hostile.attacked import (
@@ -197,8 +198,8 @@ def test_no_other_key_is_a_key(guarded: Attacked, outcome: Outcome) -> None:
         "/static/%2e%2e/products/red",
         "/login%2f..%2fmetrics",
     ):
-        request = f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
-        assert send_raw(guarded.address, request.encode())[0] in (401, 404), path
+        head = f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+        assert send_raw(guarded.address, head.encode())[0] in (401, 404), path
     outcome(AREA, "parts of a key, two keys, look-alike letters, keys in the URL, paths around the check", "401")
 
 
@@ -239,7 +240,7 @@ def test_keys_are_in_no_log_response_or_metric(tmp_path: Path, outcome: Outcome)
         child_service(tmp_path, LOOKALIKE_API_KEYS=f"{READER}, {WRITER}:write") as child,
         client(child.address) as http,
     ):
-        responses = []
+        responses: list[httpx2.Response] = []
         for key in (READER, WRITER, "wrong-key-0123456789"):
             for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}, {"cookie": f"{KEY_COOKIE}={key}"}):
                 paths = (

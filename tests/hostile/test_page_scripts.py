@@ -160,7 +160,7 @@ def test_scripts_of_the_catalogue_do_not_run(shop: Shop, visitor: Visitor, outco
     visitor.check()
     outcome(
         AREA,
-        f"{len(SCRIPTS)} kinds of script and markup in ids, titles, links, columns and values of products (in Chromium)",
+        f"{len(SCRIPTS)} kinds of script and markup in ids, titles, links, columns and values of products (Chromium)",
         "shown as text; nothing runs, nothing is sent elsewhere",
     )
 

@@ -128,8 +128,8 @@ def test_a_folder_without_images_says_which_files_are_images_and_what_it_holds(t
         (folder / name).write_bytes(b"x")
     expected = (
         "holds no images that are read, but 12 .heic, 3 .svg, 1 without suffix, 1 .csv, 1 .txt; images end in .avif, "
-        ".bmp, .gif, .jfif, .jpeg, .jpg, .png, .tif, .tiff, .webp. Save others as JPEG or PNG; to read a manifest, name "
-        "it as SOURCE"
+        ".bmp, .gif, .jfif, .jpeg, .jpg, .png, .tif, .tiff, .webp. Save others as JPEG or PNG; "
+        "to read a manifest, name it as SOURCE"
     )
     for layout in ((), ("--layout", LAYOUT)):
         assert expected in fails(2, "ingest", "photos", *layout, cwd=tmp_path)
