@@ -313,6 +313,12 @@ def test_delete_takes_ids_and_a_filter(new_shop: NewShop, photos: Path) -> None:
     assert sorted(ids(shop.search(product="p0", limit=20))) == ["p5", "p6", "p7", "p8", "p9"]
     with pytest.raises(BadSettings, match="nothing to delete: pass product ids, or a filter as where"):
         shop.delete()
+    for no_flag in ("no", None, 0):
+        with pytest.raises(BadQuery, match=r"dry_run is .*; it takes bool"):
+            shop.delete("p6", dry_run=no_flag)  # type: ignore[arg-type]
+        with pytest.raises(BadQuery, match=r"prune is .*; it takes bool"):
+            shop.ingest(photos, prune=no_flag)  # type: ignore[arg-type]
+    assert shop.get("p6").product_id == "p6"
 
 
 def test_reindex_moves_to_an_encoder_with_text_while_others_search(

@@ -299,6 +299,16 @@ def test_a_put_with_a_misnamed_file_is_refused(shop: Shop) -> None:
     assert shop.http.get("/products/red-plain-mug").json() == before
 
 
+@pytest.mark.parametrize("name", ["product_id", "image", "", " "])
+def test_a_put_refuses_metadata_that_no_column_can_hold(shop: Shop, name: str) -> None:
+    """Metadata named product_id was dropped without a word, as a manifest's own column is."""
+    before = shop.http.get("/products/red-plain-mug").json()
+    response = shop.http.put("/products/red-plain-mug", json={"metadata": {name: "v"}})
+    assert response.status_code == 422
+    assert "metadata: " in response.json()["detail"]
+    assert shop.http.get("/products/red-plain-mug").json() == before
+
+
 def test_the_json_of_a_form_may_be_a_file(shop: Shop, mug: bytes) -> None:
     query = ("query.json", b'{"limit": 2}', "application/json")
     assert len(ids(shop.http.post("/search", files={"image": mug, "query": query}))) == 2
