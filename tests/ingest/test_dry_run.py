@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from catalogue import draw
 from command import fails, lookalike
+from conftest import a_row
 from pyarrow import parquet
 
 from lookalike.cli import COMMANDS, main
@@ -126,7 +128,10 @@ def name_the_live_version(shop: Path) -> Arguments:
 
 
 def make_another_encoder(shop: Path) -> Arguments:
-    Store.create(str(shop / "lookalike.db"), OTHER, collection="copy").close()
+    with Store.create(str(shop / "lookalike.db"), OTHER, collection="copy") as store:
+        store.upsert(
+            [a_row("1.jpg", vector=np.ones(OTHER.dim, dtype=np.float32))]
+        )  # a collection without rows takes any encoder
     return ("import", "rows.parquet", "-c", "copy")
 
 
