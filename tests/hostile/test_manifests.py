@@ -114,8 +114,8 @@ def test_a_million_hostile_rows(shop: Path, outcome: Outcome) -> None:
     assert found == expected
     memory = f"{run.report.peak // MEGABYTE} MB of memory at most"
     outcome(AREA, f"{ROWS:,} rows, {ROWS - 2:,} of them hostile", f"2 stored, all others rejected; {memory}")
-    for kind, (_, _, reason) in KINDS.items():
-        outcome(AREA, f"among a million rows: {kind}", f"rejected: “{reason}”; nothing is dialled")
+    for kind, (_, _, why) in KINDS.items():
+        outcome(AREA, f"among a million rows: {kind}", f"rejected: “{why}”; nothing is dialled")
 
 
 SECRET = "a-secret-of-the-environment"
