@@ -228,8 +228,6 @@ def _validate(product_id: str, metadata: dict[str, Any]) -> dict[str, Any]:
     """Return metadata as it will be stored. Raises BadQuery if the product cannot be stored."""
     if product_id.removesuffix("\n").endswith(_RESERVED_SUFFIX):
         raise BadQuery(f"a product id that ends in {_RESERVED_SUFFIX} clashes with a route; choose another id")
-    if not product_id.strip():
-        raise BadQuery("a product id of blanks alone cannot be told from none; choose another id")
     _require_column_names(metadata)
     try:
         stored = read_metadata(metadata, {})
