@@ -26,8 +26,9 @@ from PIL import Image
 # Import from this checkout; this folder itself holds an `ingest.py` and a `search.py`.
 sys.path[0] = str(Path(__file__).parents[1])
 
-from lookalike.encode.decode import MAX_PIXELS, decode, load_rgb, open_image, reduce_on_decode  # noqa: E402
+from lookalike.encode.decode import decode, load_rgb, open_image, reduce_on_decode  # noqa: E402
 from lookalike.encode.decode_pool import DecodePool  # noqa: E402
+from lookalike.encode.image_limits import MAX_PIXELS  # noqa: E402
 from lookalike.encode.pixel_budget import PixelBudget  # noqa: E402  the path comes first
 from lookalike.encode.preprocess import Preprocessing  # noqa: E402
 from lookalike.encode.process_tuning import count_cores  # noqa: E402

@@ -90,7 +90,7 @@ def _measure(engine: "Engine", files: list[Path], uri: str, workers: int, second
     import numpy as np
 
     from lookalike.encode.backends.throughput import measure_throughput
-    from lookalike.encode.decode import MAX_PIXELS
+    from lookalike.encode.image_limits import MAX_PIXELS
     from lookalike.encode.pixel_budget import PixelBudget
     from lookalike.ingest.pipeline.concurrency import in_parallel
     from lookalike.ingest.sources.files import image_reader

@@ -1,6 +1,5 @@
 """The command `lookalike`: one group of subcommands; each is imported only when it is called."""
 
-import difflib
 import importlib
 from typing import Any
 
@@ -20,6 +19,7 @@ from lookalike.schema.errors import (
     UnknownProduct,
 )
 from lookalike.schema.settings import setting_option
+from lookalike.schema.spelling import find_nearest
 
 COMMANDS = {
     "ingest": "lookalike.ingest.cli:ingest",
@@ -73,8 +73,8 @@ class LazyGroup(click.Group):
         """Find the subcommand; name the nearest one when there is none."""
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            nearest = difflib.get_close_matches(name, COMMANDS, n=1)
-            advice = f"Did you mean {nearest[0]!r}?" if nearest else f"There are {', '.join(COMMANDS)}."
+            nearest = find_nearest(name, COMMANDS)
+            advice = f"Did you mean {nearest!r}?" if nearest else f"There are {', '.join(COMMANDS)}."
             ctx.fail(f"No such command {name!r}. {advice}")
         return super().resolve_command(ctx, args)
 

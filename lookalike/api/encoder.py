@@ -14,9 +14,9 @@ from lookalike.api.inputs.checks import check_text, wrong_type
 from lookalike.api.inputs.images import ACCEPTED, ImageInput, ImageLoader
 from lookalike.api.parameter_names import name_parameters
 from lookalike.encode import registry as models
-from lookalike.encode.decode import MAX_PIXELS
 from lookalike.encode.encoder import Encoder, TextEncoder
 from lookalike.encode.engine import Preparation
+from lookalike.encode.image_limits import MAX_PIXELS
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.encode.preprocess import Pixels
 from lookalike.encode.process_tuning import count_cores

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from lookalike.api.parameter_names import name_parameters, replace_options
 from lookalike.api.session import Session
-from lookalike.encode.decode import MAX_PIXELS
 from lookalike.encode.engine import LazyEngine
 from lookalike.encode.fetch.limits import MAX_PER_HOST
+from lookalike.encode.image_limits import MAX_PIXELS
 from lookalike.encode.process_tuning import count_cores
 from lookalike.ingest.admin.reindex import ReindexResult, reindex
 from lookalike.ingest.admin.reindex import dry_run as dry_run_reindex

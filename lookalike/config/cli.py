@@ -16,7 +16,7 @@ from lookalike.config.values import DEFAULT, Value, list_values
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.output import format_option, print_table
 
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 _PROGRAM = "lookalike"
 
 
@@ -94,4 +94,4 @@ def _describe(value: Value) -> list[Any]:
 
 def _describe_commands(value: Value) -> str:
     count = len(value.commands)
-    return ", ".join(value.commands) if count <= _MOST_NAMED else f"{count} commands"
+    return ", ".join(value.commands) if count <= _MAX_NAMED else f"{count} commands"

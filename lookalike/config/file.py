@@ -53,22 +53,24 @@ def _read(path: Path) -> SettingsFile:
     content = _load(path, _read_text(path))
     if path.name != PROJECT_FILE:
         return _to_settings_file(path, "", content)
-    tool = content.get("tool")
-    if not isinstance(tool, dict) or "lookalike" not in tool:
+    file = _find_own_table(path, content)
+    if file is None:
         raise BadSettings(f"{path} has no table [tool.lookalike]; add it, or name another settings file")
-    return _to_settings_file(path, "tool.lookalike", tool["lookalike"])
+    return file
 
 
 def _read_project() -> SettingsFile | None:
     """Read `pyproject.toml` if it has our table. Without the word it is not parsed: it may be of any project."""
     path = Path(PROJECT_FILE)
-    if not path.is_file():
+    text = _read_text(path) if path.is_file() else ""
+    return _find_own_table(path, _load(path, text)) if "lookalike" in text else None
+
+
+def _find_own_table(path: Path, content: Mapping[str, Any]) -> SettingsFile | None:
+    tool = content.get("tool")
+    if not isinstance(tool, dict) or "lookalike" not in tool:
         return None
-    text = _read_text(path)
-    if "lookalike" not in text:
-        return None
-    tool = _load(path, text).get("tool")
-    return _read(path) if isinstance(tool, dict) and "lookalike" in tool else None
+    return _to_settings_file(path, "tool.lookalike", tool["lookalike"])
 
 
 def _read_text(path: Path) -> str:

@@ -1,6 +1,5 @@
 """A setting: an option that can also come from the environment, from `.env` or from a settings file."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,6 +7,8 @@ from os import PathLike
 from typing import Any
 
 import click
+
+from lookalike.schema.spelling import find_nearest
 
 PREFIX = "LOOKALIKE_"
 _SECRETS = ("token", "api-keys")
@@ -85,8 +86,8 @@ def option_name(option: click.Parameter) -> str:
 
 def suggest(name: str, names: Iterable[str]) -> str:
     """Return "; did you mean …?" with the name nearest to `name`, or an empty string if none is near."""
-    nearest = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    nearest = find_nearest(name, names)
+    return f"; did you mean {nearest}?" if nearest else ""
 
 
 def _to_setting(option: click.Option) -> Setting:

@@ -1,6 +1,5 @@
 """Variables of the environment that nothing reads: most are mistyped."""
 
-import difflib
 import os
 from collections.abc import Iterator, Set
 
@@ -14,6 +13,7 @@ from lookalike.config.setting import (
     list_commands,
     list_settings,
 )
+from lookalike.schema.spelling import find_nearest
 
 # Variables that do not have our prefix, and may belong to something else: only a near miss is worth a word.
 _FOREIGN_PREFIX = "MILVUS_"
@@ -43,16 +43,17 @@ def find_unread_variables(context: click.Context, in_env_file: Set[str]) -> Iter
                 yield f"{_locate(name, in_env_file)} is read by nothing{_advise(name, known)}"
     for name in sorted(os.environ):
         if name.startswith(_FOREIGN_PREFIX) and name not in _FOREIGN:
-            for nearest in difflib.get_close_matches(name, _FOREIGN, n=1, cutoff=_NEAR):
+            nearest = find_nearest(name, _FOREIGN, _NEAR)
+            if nearest:
                 yield f"{_locate(name, in_env_file)} is not read by lookalike; did you mean {nearest}?"
 
 
 def _advise(name: str, known: Set[str]) -> str:
     """Name the nearest variable, compared by what follows the prefix that all have."""
     words = [known_name.removeprefix(PREFIX) for known_name in sorted(known)]
-    nearest = difflib.get_close_matches(name.upper().removeprefix(PREFIX), words, n=1)
+    nearest = find_nearest(name.upper().removeprefix(PREFIX), words)
     if nearest:
-        return f"; did you mean {PREFIX}{nearest[0]}?"
+        return f"; did you mean {PREFIX}{nearest}?"
     return "; unset it, or see `lookalike COMMAND --help` for the variables that there are"
 
 

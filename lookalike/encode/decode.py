@@ -8,19 +8,10 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from lookalike.encode.image_limits import MAX_PIXELS, PIXEL_CEILING
 from lookalike.schema.errors import BadImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"})
-
-MAX_BYTES = 256 * 2**20
-"""Larger files are not read."""
-
-MAX_PIXELS = 64_000_000
-"""The default limit of width times height: a few kilobytes can unpack to an image of any size."""
-
-PIXEL_CEILING = 178_956_970
-"""The highest limit that can be set: Pillow refuses larger images (twice its MAX_IMAGE_PIXELS)."""
 
 _DRAFT_FACTOR = 2
 """A reduced JPEG keeps at least so many times the pixels that the model sees, in width and height."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 
-from lookalike.encode.decode import MAX_PIXELS, PIXEL_CEILING
+from lookalike.encode.image_limits import MAX_PIXELS, PIXEL_CEILING
 from lookalike.schema.settings import LOCAL_ENGINES, encoder_options, setting_option
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ To add an encoder family:
 A checkpoint that transformers' AutoModel loads needs a line in REGISTRY only, and no line at all by its hub id.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from lookalike.encode.models.weights import find_checkpoint_files, find_efficientnet_files, resolve_checkpoint
 from lookalike.schema.errors import EncoderUnavailable
+from lookalike.schema.spelling import find_nearest
 
 if TYPE_CHECKING:
     from lookalike.encode.backends.select import EngineName, EngineOptions
@@ -165,5 +165,5 @@ def _checkpoint_of(name: str) -> str:
 
 def _suggest_encoder(name: str) -> str:
     checkpoints = [encoder.checkpoint for encoder in REGISTRY if encoder.checkpoint is not None]
-    near = difflib.get_close_matches(name.casefold(), [*(encoder.name for encoder in REGISTRY), *checkpoints], n=1)
-    return f"; did you mean {near[0]!r}?" if near else "."
+    near = find_nearest(name, [*(encoder.name for encoder in REGISTRY), *checkpoints])
+    return f"; did you mean {near!r}?" if near else "."

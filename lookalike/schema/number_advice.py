@@ -31,10 +31,10 @@ def is_number(text: str, values: ValueFormat) -> bool:
     return guess_type(text, values) in ("int", "float")
 
 
-def describe_change(given: ValueFormat, wanted: ValueFormat) -> str:
+def describe_change(given: ValueFormat, target: ValueFormat) -> str:
     """Say which options read numbers of another format; "" if there is nothing to change."""
-    added = [option for name, option in _OPTIONS.items() if getattr(wanted, name) and not getattr(given, name)]
-    leave_out = given.decimal_comma and not wanted.decimal_comma
+    added = [option for name, option in _OPTIONS.items() if getattr(target, name) and not getattr(given, name)]
+    leave_out = given.decimal_comma and not target.decimal_comma
     parts = [f"add {' and '.join(added)}" if added else "", "leave out --decimal-comma" if leave_out else ""]
     return " and ".join(filter(None, parts))
 
@@ -50,9 +50,9 @@ def advise_on_value(text: str, kind: str, given: ValueFormat) -> str:
     """Say what to do with a text that is not of the declared type `kind`; begins with a semicolon, or is empty."""
     if kind == "list":
         return ""
-    for wanted in FORMATS if kind in ("int", "float") else ():
-        change = describe_change(given, wanted)
-        if change and _can_convert(text, kind, wanted):
+    for target in FORMATS if kind in ("int", "float") else ():
+        change = describe_change(given, target)
+        if change and _can_convert(text, kind, target):
             return f"; to read it as a number, {change}"
     option = suggest_null_value(text)
     return f"; correct it, or treat it as missing: {option}" if option else "; correct it"

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -49,10 +49,6 @@ class ProcessRecord:
         except OSError:
             with suppress(OSError):
                 part.unlink()
-
-    def with_pid(self, pid: int) -> Self:
-        """Return the record for another process id."""
-        return replace(self, pid=pid)
 
     def __str__(self) -> str:
         since = datetime.fromtimestamp(self.since)

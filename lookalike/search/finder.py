@@ -7,8 +7,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from lookalike.encode.decode import MAX_PIXELS
 from lookalike.encode.encoder import Encoder
+from lookalike.encode.image_limits import MAX_PIXELS
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.schema.collection import require_same_encoder
 from lookalike.schema.errors import BadFilter

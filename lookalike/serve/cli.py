@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lookalike.encode.decode import MAX_PIXELS
+from lookalike.encode.image_limits import MAX_PIXELS
 from lookalike.encode.options import EngineConfig, batch_options, check_encoder_option
 from lookalike.schema.errors import BadSettings
 from lookalike.schema.settings import CollectionAddress, setting_option, store_options

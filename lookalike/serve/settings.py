@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lookalike.encode.decode import MAX_PIXELS
+from lookalike.encode.image_limits import MAX_PIXELS
 from lookalike.schema.errors import BadSettings
 
 _MIN_KEY_LENGTH = 16

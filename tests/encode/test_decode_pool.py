@@ -16,9 +16,9 @@ import pytest
 from command import fails
 from PIL import Image
 
-from lookalike.encode.decode import MAX_PIXELS
 from lookalike.encode.decode_pool import DecodePool
 from lookalike.encode.engine import Preparation
+from lookalike.encode.image_limits import MAX_PIXELS
 from lookalike.encode.load_engine import default_decode_processes, load_engine
 from lookalike.encode.options import EngineConfig
 from lookalike.encode.pixel_budget import PixelBudget

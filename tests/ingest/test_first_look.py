@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lookalike as api
-from lookalike.encode.decode import SUFFIXES, decode
+from lookalike.encode.decode import decode
+from lookalike.encode.image_limits import SUFFIXES
 from lookalike.ingest.sources.folder import FolderSource
 from lookalike.ingest.sources.layout import FolderRule, Layout
 from lookalike.ingest.sources.layout_advice import propose_layout

@@ -14,8 +14,9 @@ from PIL import Image
 
 from lookalike.api.inputs.checks import wrong_type
 from lookalike.api.parameter_names import name_parameters
-from lookalike.encode.decode import MAX_BYTES, MAX_PIXELS, load_rgb
+from lookalike.encode.decode import load_rgb
 from lookalike.encode.fetch.query_image import fetch_query_image
+from lookalike.encode.image_limits import MAX_BYTES, MAX_PIXELS
 from lookalike.ingest.sources.files import image_reader
 from lookalike.schema.errors import BadImage
 

@@ -8,7 +8,8 @@ from functools import partial
 from html import escape
 from string import Template
 
-from lookalike.encode.decode import MAX_PIXELS, open_image
+from lookalike.encode.decode import open_image
+from lookalike.encode.image_limits import MAX_PIXELS
 from lookalike.encode.pixel_budget import PixelBudget
 from lookalike.schema.errors import LookalikeError
 from lookalike.schema.product import Hit

@@ -2,13 +2,13 @@
 
 from functools import cache
 
-from lookalike.encode.decode import MAX_BYTES
 from lookalike.encode.fetch.address import allow_any
 from lookalike.encode.fetch.errors import AddressRefused, FetchFailed
 from lookalike.encode.fetch.fetcher import Fetcher
 from lookalike.encode.fetch.limits import Limits
 from lookalike.encode.fetch.network import AddressPolicy
 from lookalike.encode.fetch.url import shown_url
+from lookalike.encode.image_limits import MAX_BYTES
 from lookalike.schema.errors import BadImage
 
 _LIMITS = Limits(MAX_BYTES, connect=10.0, read=10.0, whole=30.0, attempts=2)

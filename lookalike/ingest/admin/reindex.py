@@ -97,8 +97,8 @@ def dry_run(versions: Versions, context: PipelineContext, report: Report, max_mi
         checked = _check_images(_list_images(live.rows(fields=_FIELDS)), existing, context)
         diff = count_changes(checked, existing, report, context.read, context.cancel)
         live_count = live.count()
-    kept = len(existing) - len(diff.removed()) + report.summary().new
-    _check_missing(live_count - kept, live_count, max_missing, "Nothing was changed")
+    remaining = len(existing) - len(diff.removed()) + report.summary().new
+    _check_missing(live_count - remaining, live_count, max_missing, "Nothing was changed")
     after = begun or f"{versions.collection}__v{versions.next_number()}"
     return ReindexResult(current.name, after, report.stored, report.rejected)
 

@@ -3,7 +3,7 @@
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from urllib.parse import quote
@@ -61,6 +61,8 @@ def rename_source(store: Store, old: str, new: str, *, dry_run: bool = False) ->
     AlreadyRunning, and BadSettings when there is no source `old`, when `new` has other rows, or when the key of a row
     cannot be computed.
     """
+    if not new.strip():
+        raise BadSettings(f"the new name of {old!r} is empty; give it one")
     if check_source_name(new) == old:
         raise BadSettings(f"the source is called {old!r} already")
     with _lock(store, old), _lock(store, new):
@@ -73,10 +75,8 @@ def rename_source(store: Store, old: str, new: str, *, dry_run: bool = False) ->
     return Source(new, len(rows), len({row["product_id"] for row in rows}))
 
 
-@contextmanager
-def _lock(store: Store, source: str) -> Iterator[None]:
-    with run_lock(store.uri, store.name, source):
-        yield
+def _lock(store: Store, source: str) -> AbstractContextManager[None]:
+    return run_lock(store.uri, store.name, source)
 
 
 def _read_rows(store: Store, source: str, fields: Sequence[str]) -> Iterator[Row]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lookalike.encode.decode import MAX_PIXELS
+from lookalike.encode.image_limits import MAX_PIXELS
 
 _MAX_BATCHES = 16
 """Two for each of eight GPUs."""

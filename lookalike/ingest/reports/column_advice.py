@@ -60,10 +60,10 @@ def _describe_numbers(name: str, column: Column, given: ValueFormat) -> str | No
         return None  # JSON or Parquet that has only integers as text means text
     texts = column.list_examples(index, numbers=True)
     is_text = f"text in {column.types[str]:,} of {total:,} values" if is_mixed else "text"
-    counted = f"all {total:,} values" if numbers == total else f"{numbers:,} of {total:,} values"
+    share = f"all {total:,} values" if numbers == total else f"{numbers:,} of {total:,} values"
     such_as = f" such as {_show(texts[:1])}" if texts and (change or is_mixed or not others) else ""
     rest = f"; not numbers: {_show(others)}" if others else ""
-    return f"{name} is {is_text}: {counted} are numbers{such_as}{rest}. {_advise(name, column, change, others)}"
+    return f"{name} is {is_text}: {share} are numbers{such_as}{rest}. {_advise(name, column, change, others)}"
 
 
 def _advise(name: str, column: Column, change: str, others: list[Example]) -> str:

@@ -11,7 +11,7 @@ from lookalike.schema.numbers import PLAIN, ValueFormat
 from lookalike.schema.product import ProductImage
 
 MAX_EXAMPLES = 4
-"""Distinct texts that are kept of a column for each way in which they can be read."""
+"""Distinct texts of a column that serve as examples, for each way in which they can be read."""
 
 _MAX_SHAPES = 1_000
 _MIN_PROSE = 1_000

@@ -62,8 +62,7 @@ class Summary:
     file was written again. `embedded` counts forward passes. `removed` counts rows whose image the source no longer
     has. `images_per_second` counts all images of the source that are done, unchanged ones too. `columns` has the types
     of each metadata column, such as "float" or "list or text". `passed_over` counts the other files of a folder, which
-    are no images, by their suffix. `warnings` say what is likely to be a mistake in the
-    source, and what to do.
+    are no images, by their suffix. `warnings` say what is likely to be a mistake in the source, and what to do.
     """
 
     stored: int

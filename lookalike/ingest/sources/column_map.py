@@ -1,6 +1,5 @@
 """Which columns of a manifest are read under which names, and what to do when one is not there."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Self
 from lookalike.ingest.sources.metadata import ManifestRow
 from lookalike.schema.errors import BadSettings, BadSource
 from lookalike.schema.filters.expression import COLUMNS
+from lookalike.schema.spelling import find_nearest
 
 _EXAMPLE = "for example --column product_id=sku"
 _MAX_LISTED = 30
@@ -135,11 +135,11 @@ def _list_taken(names: Iterable[str]) -> list[str]:
 
 
 def _describe_absent(path: str, name: str, column: str, columns: Sequence[str]) -> str:
-    near = difflib.get_close_matches(column, columns, n=1)
+    near = find_nearest(column, columns)
     if name in columns:
         advice = f"; did you mean {_option(column, name)} ?"
     else:
-        advice = f"; did you mean {near[0]!r}?" if near else "."
+        advice = f"; did you mean {near!r}?" if near else "."
     return f"{_option(name, column)}: SOURCE {path!r} has no column {column!r}{advice} It has {list_columns(columns)}"
 
 
@@ -157,8 +157,8 @@ def _guess_column(name: str, columns: Sequence[str]) -> str | None:
     for usual in _USUAL_NAMES[name]:
         if usual in spellings:
             return spellings[usual]
-    near = difflib.get_close_matches(name.replace("_", ""), spellings, n=1, cutoff=_NEAR)
-    return spellings[near[0]] if near else None
+    near = find_nearest(name.replace("_", ""), spellings, _NEAR)
+    return spellings[near] if near else None
 
 
 def _option(name: str, column: str) -> str:

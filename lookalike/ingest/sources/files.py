@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from lookalike.encode.decode import MAX_BYTES
 from lookalike.encode.fetch.limits import MAX_PER_HOST
+from lookalike.encode.image_limits import MAX_BYTES
 from lookalike.ingest.pipeline.diff import FileStamp
 from lookalike.schema.errors import BadImage
 from lookalike.schema.product import FileState

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import Protocol
 
-from lookalike.encode.decode import SUFFIXES
+from lookalike.encode.image_limits import SUFFIXES
 from lookalike.ingest.reports.report import Rejection
 from lookalike.ingest.sources.files import read_file
 from lookalike.ingest.sources.layout import PathFields

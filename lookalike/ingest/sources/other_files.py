@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from lookalike.encode.decode import SUFFIXES
+from lookalike.encode.image_limits import SUFFIXES
 from lookalike.ingest.sources.tables import READERS, STANDARD_INPUT
 
 UNSUPPORTED_SUFFIXES = frozenset({".heic", ".heif", ".svg", ".psd", ".raw", ".jxl", ".jp2"})

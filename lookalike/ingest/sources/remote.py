@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from lookalike.encode.decode import MAX_BYTES
 from lookalike.encode.fetch.address import allow_any, is_public
 from lookalike.encode.fetch.errors import AddressRefused, FetchFailed, TransientFailure, describe_progress
 from lookalike.encode.fetch.fetcher import Fetched, Fetcher
 from lookalike.encode.fetch.limits import Cancelled, Limits
 from lookalike.encode.fetch.network import AddressPolicy
 from lookalike.encode.fetch.validators import KnownImage, Validators
+from lookalike.encode.image_limits import MAX_BYTES
 from lookalike.ingest.pipeline.diff import FileStamp
 from lookalike.ingest.sources.files import check_size
 from lookalike.schema.errors import BadImage

@@ -1,11 +1,11 @@
 """Why a filter cannot match: its column does not exist, or never holds a value of the kind it is compared with."""
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
 from lookalike.schema.filters.ast import Condition
 from lookalike.schema.filters.expression import COLUMNS
+from lookalike.schema.spelling import find_nearest
 
 KINDS: dict[type, str] = {
     str: "text",
@@ -42,9 +42,8 @@ def list_matching_kinds(condition: Condition) -> frozenset[str]:
 def describe_unknown_column(column: str, columns: Iterable[str]) -> str:
     """Say that no product has a column; name the nearest one, and list those that there are."""
     names = sorted(columns)
-    spellings = {name.casefold(): name for name in names}
-    nearest = difflib.get_close_matches(column.casefold(), spellings, n=1)
-    suggestion = f"; did you mean {spellings[nearest[0]]!r}?" if nearest else ""
+    nearest = find_nearest(column, names)
+    suggestion = f"; did you mean {nearest!r}?" if nearest else ""
     shown = ", ".join(names[:_MAX_SHOWN]) + (f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else "")
     return f"no product has a column {column!r}{suggestion} (metadata: {shown or 'none'}; always: {', '.join(COLUMNS)})"
 

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from cachetools import TTLCache
 
@@ -14,6 +15,7 @@ from lookalike.schema.product import Metadata
 
 _SAMPLE = 1_000
 """How many rows with a column are read to learn its kind."""
+
 _CACHE_SECONDS = 60.0
 _MAX_COLUMNS = 1_000
 _RARE = 0.1
@@ -68,11 +70,15 @@ class ColumnKinds:
         with self._lock:
             if column in self._cached:
                 return self._cached[column]
-        exists = compile_filter((Condition(column, "exists"),))
-        where = f"{self._scope} and {exists}" if self._scope else exists
-        rows = self._store.fetch(where=where, fields=["metadata"], limit=_SAMPLE)
-        counts = Counter(KINDS[type(row["metadata"][column])] for row in rows)
+        counts = Counter(KINDS[type(value)] for value in sample_column(self._store, column, _SAMPLE, self._scope))
         if counts:  # a product may have a new column a moment later
             with self._lock:
                 self._cached[column] = counts
         return counts
+
+
+def sample_column(store: StoreReader, column: str, limit: int, scope: str = "") -> list[Any]:
+    """Read at most `limit` values of a column, from the rows that match the expression `scope`."""
+    exists = compile_filter((Condition(column, "exists"),))
+    where = f"{scope} and {exists}" if scope else exists
+    return [row["metadata"][column] for row in store.fetch(where=where, fields=["metadata"], limit=limit)]

@@ -85,11 +85,13 @@ class Connection:
             if not is_lite(uri):
                 return cls(MilvusClient(uri, token=token, timeout=_CONNECT_TIMEOUT), uri, retry=retry)
             with _LITE_CONNECTIONS_LOCK:
-                if not _LITE_CONNECTIONS[os.path.abspath(uri)]:  # noqa: PTH100  as above
+                is_first = not _LITE_CONNECTIONS[os.path.abspath(uri)]  # noqa: PTH100  as above
+                # While another process writes, files may come and go; then the lock says why it cannot be opened.
+                if is_first and not is_locked_by_another(uri):
                     require_intact(uri)
                 connection = cls(MilvusClient(uri, timeout=_CONNECT_TIMEOUT), uri)
-                if not _LITE_CONNECTIONS[connection._path]:
-                    record_holder(connection._path)
+                if is_first:
+                    record_holder(uri)
                 _LITE_CONNECTIONS[connection._path] += 1
                 return connection
         # pymilvus parses the address with urllib, which raises ValueError.

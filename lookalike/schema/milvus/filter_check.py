@@ -1,7 +1,5 @@
 """Whether the rows of a collection can match a filter at all: a typo is an error, not an empty result."""
 
-from typing import Any
-
 from lookalike.schema.errors import BadFilter
 from lookalike.schema.filters.ast import Condition, Filter, iter_conditions
 from lookalike.schema.filters.columns import (
@@ -10,7 +8,8 @@ from lookalike.schema.filters.columns import (
     kinds_of,
     list_matching_kinds,
 )
-from lookalike.schema.filters.expression import COLUMNS, compile_filter, quote_literal
+from lookalike.schema.filters.expression import COLUMNS, quote_literal
+from lookalike.schema.milvus.column_kinds import sample_column
 from lookalike.schema.milvus.store_reader import StoreReader
 
 _SAMPLE = 1_000
@@ -55,19 +54,14 @@ class FilterChecker:
             path = f"metadata[{quote_literal(column)}]"
             return {kind for kind in kinds if self._has_row(_HAS_KIND[kind].format(path=path))}
         # No expression matches lists. In a column with more rows than the sample, one may be among the others.
-        sample = self._sample(column)
+        sample = sample_column(self._store, column, _SAMPLE)
         return set(kinds) if len(sample) == _SAMPLE else kinds_of(sample)
 
     def _has_row(self, where: str) -> bool:
         return bool(self._store.fetch(where=where, fields=["image_id"], limit=1))
 
-    def _sample(self, column: str) -> list[Any]:
-        """Read values of a column, at most _SAMPLE."""
-        where = compile_filter((Condition(column, "exists"),))
-        return [row["metadata"][column] for row in self._store.fetch(where=where, fields=["metadata"], limit=_SAMPLE)]
-
     def _refuse(self, condition: Condition) -> None:
-        kinds = kinds_of(self._sample(condition.column))
+        kinds = kinds_of(sample_column(self._store, condition.column, _SAMPLE))
         if kinds:
             raise BadFilter(describe_mismatch(condition, kinds))
         rows = self._store.fetch(where='image_id != ""', fields=["metadata"], limit=_SAMPLE)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from lookalike.encode.decode import MAX_BYTES
+from lookalike.encode.image_limits import MAX_BYTES
 from lookalike.schema.errors import BadQuery
 from lookalike.search.query import Part
 

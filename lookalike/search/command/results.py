@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lookalike.schema.output import escape_controls, print_csv, print_json_lines, print_table
-from lookalike.schema.product import Hit
 
 if TYPE_CHECKING:
+    from lookalike.schema.product import Hit
     from lookalike.search.explore.duplicates import Group
     from lookalike.search.finder import SearchResult
 
@@ -58,7 +58,7 @@ def _print_hits(result: "SearchResult") -> None:
     click.echo(f"{len(result.hits)} products in {result.took_ms:.1f} ms")
 
 
-def _print_csv(columns: Sequence[str], rows: Sequence[tuple[Sequence[Any], Hit]]) -> None:
+def _print_csv(columns: Sequence[str], rows: "Sequence[tuple[Sequence[Any], Hit]]") -> None:
     """Print a line for each hit: the values of `columns`, the hit, a column for each metadata field of any hit.
 
     A field with the name of another column becomes `metadata.NAME`, as in the tables of the Python API.
@@ -75,12 +75,12 @@ def _print_csv(columns: Sequence[str], rows: Sequence[tuple[Sequence[Any], Hit]]
     )
 
 
-def _list_images(groups: "Sequence[Group]") -> Iterator[tuple[int, Hit]]:
+def _list_images(groups: "Sequence[Group]") -> "Iterator[tuple[int, Hit]]":
     """List each image of each group, with the number of its group."""
     return ((number, hit) for number, group in enumerate(groups, 1) for hit in group.images)
 
 
-def _hit_as_json(hit: Hit) -> dict[str, Any]:
+def _hit_as_json(hit: "Hit") -> dict[str, Any]:
     return {name: value for name, value in asdict(hit).items() if name != "images"}
 
 

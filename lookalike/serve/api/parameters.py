@@ -1,6 +1,5 @@
 """Refuses what a route would otherwise ignore: unknown query parameters, and a second value for a single one."""
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from fastapi import Request
 
 from lookalike.schema.errors import BadQuery
+from lookalike.schema.spelling import find_nearest
 
 _MAX_SHOWN = 100
 """Characters of a name that a message repeats."""
@@ -26,9 +26,9 @@ async def check_parameters(request: Request) -> None:
 def describe_unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Say that a name is not known; propose the nearest one, or list those that are."""
     names = sorted(known)
-    nearest = difflib.get_close_matches(name.casefold(), names, n=1)
+    nearest = find_nearest(name, names)
     listed = f"use {', '.join(names)}" if names else "leave it out, there are none here"
-    return f"unknown {kind} {name[:_MAX_SHOWN]!a}; {f'did you mean {nearest[0]!r}?' if nearest else listed}"
+    return f"unknown {kind} {name[:_MAX_SHOWN]!a}; {f'did you mean {nearest!r}?' if nearest else listed}"
 
 
 def describe_repeated(kind: str, name: str, count: int) -> str:

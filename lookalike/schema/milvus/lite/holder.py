@@ -9,6 +9,9 @@ _LOCK = "LOCK"
 _RECORD = "lookalike-process.json"
 _LOCKS_OF_LINUX = Path("/proc/locks")
 
+_SEVERAL = "A Milvus server takes several processes at once: set MILVUS_URI"
+_WAIT = f"Wait until it ends. {_SEVERAL}"
+
 
 def record_holder(uri: str, *, service: str = "", milvus: str = "") -> None:
     """Write beside a store's data that this process has it open, and at which URL it can be reached meanwhile."""
@@ -50,10 +53,6 @@ def describe_holder(uri: str) -> str:
         return f"{uri} is open in {record}. {_advise(record)}"
     who = "another process" if pid is None else f"process {pid}{_read_command(pid)}"
     return f"{uri} is open in {who}. {_WAIT}"
-
-
-_SEVERAL = "A Milvus server takes several processes at once: set MILVUS_URI"
-_WAIT = f"Wait until it ends. {_SEVERAL}"
 
 
 def _advise(holder: ProcessRecord) -> str:
